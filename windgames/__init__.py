@@ -1,0 +1,74 @@
+"""windgames: preference games, their equilibria, and the rules that find them.
+
+Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillation for LLM Alignment*
+(arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.
+"""
+
+from . import bounds, continuum, rules
+from .describe import Description, describe
+from .equilibria import equilibrium
+from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
+from .operators import best_of_n, geometric_mixture, tournament
+from .preferences import (
+    BradleyTerryPreference,
+    MatrixPreference,
+    Preference,
+    RewardPreference,
+    from_counts,
+)
+from .solve import Solution, Trace, solve
+from .updates import (
+    Guarantee,
+    Plan,
+    Rule,
+    Stage,
+    extragradient,
+    inpo,
+    iterative_bon,
+    nash_md,
+    omwu,
+    sppo,
+    target,
+    wind,
+)
+from .verify import Verification, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BestOfNGame",
+    "BradleyTerryPreference",
+    "Description",
+    "Game",
+    "Guarantee",
+    "LogWinRateGame",
+    "MatrixPreference",
+    "Plan",
+    "Preference",
+    "RewardPreference",
+    "Rule",
+    "Solution",
+    "Stage",
+    "Trace",
+    "Verification",
+    "WinRateGame",
+    "best_of_n",
+    "bounds",
+    "continuum",
+    "describe",
+    "equilibrium",
+    "extragradient",
+    "from_counts",
+    "geometric_mixture",
+    "inpo",
+    "iterative_bon",
+    "nash_md",
+    "omwu",
+    "rules",
+    "solve",
+    "sppo",
+    "target",
+    "tournament",
+    "verify",
+    "wind",
+]

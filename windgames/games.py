@@ -1,0 +1,412 @@
+r"""Games: a preference, a reference policy and the price `beta` of leaving it.
+
+A game turns win rates into a payoff :math:`u(\pi)`, one number per response, and prices any policy by its own
+best response :math:`BR(\pi) = \mathrm{softmax}(\log\rho + u(\pi)/\beta)`. An equilibrium is a policy that is
+its own best response. Everything that is said of a policy's quality, its gap, its certificates and its residual,
+is said here and never by the rule that produced it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from . import bounds
+from ._array import (
+    Array,
+    array_namespace,
+    as_float,
+    broadcast,
+    columns,
+    expectation,
+    first_index,
+    hilbert,
+    is_array_api_obj,
+    kl,
+    like,
+    log_normalize,
+    safe_log,
+    to_numpy,
+)
+from .preferences import MatrixPreference, Preference, RewardPreference, check_log_policy, check_shape
+
+
+class Game:
+    """The part that all games share; see `WinRateGame`, `LogWinRateGame`, `BestOfNGame`."""
+
+    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
+        if not isinstance(preference, Preference):
+            raise ValueError(
+                f"preference must be a windgames preference, but it is a {type(preference).__name__}. "
+                f"Wrap a matrix in MatrixPreference, rewards in RewardPreference."
+            )
+        self.preference = preference
+        ref = as_float(ref, "ref")
+        if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
+            ref = like(ref, preference.example)
+        check_shape(ref, preference, "ref")
+        xp = array_namespace(ref, preference.example)
+        where = first_index(~((ref > 0) & (ref < inf)))
+        if where is not None:
+            raise ValueError(
+                f"ref must have full support, but ref{list(where)} is {float(ref[where])}. "
+                f"Drop responses that the reference never gives, or give them a small mass."
+            )
+        total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
+        where = first_index(xp.abs(total - 1) > 1e-6)
+        if where is not None:
+            raise ValueError(f"ref must sum to one, but in context {where} it sums to {float(total[where])}.")
+        self.ref = ref
+        self.log_ref = log_normalize(xp.log(xp.astype(ref, xp.float64)))
+        self.beta = _check_beta(beta)
+        self._beta = columns(like(to_numpy(self.beta), ref) if is_array_api_obj(self.beta) else self.beta)
+        shape = np.shape(to_numpy(self.beta)) if is_array_api_obj(self.beta) else ()
+        try:
+            self.batch_shape = np.broadcast_shapes(preference.batch_shape, tuple(ref.shape[:-1]), shape)
+        except ValueError:
+            raise ValueError(
+                f"The contexts do not fit together: preference {preference.batch_shape}, "
+                f"ref {tuple(ref.shape[:-1])}, beta {shape}."
+            ) from None
+        self.n_responses = preference.n_responses
+
+    # -- the game ------------------------------------------------------------------------------------------
+
+    def payoff(self, log_policy: Array) -> Array:
+        """Return the payoff of each response against the policy, shape ``(..., m)``."""
+        raise NotImplementedError
+
+    def best_response(self, log_policy: Array) -> Array:
+        r"""Return the log-probabilities of the best response :math:`\mathrm{softmax}(\log\rho + u(\pi)/\beta)`.
+
+        At ``beta = 0`` best responses are many; this one is `ref` restricted to the responses of largest
+        payoff, the limit of the regularised ones.
+        """
+        return self.respond(self.payoff(log_policy))
+
+    def respond(self, payoff: Array) -> Array:
+        """Return the best response to a payoff that is already known."""
+        xp = array_namespace(payoff)
+        log_ref = xp.astype(self.log_ref, payoff.dtype)
+        top = payoff == xp.max(payoff, axis=-1, keepdims=True)
+        greedy = xp.where(top, log_ref + xp.zeros_like(payoff), xp.full_like(payoff, -inf))
+        if is_array_api_obj(self._beta):
+            free = self._beta == 0
+            beta = xp.where(free, xp.ones_like(self._beta), self._beta)
+            logits = xp.where(free, greedy, log_ref + payoff / xp.astype(beta, payoff.dtype))
+        else:
+            logits = greedy if self._beta == 0 else log_ref + payoff / self._beta
+        return log_normalize(logits)
+
+    # -- what the game says of a policy --------------------------------------------------------------------
+
+    def gap(self, log_policy: Any) -> Array:
+        r"""Return what one player gains by best-responding to the policy, shape ``(...)``.
+
+        :math:`\beta\,KL(\pi\|BR(\pi))`, half the duality gap of the win-rate game (theory 2.3); at ``beta = 0``
+        :math:`\max u - E_\pi u`. Zero exactly at an equilibrium, infinite where the policy plays a response
+        of payoff ``-inf``. It is quadratic near the equilibrium: a gap of 1e-12 may go with a residual of 1e-6.
+        """
+        return self.measure(self.check_policy(log_policy))["gap"]
+
+    def residual(self, log_policy: Any) -> Array:
+        r"""Return the Hilbert distance :math:`h(\pi, BR(\pi))`, the quantity that `tol` means everywhere.
+
+        At ``beta = 0`` the best response is not a point, and the residual is the gap.
+        """
+        return self.measure(self.check_policy(log_policy))["residual"]
+
+    def kl_certificate(self, log_policy: Any) -> Array:
+        r"""Return a proven upper bound on :math:`KL(\pi\|\pi^*)` that needs no knowledge of :math:`\pi^*`.
+
+        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`.
+        """
+        return self.measure(self.check_policy(log_policy))["kl_certificate"]
+
+    def hilbert_certificate(self, log_policy: Any) -> Array:
+        r"""Return a proven upper bound on the Hilbert distance :math:`h(\pi,\pi^*)`; infinite where none is known."""
+        return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
+
+    def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
+        """Return gap, certificates and residual at once, in float64, for one evaluation of the payoff.
+
+        The policy is not validated; `payoff` saves the evaluation where it is already known.
+        """
+        xp = array_namespace(log_policy)
+        if log_policy.dtype != xp.float64:
+            log_policy, payoff = log_normalize(xp.astype(log_policy, xp.float64)), None
+        log_policy = broadcast(log_policy, self.batch_shape)
+        u = self.payoff(log_policy) if payoff is None else payoff
+        response = self.respond(u)
+        divergence = kl(log_policy, response)
+        residual = hilbert(log_policy, response)
+        free = to_numpy(self.beta) == 0 if is_array_api_obj(self.beta) else np.asarray(self.beta == 0)
+        gap = divergence * (self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0])
+        if free.any():
+            zero = like(np.broadcast_to(free, self.batch_shape), gap)
+            gain = xp.max(u, axis=-1) - expectation(log_policy, u)
+            # rounding may leave a hair below zero; a gap is a maximum over deviations that include staying
+            gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
+            residual = xp.where(zero, gap, residual)
+        # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
+        factor = like(self.certificate_factor, residual)
+        bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
+        never = xp.full_like(residual, inf)
+        distance = xp.where(bad, never, residual * xp.where(bad, xp.ones_like(factor), factor))
+        certificate = self._kl_certificate(divergence, distance)
+        if free.any():
+            certificate = xp.where(zero, never, certificate)
+        return {
+            "gap": gap,
+            "kl_certificate": certificate,
+            "hilbert_certificate": distance,
+            "residual": residual,
+        }
+
+    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
+        """Choose the KL certificate: of the divergence to the best response, or of the Hilbert certificate."""
+        raise NotImplementedError
+
+    @property
+    def certificate_factor(self) -> np.ndarray:
+        r"""The factor `c` of :math:`h(\pi,\pi^*) \le c\, h(\pi,BR(\pi))`, per context; infinite where none is known."""
+        raise NotImplementedError
+
+    # -- validation ----------------------------------------------------------------------------------------
+
+    def check_policy(self, log_policy: Any, name: str = "log_policy") -> Array:
+        """Return `log_policy` as an array after checking shape, NaN and normalisation."""
+        x = check_log_policy(log_policy, self.preference, name)
+        try:
+            fits = np.broadcast_shapes(tuple(x.shape[:-1]), self.batch_shape) == tuple(self.batch_shape)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"{name} has contexts {tuple(x.shape[:-1])}, but the game has {self.batch_shape}.")
+        return broadcast(x, self.batch_shape)
+
+    def __repr__(self) -> str:
+        beta = f"{self.beta:g}" if not is_array_api_obj(self.beta) else "per context"
+        return f"{type(self).__name__}({self.preference!r}, beta={beta})"
+
+
+class WinRateGame(Game):
+    r"""The win-rate game of WIND (theory 2.1).
+
+    .. math:: \max_\pi \min_{\pi'}\; \pi^\top P\pi' - \beta\,KL(\pi\|\rho) + \beta\,KL(\pi'\|\rho)
+
+    Payoff :math:`u(\pi) = P\pi`. For ``beta > 0`` there is one equilibrium, it is symmetric, has full support and
+    value 1/2, and every policy certifies its own distance to it (theory 2.3, 2.4).
+
+    Parameters
+    ----------
+    preference : Preference
+        Constant-sum; otherwise the two players do not play the same zero-sum game and nothing below holds.
+    ref : array, shape ``(..., m)``
+        Reference policy (probabilities) with full support.
+    beta : float or array, shape ``(...)``
+        Price of leaving the reference, in units of win rate per nat; 0 is the unregularised game.
+
+    Raises
+    ------
+    ValueError
+        If the preference is not constant-sum (the message names the worst pair), the reference is not a
+        distribution of full support, `beta` is negative, or shapes do not fit.
+
+    Examples
+    --------
+    >>> import windgames as wg
+    >>> game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0, 2.0]), ref=[0.5, 0.3, 0.2], beta=0.1)
+    >>> wg.equilibrium(game).policy.round(4)
+    array([1.000e-04, 1.500e-03, 9.985e-01])
+    """
+
+    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
+        super().__init__(preference, ref, beta)
+        if not preference.is_constant_sum:
+            if isinstance(preference, MatrixPreference):
+                error, (*context, i, j) = preference.asymmetry()
+                there = f" in context {tuple(context)}" if context else ""
+                detail = (
+                    f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{there}. Symmetrise it "
+                    f"((P + 1 - P^T)/2), or use LogWinRateGame."
+                )
+            else:
+                ties = preference.ties if isinstance(preference, RewardPreference) else "?"
+                detail = f"ties={ties!r} makes the game a bimatrix game. Use ties='half', or LogWinRateGame."
+            raise ValueError(f"A win-rate game needs a constant-sum preference, but {detail}")
+
+    def payoff(self, log_policy: Array) -> Array:
+        return self.preference.win_rate(log_policy)
+
+    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
+        return divergence
+
+    @property
+    def certificate_factor(self) -> np.ndarray:
+        beta = np.asarray(to_numpy(self.beta), dtype=float)
+        free = beta == 0
+        factor = bounds.hilbert_certificate_factor(np.where(free, 1.0, beta), self.preference.interaction)
+        return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
+
+
+class _LogGame(Game):
+    """What the two games on a logarithmic payoff share: contraction for beta > kappa (theory 2.5, 3.7)."""
+
+    @property
+    def contraction(self) -> np.ndarray:
+        r"""Hilbert-metric Lipschitz constant :math:`\kappa \le 1` of the payoff, per context (theory 3.7)."""
+        return np.broadcast_to(self.preference.contraction, self.batch_shape)
+
+    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
+        return like(np.asarray(bounds.kl_from_hilbert(to_numpy(distance))), divergence)
+
+    @property
+    def certificate_factor(self) -> np.ndarray:
+        beta = np.asarray(to_numpy(self.beta), dtype=float)
+        free = beta == 0
+        factor = bounds.log_hilbert_certificate_factor(np.where(free, 1.0, beta), self.contraction)
+        return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
+
+
+class LogWinRateGame(_LogGame):
+    r"""The log-win-rate game that iterative best-of-n solves (theory 2.2, 3.6).
+
+    A symmetric equilibrium is a fixed point :math:`\pi = \mathrm{softmax}(\log\rho + \log(P\pi)/\beta)`. The game
+    is not constant-sum. For ``beta`` above the contraction constant of `P` (at most 1) there is one equilibrium of
+    full support; below, several may coexist, and some may live on a part of the responses: where
+    :math:`(P\pi)_y = 0` the payoff is ``-inf`` and nobody plays `y`.
+
+    Parameters
+    ----------
+    preference : Preference
+        Any non-negative preference without a zero row. The paper's is ``RewardPreference(reward, ties="weak")``.
+    ref, beta
+        As in `WinRateGame`.
+
+    Raises
+    ------
+    ValueError
+        If a row of the preference is zero (strict ties: the worst response beats nobody, not even itself).
+    """
+
+    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
+        super().__init__(preference, ref, beta)
+        if isinstance(preference, RewardPreference):
+            if preference.ties == "strict":
+                raise ValueError(
+                    "A log-win-rate game needs a preference without a zero row, but with ties='strict' the worst "
+                    "response beats nobody. Use ties='weak' (the paper's) or 'half'."
+                )
+        else:
+            where = first_index(np.all(to_numpy(preference.matrix()) == 0, axis=-1))
+            if where is not None:
+                raise ValueError(f"A log-win-rate game needs a preference without a zero row, but row {where} is.")
+
+    @classmethod
+    def from_best_of_n(
+        cls, preference: Preference, ref: Any, n: float, alpha1: float, alpha2: float = 0.0
+    ) -> LogWinRateGame:
+        r"""Return the game that power-form iterative best-of-n solves, with its implied `beta` (theory 3.5).
+
+        :math:`\beta = (1-\alpha_1-\alpha_2)/((n-1)\alpha_1)`.
+        """
+        return cls(preference, ref, bounds.implied_beta(n, alpha1, alpha2))
+
+    def payoff(self, log_policy: Array) -> Array:
+        return self.preference.log_win_rate(log_policy)
+
+
+class BestOfNGame(_LogGame):
+    r"""The game whose equilibria are the fixed points of exact iterative best-of-n (theory 3.6).
+
+    Payoff :math:`\frac{1}{n-1}\log\frac{F^n - F_-^n}{n(F - F_-)}` with `F` the mass of the not better and
+    :math:`F_-` the mass of the worse responses. At ``n = 2`` it is the log-win-rate game with half ties; as atoms
+    shrink it approaches the log-win-rate game for every `n`.
+
+    Parameters
+    ----------
+    preference : RewardPreference, or any constant-sum preference if ``n == 2``
+        Only the order of the rewards matters; its tie convention does not.
+    ref, beta
+        As in `WinRateGame`.
+    n : float
+        Number of draws, a real number above 1.
+    """
+
+    def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
+        super().__init__(preference, ref, beta)
+        if not 1 < n < inf:
+            raise ValueError(f"n must be a finite number above 1, but it is {n}.")
+        self.n = n
+        needs_order(preference, n)
+
+    @classmethod
+    def from_best_of_n(
+        cls, preference: Preference, ref: Any, n: float, alpha1: float, alpha2: float = 0.0
+    ) -> BestOfNGame:
+        r"""Return the game that exact iterative best-of-n solves, with its implied `beta` (theory 3.5)."""
+        return cls(preference, ref, n, bounds.implied_beta(n, alpha1, alpha2))
+
+    @property
+    def contraction(self) -> np.ndarray:
+        if isinstance(self.preference, RewardPreference):
+            return np.broadcast_to(np.where(self.preference.n_classes == 1, 0.0, 1.0), self.batch_shape)
+        return super().contraction
+
+    def payoff(self, log_policy: Array) -> Array:
+        return log_best_of_n_ratio(self.preference, log_policy, self.n) / (self.n - 1)
+
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + f", n={self.n:g})"
+
+
+def needs_order(preference: Preference, n: float) -> None:
+    """Refuse a preference that does not define the exact best of `n` draws."""
+    if isinstance(preference, RewardPreference) or (n == 2 and preference.is_constant_sum):
+        return
+    why = "is not constant-sum" if n == 2 else "does not order the responses"
+    raise ValueError(
+        f"The best of n = {n:g} draws is not defined by {preference!r}, which {why}. Use a RewardPreference, "
+        f"n = 2 with a constant-sum preference, a tournament, or the power form."
+    )
+
+
+def log_best_of_n_ratio(preference: Preference, log_policy: Array, n: float) -> Array:
+    r"""Return :math:`\log (B_n(\pi)/\pi)`, finite also where the policy has no mass but worse responses have.
+
+    For a reward :math:`\log\frac{F^n-F_-^n}{F-F_-}`; for ``n = 2`` and any constant-sum preference
+    :math:`\log 2P\pi` (theory 3.1, 3.3).
+    """
+    xp = array_namespace(log_policy)
+    if not isinstance(preference, RewardPreference):
+        return preference.log_win_rate(log_policy) + np.log(2.0)
+    upto, below = preference.log_cdf(log_policy)
+    return (n - 1) * upto + log_ratio_of_powers(_log_gap(xp, upto, below), n)
+
+
+def _log_gap(xp: Any, upto: Array, below: Array) -> Array:
+    """Return ``log F - log F_-``: infinite for the lowest class in play, zero where nothing is in play."""
+    nothing = below == upto
+    return xp.where(nothing, xp.zeros_like(upto), upto - xp.where(nothing, xp.zeros_like(upto), below))
+
+
+def log_ratio_of_powers(d: Array, n: float) -> Array:
+    r"""Return :math:`\log\frac{1-e^{-nd}}{1-e^{-d}}` for :math:`d\in[0,\infty]`; :math:`\log n` at 0."""
+    xp = array_namespace(d)
+    tiny = d < 1e-8
+    safe = xp.where(tiny, xp.ones_like(d), d)
+    exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
+    return xp.where(tiny, np.log(n) - (n - 1) * d / 2, exact)
+
+
+def _check_beta(beta: Any) -> Any:
+    array = as_float(beta, "beta")
+    where = first_index(~((array >= 0) & (array < inf)))
+    if where is not None:
+        value = float(array[where]) if where else float(array)
+        there = f" in context {where}" if where else ""
+        raise ValueError(f"beta must be non-negative and finite, but it is {value}{there}.")
+    return float(array) if array.ndim == 0 else array

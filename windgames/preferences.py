@@ -1,0 +1,403 @@
+r"""Preferences: who beats whom, and what that makes of a policy.
+
+A preference over ``m`` responses is a matrix :math:`P \in [0,1]^{m\times m}`, one per context:
+``P[..., i, j]`` is the probability that response ``i`` beats response ``j``. A game only ever asks for the win
+rates :math:`(P\pi)_i` of a policy, or for their logarithm; a preference that comes from a reward answers with
+one sort and one cumulative sum and never builds the matrix (theory 1.2).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import inf, log
+from typing import Any
+
+import numpy as np
+
+from . import bounds
+from ._array import (
+    Array,
+    array_namespace,
+    as_float,
+    broadcast,
+    cumulative_sum,
+    device_of,
+    first_index,
+    is_array_api_obj,
+    like,
+    log_cumulative_sum,
+    logsumexp,
+    safe_log,
+    to_numpy,
+)
+
+TIES = ("half", "weak", "strict")
+
+
+class Preference:
+    """What every preference offers; arrays stay in the namespace and on the device of its data."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the contexts; ``()`` for a single one."""
+    n_responses: int
+    """Number of responses ``m``."""
+    is_constant_sum: bool
+    r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
+
+    @property
+    def example(self) -> Array:
+        """An array that carries the preference's namespace, dtype and device."""
+        raise NotImplementedError
+
+    def win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`P\pi`, shape ``(..., m)``, of a policy given as normalised log-probabilities."""
+        raise NotImplementedError
+
+    def log_win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`\log P\pi` without underflow; ``-inf`` where a response beats nobody."""
+        raise NotImplementedError
+
+    def matrix(self) -> Array:
+        """Return the preference matrix, shape ``(..., m, m)``."""
+        raise NotImplementedError
+
+    @cached_property
+    def interaction(self) -> np.ndarray:
+        r"""The constant :math:`L = \frac12\max|P_{ij}-P_{kj}-P_{il}+P_{kl}|` per context (theory 5.2)."""
+        return np.asarray(bounds.interaction_constant(to_numpy(self.matrix())), dtype=float)
+
+    @cached_property
+    def contraction(self) -> np.ndarray:
+        r"""Birkhoff's contraction factor :math:`\kappa(P)\le 1` of a non-negative `P` (theory 3.7)."""
+        return np.asarray(bounds.birkhoff_contraction(to_numpy(self.matrix())), dtype=float)
+
+
+class MatrixPreference(Preference):
+    r"""A preference given by its matrix.
+
+    Parameters
+    ----------
+    matrix : array, shape ``(..., m, m)``
+        ``matrix[..., i, j]`` is the probability that ``i`` beats ``j``, in [0, 1]. It need not be constant-sum
+        here; a win-rate game asks for that.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not square, an entry is NaN or outside [0, 1]; the message names the worst entry.
+
+    Examples
+    --------
+    >>> import windgames as wg
+    >>> rock_paper_scissors = wg.MatrixPreference([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]])
+    >>> rock_paper_scissors.is_constant_sum
+    True
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        matrix = as_float(matrix, "matrix")
+        if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
+            raise ValueError(
+                f"matrix must have shape (..., m, m) with at least one response and one context, "
+                f"but its shape is {tuple(matrix.shape)}."
+            )
+        self._set(matrix)
+        xp = array_namespace(matrix)
+        outside = ~((matrix >= 0) & (matrix <= 1))
+        if xp.any(outside):
+            excess = to_numpy(xp.abs(matrix - 0.5))
+            where = tuple(map(int, np.unravel_index(np.argmax(np.nan_to_num(excess, nan=inf)), excess.shape)))
+            raise ValueError(
+                f"matrix must hold probabilities in [0, 1], but entry {where} is {float(matrix[where])}. "
+                f"Win counts go through windgames.from_counts, rewards through RewardPreference."
+            )
+
+    def _set(self, matrix: Array) -> None:
+        self._matrix = matrix
+        self._other: dict[Any, Array] = {}
+        self.batch_shape = tuple(matrix.shape[:-2])
+        self.n_responses = matrix.shape[-1]
+
+    @property
+    def example(self) -> Array:
+        return self._matrix
+
+    def matrix(self) -> Array:
+        return self._matrix
+
+    def _cast(self, dtype: Any) -> Array:
+        if dtype == self._matrix.dtype:
+            return self._matrix
+        if dtype not in self._other:
+            self._other[dtype] = array_namespace(self._matrix).astype(self._matrix, dtype)
+        return self._other[dtype]
+
+    def win_rate(self, log_policy: Array) -> Array:
+        xp = array_namespace(log_policy)
+        return xp.matmul(self._cast(log_policy.dtype), xp.exp(log_policy)[..., None])[..., 0]
+
+    def log_win_rate(self, log_policy: Array) -> Array:
+        xp = array_namespace(log_policy)
+        return logsumexp(xp.astype(self._log_matrix, log_policy.dtype) + log_policy[..., None, :])
+
+    @cached_property
+    def _log_matrix(self) -> Array:
+        return safe_log(self._matrix)
+
+    def asymmetry(self) -> tuple[float, tuple[int, ...]]:
+        r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
+        xp = array_namespace(self._matrix)
+        worst = to_numpy(xp.abs(self._matrix + xp.matrix_transpose(self._matrix) - 1))
+        index = tuple(map(int, np.unravel_index(np.argmax(worst), worst.shape)))
+        return float(worst[index]), index
+
+    @cached_property
+    def is_constant_sum(self) -> bool:  # type: ignore[override]
+        # A float32 matrix cannot hold P + P^T = 1 better than its own rounding.
+        digits = float(array_namespace(self._matrix).finfo(self._matrix.dtype).eps)
+        return self.asymmetry()[0] <= max(1e-12, 4 * digits)
+
+    def __repr__(self) -> str:
+        kind = "constant-sum" if self.is_constant_sum else "not constant-sum"
+        return f"{type(self).__name__}({_size(self)}, {kind})"
+
+
+class BradleyTerryPreference(MatrixPreference):
+    r"""The Bradley-Terry preference :math:`P_{ij} = \sigma((r_i - r_j)/\text{scale})` of a reward.
+
+    Always constant-sum; its interaction constant is at most 1/2 (theory 5.3).
+
+    Parameters
+    ----------
+    reward : array, shape ``(..., m)``
+        Finite rewards.
+    scale : float
+        Temperature of the comparison, in units of the reward; small values approach `RewardPreference`.
+    """
+
+    def __init__(self, reward: Any, scale: float = 1.0) -> None:
+        self.reward = _check_reward(reward)
+        if not 0 < scale < inf:
+            raise ValueError(f"scale must be positive and finite, but it is {scale}.")
+        self.scale = float(scale)
+        d = (self.reward[..., :, None] - self.reward[..., None, :]) / self.scale
+        self._difference = d
+        xp = array_namespace(d)
+        # exp of a non-positive number only: no overflow at either end, and P + P^T = 1 to rounding.
+        e = xp.exp(-xp.abs(d))
+        self._set(xp.where(d >= 0, 1 / (1 + e), e / (1 + e)))
+
+    @cached_property
+    def _log_matrix(self) -> Array:
+        # log sigma(d), accurate where sigma(d) underflows
+        xp = array_namespace(self._difference)
+        return -xp.logaddexp(xp.zeros_like(self._difference), -self._difference)
+
+
+class RewardPreference(Preference):
+    r"""The preference that a reward induces: the larger reward wins, with certainty.
+
+    Equal rewards are tied. With ``ties="half"`` a tie counts 1/2 and the preference is constant-sum; with
+    ``"weak"`` it counts 1, the paper's indicator :math:`1\{r \ge r'\}`, which the log-win-rate game and
+    best-of-n use; with ``"strict"`` it counts 0 (theory 1.1). Win rates cost a cumulative sum over a sort made
+    once, never an ``m x m`` matrix (theory 1.2).
+
+    Parameters
+    ----------
+    reward : array, shape ``(..., m)``
+        Finite rewards. Only their order matters.
+    ties : {"half", "weak", "strict"}
+
+    Raises
+    ------
+    ValueError
+        If a reward is NaN or infinite (the message names it), or `ties` is unknown.
+    """
+
+    def __init__(self, reward: Any, ties: str = "half") -> None:
+        if ties not in TIES:
+            raise ValueError(f"ties must be one of {', '.join(map(repr, TIES))}, but it is {ties!r}.")
+        self.ties = ties
+        self.reward = _check_reward(reward)
+        self.batch_shape = tuple(self.reward.shape[:-1])
+        self.n_responses = m = self.reward.shape[-1]
+        self.is_constant_sum = ties == "half"
+        r = to_numpy(self.reward)
+        order = np.argsort(r, axis=-1, kind="stable")
+        new = np.diff(np.take_along_axis(r, order, -1), axis=-1) > 0
+        edge = np.ones((*self.batch_shape, 1), dtype=bool)
+        starts = np.concatenate([edge, new], axis=-1)
+        ends = np.concatenate([new, edge], axis=-1)
+        k = np.arange(m)
+        # Positions, in sorted order, of each response's class: first member, and one past the last.
+        first = np.maximum.accumulate(np.where(starts, k, 0), axis=-1)
+        last = np.minimum.accumulate(np.where(ends, k + 1, m)[..., ::-1], axis=-1)[..., ::-1]
+        self._order_numpy = order
+        self._starts = starts
+        self._order = like(order, self.reward)
+        inverse = np.empty_like(order)
+        np.put_along_axis(inverse, order, np.broadcast_to(k, order.shape), -1)
+        # In the caller's order: below = responses strictly worse, upto = responses not better.
+        self._below = like(np.take_along_axis(first, inverse, -1), self.reward)
+        self._upto = like(np.take_along_axis(last, inverse, -1), self.reward)
+
+    @property
+    def example(self) -> Array:
+        return self.reward
+
+    @cached_property
+    def n_classes(self) -> np.ndarray:
+        """Number of distinct rewards in each context."""
+        return np.sum(self._starts, axis=-1)
+
+    @property
+    def top(self) -> np.ndarray:
+        """Mask of the responses of largest reward, shape ``(..., m)`` (numpy)."""
+        return to_numpy(self._upto) == self.n_responses
+
+    def _around(self, sums: Array) -> tuple[Array, Array]:
+        """Return the cumulative quantity up to, and strictly below, each response's class."""
+        xp = array_namespace(sums)
+        batch = tuple(sums.shape[:-1])
+        return (
+            xp.take_along_axis(sums, broadcast(self._upto, batch), axis=-1),
+            xp.take_along_axis(sums, broadcast(self._below, batch), axis=-1),
+        )
+
+    def _sorted(self, log_policy: Array) -> Array:
+        xp = array_namespace(log_policy)
+        batch = np.broadcast_shapes(self.batch_shape, tuple(log_policy.shape[:-1]))
+        return xp.take_along_axis(broadcast(log_policy, batch), broadcast(self._order, batch), axis=-1)
+
+    def log_cdf(self, log_policy: Array) -> tuple[Array, Array]:
+        r"""Return :math:`\log F` and :math:`\log F_-`: log-mass of the not better, and of the worse, responses."""
+        return self._around(log_cumulative_sum(self._sorted(log_policy)))
+
+    def win_rate(self, log_policy: Array) -> Array:
+        xp = array_namespace(log_policy)
+        upto, below = self._around(cumulative_sum(xp.exp(self._sorted(log_policy))))
+        if self.ties == "half":
+            return (upto + below) / 2
+        return upto if self.ties == "weak" else below
+
+    def log_win_rate(self, log_policy: Array) -> Array:
+        upto, below = self.log_cdf(log_policy)
+        if self.ties == "half":
+            return array_namespace(upto).logaddexp(upto, below) - log(2)
+        return upto if self.ties == "weak" else below
+
+    def matrix(self) -> Array:
+        xp = array_namespace(self.reward)
+        r, s = self.reward[..., :, None], self.reward[..., None, :]
+        one = xp.ones_like(r - s)
+        tie = {"half": 0.5, "weak": 1.0, "strict": 0.0}[self.ties]
+        return xp.where(r > s, one, xp.where(r == s, tie * one, 0 * one))
+
+    @cached_property
+    def interaction(self) -> np.ndarray:
+        if self.ties != "half":
+            return super().interaction
+        # Theory 5.3: one or two classes make a game without interaction, three 1/4, more 1/2.
+        return np.select([self.n_classes <= 2, self.n_classes == 3], [0.0, 0.25], 0.5)
+
+    @cached_property
+    def contraction(self) -> np.ndarray:
+        # Rows with different supports are infinitely far apart; half ties with two classes are checked by hand:
+        # rows (1/2, 0) and (1, 1/2).
+        return np.where(self.n_classes == 1, 0.0, 1.0)
+
+    def __repr__(self) -> str:
+        return f"RewardPreference({_size(self)}, ties={self.ties!r})"
+
+
+def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
+    r"""Estimate a constant-sum preference from counted comparisons.
+
+    :math:`P_{ij} = (w_{ij} + a)/(w_{ij} + w_{ji} + 2a)` with `a` the prior count; 1/2 on the diagonal.
+
+    Parameters
+    ----------
+    wins : array, shape ``(..., m, m)``
+        ``wins[..., i, j]`` counts how often ``i`` beat ``j``; half counts record ties.
+    prior : float
+        Pseudo-count added to both sides of every pair.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or NaN, or if `prior` is 0 and a pair was never compared; the message names
+        the first such pair and how many there are.
+    """
+    wins = as_float(wins, "wins")
+    if wins.ndim < 2 or wins.shape[-1] != wins.shape[-2] or 0 in wins.shape:
+        raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
+    if not 0 <= prior < inf:
+        raise ValueError(f"prior must be a non-negative count, but it is {prior}.")
+    xp = array_namespace(wins)
+    where = first_index(~((wins >= 0) & (wins < inf)))
+    if where is not None:
+        raise ValueError(f"wins must hold non-negative finite counts, but entry {where} is {wins[where]}.")
+    m = wins.shape[-1]
+    total = wins + xp.matrix_transpose(wins) + 2 * prior
+    diagonal = xp.eye(m, dtype=wins.dtype, device=device_of(wins)) > 0
+    missing = (total == 0) & ~diagonal
+    where = first_index(missing)
+    if where is not None:
+        pairs = int(to_numpy(missing).sum()) // 2
+        raise ValueError(
+            f"Responses {where[-2]} and {where[-1]} were never compared (index {where}; {pairs} such pairs in all). "
+            f"Compare them, or pass prior > 0 to count every pair as that many wins on both sides."
+        )
+    off = diagonal | (total == 0)
+    half = 0.5 * xp.ones_like(wins)
+    return MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))
+
+
+def _check_reward(reward: Any) -> Array:
+    reward = as_float(reward, "reward")
+    if reward.ndim < 1 or 0 in reward.shape:
+        raise ValueError(
+            f"reward must have shape (..., m) with at least one response and one context, "
+            f"but its shape is {tuple(reward.shape)}."
+        )
+    where = first_index(~array_namespace(reward).isfinite(reward))
+    if where is not None:
+        raise ValueError(f"reward must be finite, but entry {where} is {float(reward[where])}.")
+    return reward
+
+
+def check_shape(x: Array, preference: Preference, name: str) -> None:
+    """Refuse an array whose last axis does not hold one entry per response."""
+    if x.ndim < 1 or 0 in x.shape or x.shape[-1] != preference.n_responses:
+        raise ValueError(
+            f"{name} must have shape (..., {preference.n_responses}), one entry per response, "
+            f"but its shape is {tuple(x.shape)}."
+        )
+
+
+def check_log_policy(log_policy: Any, preference: Preference, name: str = "log_policy") -> Array:
+    """Return normalised log-probabilities as an array of the preference's library, or say what is wrong."""
+    x = log_policy if is_array_api_obj(log_policy) else as_float(log_policy, name)
+    if not array_namespace(x).isdtype(x.dtype, "real floating"):
+        raise ValueError(f"{name} must hold log-probabilities in floating point, but its dtype is {x.dtype}.")
+    x = as_float(x, name)
+    if isinstance(x, np.ndarray) and not isinstance(preference.example, np.ndarray):
+        x = like(x, preference.example)
+    check_shape(x, preference, name)
+    xp = array_namespace(x)
+    where = first_index(xp.isnan(x) | (x == inf))
+    if where is not None:
+        raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {float(x[where])}.")
+    total = logsumexp(xp.astype(x, xp.float64))
+    where = first_index(~(xp.abs(total) <= (1e-8 if x.dtype == xp.float64 else 1e-3)))
+    if where is not None:
+        raise ValueError(
+            f"{name} must be normalised log-probabilities, but in context {where} the probabilities sum to "
+            f"{float(xp.exp(total[where]))}. Probabilities go through log first, logits through x - logsumexp(x)."
+        )
+    return x
+
+
+def _size(preference: Preference) -> str:
+    contexts = " x ".join(map(str, preference.batch_shape))
+    return f"{preference.n_responses} responses" + (f", {contexts} contexts" if contexts else "")
