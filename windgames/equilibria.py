@@ -1,0 +1,617 @@
+r"""equilibrium(game): direct, fast, and never called converged beyond what its residual proves.
+
+One Newton method serves every game with ``beta > 0``. The unknown is :math:`z=\log\pi`, the residual
+:math:`r(z) = z - \log\rho - u(z)/\beta` up to a constant, and a step solves (theory 6.1)
+
+.. math:: \left(I - \tfrac1\beta(I - 1q^\top)M\right)dz = -(r - q^\top r), \qquad q=\pi,\; M = \partial u/\partial z.
+
+Preferences differ only in how the system is solved: dense by an LU factorisation, rewards by a bidiagonal
+recursion in the cumulative masses (theory 6.2). Where Newton fails from the reference, the path in
+:math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose equilibrium is the reference, with adaptive steps; where
+that fails too, the rule with a theorem runs until Newton takes over. All contexts advance in lock-step, each on its
+own path.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import numpy as np
+from scipy.linalg.lapack import dtbtrs
+from scipy.optimize import linprog
+
+from ._array import (
+    cumulative_sum,
+    hilbert,
+    like,
+    log_cumulative_sum,
+    log_normalize,
+    logsumexp,
+    to_numpy,
+)
+from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, log_ratio_of_powers
+from .preferences import MatrixPreference, Preference, RewardPreference
+from .solve import Solution
+from .updates import extragradient_step, target
+
+ENTRIES = 2**24
+"""Largest number of matrix entries that one batch of dense Newton steps holds at a time."""
+
+
+def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
+    r"""Return the equilibrium of a game, with the proof of how close it is.
+
+    - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
+    - Log-win-rate games, ``beta`` above the contraction constant: the unique equilibrium of full support (theory 3.7).
+    - Log-win-rate games at smaller ``beta``: the equilibrium that the best-response map reaches from the reference,
+      for weak ties the one nearest to it (theory 3.10), with its support. Others may exist; the status says so, and
+      `converged` rests on the residual alone.
+    - ``beta = 0``: of all winners (:math:`P\pi\le\frac12`) the KL projection of the reference, the limit of the
+      regularised equilibria of the win-rate game (theory 2.6); with a uniform reference that of maximum entropy. For
+      a reward that is the reference restricted to the best responses.
+
+    Parameters
+    ----------
+    game : Game
+        Contexts are solved together, without a Python loop over them where ``beta > 0``.
+    tol : float
+        Residual :math:`h(\pi, BR(\pi))` in log space at which a context counts as converged; at ``beta = 0`` the gap.
+
+    Returns
+    -------
+    Solution
+        In the array library and on the device of the game, float64. `steps` counts linear solves.
+
+    Raises
+    ------
+    ValueError
+        If ``beta = 0`` in a log-win-rate game whose matrix is not constant-sum: a symmetric equilibrium of a general
+        bimatrix game is not computed here.
+    """
+    if not 0 < tol < inf:
+        raise ValueError(f"tol must be a positive number, but it is {tol}.")
+    batch, m = game.batch_shape, game.n_responses
+    local = _numpy_game(game)
+    beta = np.broadcast_to(np.asarray(to_numpy(game.beta), dtype=float), batch).reshape(-1)
+    n_contexts = beta.size
+    log_policy = np.empty((n_contexts, m))
+    steps = np.zeros(n_contexts, dtype=int)
+    methods = []
+    free = np.flatnonzero(beta == 0)
+    if free.size:
+        methods.append(_solve_free(local, free, log_policy))
+    rows = np.flatnonzero(beta > 0)
+    if rows.size:
+        sorted_ = isinstance(local.preference, RewardPreference)
+        make = _Sorted if sorted_ else _Dense
+        width = n_contexts if sorted_ else max(1, ENTRIES // m**2)
+        for chunk in np.split(rows, range(width, rows.size, width)):
+            problem = make(local, chunk, beta[chunk])
+            z, steps[chunk] = _solve(problem, tol)
+            log_policy[chunk] = problem.expand(z)
+        methods.append(f"Newton ({'sorted' if sorted_ else 'dense'})")
+    return _judge(game, local, log_policy.reshape(*batch, m), steps.reshape(batch), tol, " and ".join(methods))
+
+
+def _numpy_game(game: Game) -> Game:
+    """Return the same game on numpy arrays in float64."""
+    p = game.preference
+    if isinstance(p.example, np.ndarray) and p.example.dtype == np.float64:
+        return game
+    if isinstance(p, RewardPreference):
+        preference: Preference = RewardPreference(to_numpy(p.reward).astype(float), ties=p.ties)
+    else:
+        matrix = to_numpy(p.matrix()).astype(float)
+        if p.is_constant_sum:  # a float32 matrix is constant-sum to its own rounding only
+            matrix = (matrix + 1 - np.swapaxes(matrix, -1, -2)) / 2
+        preference = MatrixPreference(matrix)
+    ref, beta = np.exp(to_numpy(game.log_ref)), np.asarray(to_numpy(game.beta), dtype=float)
+    if isinstance(game, BestOfNGame):
+        return BestOfNGame(preference, ref, game.n, beta)
+    return type(game)(preference, ref, beta)
+
+
+def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, tol: float, method: str) -> Solution:
+    """Let the game judge the answer, after one more best response where that improves it."""
+    measured = local.measure(log_policy)
+    if np.all(to_numpy(local.beta) > 0):
+        again = local.best_response(log_policy)
+        other = local.measure(again)
+        better = other["residual"] < measured["residual"]
+        log_policy = np.where(better[..., None], again, log_policy)
+        measured = {name: np.where(better, other[name], value) for name, value in measured.items()}
+    converged = measured["residual"] <= tol
+    worst, count = float(np.max(measured["residual"])), int(np.sum(~converged))
+    sentence = f"Converged: residual {worst:.2e}, asked {tol:.0e}."
+    if count:
+        sentence = (
+            f"Not converged in {count} of {converged.size} contexts: residual {worst:.2e}, asked {tol:.0e}. "
+            f"Raise tol or beta (rounding alone leaves about 1e-15/beta), or rescale a near-degenerate game."
+        )
+    beta = np.asarray(to_numpy(local.beta))
+    if np.any(beta == 0):
+        sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
+    if not isinstance(game, WinRateGame) and np.any(np.isinf(measured["hilbert_certificate"]) & (beta > 0)):
+        sentence += (
+            " beta is not above the contraction constant (theory 3.7): other equilibria may exist, this is the one "
+            "that best responses reach from the reference, and the residual is all that proves it."
+        )
+    return Solution(
+        game=game,
+        log_policy=like(log_policy, game.log_ref),
+        gap=measured["gap"],
+        kl_certificate=measured["kl_certificate"],
+        hilbert_certificate=measured["hilbert_certificate"],
+        residual=measured["residual"],
+        converged=np.asarray(converged),
+        steps=steps,
+        status=sentence,
+        method=method,
+        settings={"tol": tol},
+    )
+
+
+# -- two ways to solve the Newton system -------------------------------------------------------------------
+
+
+class _Dense:
+    """Contexts as rows; the payoff's derivative is a matrix, the system an LU factorisation."""
+
+    def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
+        m = game.n_responses
+        batch = game.batch_shape
+        matrix = np.broadcast_to(game.preference.matrix(), (*batch, m, m)).reshape(-1, m, m)
+        self.shared = game.preference.batch_shape == () or matrix.shape[0] == 1
+        self.matrix = matrix[:1] if self.shared else matrix[rows]
+        self.log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
+        self.beta = beta
+        self.log_payoff = not isinstance(game, WinRateGame)
+        self.contraction = np.broadcast_to(getattr(game, "contraction", np.inf), batch).reshape(-1)[rows]
+        self.max_step = None if self.log_payoff else extragradient_step(game).reshape(-1)[rows]
+        self.guess = None
+
+    def _matrix(self, rows: np.ndarray) -> np.ndarray:
+        return self.matrix if self.shared else self.matrix[rows]
+
+    def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        p = np.exp(z)
+        if self.shared:
+            win = p @ self.matrix[0].T
+        else:
+            win = (self.matrix[rows] @ p[..., None])[..., 0]
+        if not self.log_payoff:
+            return win
+        if win.min() > 1e-280:  # nothing that underflowed above could have counted
+            return np.log(win)
+        with np.errstate(divide="ignore"):
+            return logsumexp(np.log(self._matrix(rows)) + z[:, None, :])
+
+    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        q = np.exp(z)
+        if self.log_payoff:
+            alive = np.isfinite(u)
+            M = self._matrix(rows) * np.exp(
+                np.where(alive[..., None], z[:, None, :] - np.where(alive, u, 0.0)[..., None], -inf)
+            )
+        else:
+            M = self._matrix(rows) * q[:, None, :]
+        A = (q[:, None, :] @ M - M) / beta[:, None, None]
+        index = np.arange(z.shape[1])
+        A[:, index, index] += 1
+        rhs = np.sum(q * r, axis=-1, keepdims=True) - r
+        try:
+            return np.linalg.solve(A, rhs[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            return np.full_like(z, np.nan)
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        return z
+
+
+class _Sorted:
+    """Contexts as rows, classes of equal reward as columns, worst first; absent classes have no mass."""
+
+    def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
+        p = game.preference
+        assert isinstance(p, RewardPreference)
+        batch, m = game.batch_shape, game.n_responses
+        log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
+        order = np.broadcast_to(p._order_numpy, (*batch, m)).reshape(-1, m)[rows]
+        starts = np.broadcast_to(p._starts, (*batch, m)).reshape(-1, m)[rows]
+        ordered = np.take_along_axis(log_ref, order, -1)
+        self.log_ref_in, self.order = log_ref, order
+        if starts.all():
+            self.label, self.log_ref = None, ordered
+        else:
+            self.label = np.cumsum(starts, axis=-1) - 1
+            k = int(self.label.max()) + 1
+            n = len(rows)
+            cell = self.label + np.arange(n)[:, None] * k
+            top = np.full(n * k, -inf)
+            np.maximum.at(top, cell.ravel(), ordered.ravel())
+            mass = np.bincount(cell.ravel(), np.exp(ordered.ravel() - top[cell.ravel()]), minlength=n * k)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self.log_ref = np.where(mass > 0, top + np.log(mass), -inf).reshape(n, k)
+        self.beta = beta
+        self.log_payoff = not isinstance(game, WinRateGame)
+        self.ties = "n" if isinstance(game, BestOfNGame) else p.ties
+        self.n = getattr(game, "n", 2.0)
+        self.contraction = np.broadcast_to(getattr(game, "contraction", np.inf), batch).reshape(-1)[rows]
+        self.max_step = None if self.log_payoff else extragradient_step(game).reshape(-1)[rows]
+        self.guess = self._continuum()
+
+    def _continuum(self) -> np.ndarray:
+        """Start from the closed form without atoms (theory 3.11)."""
+        beta = self.beta[:, None]
+        if self.log_payoff:
+            above = np.maximum(beta, 1 + 1e-3)
+            log_u = log_cumulative_sum(self.log_ref)[:, 1:]
+            return log_normalize(self.log_ref + log_u / (above - 1))
+        u = np.minimum(cumulative_sum(np.exp(self.log_ref)), 1.0)
+        # F = -beta log(1 - c u) with 1 - c u = (1 - u) + u exp(-1/beta)
+        with np.errstate(divide="ignore"):
+            F = -beta * np.logaddexp(np.log1p(-u), np.log(u) - 1 / beta)
+        return log_normalize(self.log_ref + (F[:, 1:] + F[:, :-1]) / (2 * beta))
+
+    def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if not self.log_payoff:
+            F = cumulative_sum(np.exp(z))
+            return (F[:, 1:] + F[:, :-1]) / 2
+        F = log_cumulative_sum(z)
+        up, low = F[:, 1:], F[:, :-1]
+        if self.ties == "weak":
+            return up
+        if self.ties == "half":
+            return np.logaddexp(up, low) - np.log(2)
+        return up + log_ratio_of_powers(self._log_gap(z, up), self.n) / (self.n - 1)
+
+    @staticmethod
+    def _log_gap(z: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """Return ``log F_k - log F_{k-1}`` from the share of the class, without cancellation."""
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-np.exp(np.minimum(_minus(z, up), 0.0)))
+
+    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        beta = beta[:, None]
+        if not self.log_payoff:
+            q = np.exp(z)
+            a = q / (2 * beta)
+            # downwards: (1 + a_k) d_{k-1} - (1 - a_k) d_k = -q_k (lambda - r_k), d_m = 0, and lambda makes d_0 = 0
+            x = _bidiagonal(1 + a, a - 1, np.stack([q * r, -q]), lower=False)
+            multiplier = -x[0, :, :1] / x[1, :, :1]
+            d = x[0] + multiplier * x[1]
+            d = np.concatenate([d, np.zeros_like(d[:, :1])], axis=1)
+            return (d[:, 1:] + d[:, :-1]) / (2 * beta) + multiplier - r
+        up = log_cumulative_sum(z)[:, 1:]
+        p = np.exp(np.minimum(_minus(z, up), 0.0))
+        above, below = self._weights(z, up, p)
+        # upwards, relative: y_k (1 - p a/beta) = (1 - p + p b/beta) y_{k-1} + p (lambda - r), and lambda makes y_m = 0
+        x = _bidiagonal(1 - p * above / beta, p - 1 - p * below / beta, np.stack([-p * r, p]), lower=True)
+        multiplier = -x[0, :, -1:] / x[1, :, -1:]
+        y = x[0] + multiplier * x[1]
+        before = np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1]], axis=1)
+        return (above * y + below * before) / beta + multiplier - r
+
+    def _weights(self, z: np.ndarray, up: np.ndarray, p: np.ndarray) -> tuple[Any, Any]:
+        r"""Return the derivatives of the payoff by :math:`\log F_k` and :math:`\log F_{k-1}`; they sum to one."""
+        if self.ties == "weak":
+            return 1.0, 0.0
+        if self.ties == "half":
+            return 1 / (2 - p), (1 - p) / (2 - p)
+        d, n = self._log_gap(z, up), self.n
+        series = 0.5 - (n + 1) * d / 12
+        small = d * n < 1e-4
+        safe = np.where(small, 1.0, np.minimum(d, 700.0 / n))
+        exact = (1 / np.expm1(safe) - n / np.expm1(n * safe)) / (n - 1)
+        below = np.where(small, series, np.where(p >= 1, 0.0, exact))
+        return 1 - below, below
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        """Return the policy over responses: within a class it is proportional to the reference."""
+        tilt = _minus(z, self.log_ref)
+        if self.label is not None:
+            tilt = np.take_along_axis(tilt, self.label, -1)
+        out = np.empty_like(self.log_ref_in)
+        np.put_along_axis(out, self.order, tilt, -1)
+        return log_normalize(out + self.log_ref_in)
+
+
+def _minus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ``a - b``, ``-inf`` wherever `a` is."""
+    dead = a == -inf
+    return np.where(dead, -inf, a - np.where(dead, 0.0, b))
+
+
+def _bidiagonal(diagonal: np.ndarray, off: np.ndarray, rhs: np.ndarray, *, lower: bool) -> np.ndarray:
+    """Solve the recursions of all contexts at once, as one bidiagonal system with uncoupled blocks."""
+    n, k = diagonal.shape
+    band = np.zeros((2, n * k), order="F")
+    off = off.copy()
+    if lower:  # off[:, j] multiplies the unknown j - 1
+        off[:, 0] = 0
+        band[0] = diagonal.ravel()
+        band[1, :-1] = off.ravel()[1:]
+    else:  # off[:, j] multiplies the unknown j + 1
+        off[:, -1] = 0
+        band[1] = diagonal.ravel()
+        band[0, 1:] = off.ravel()[:-1]
+    x, info = dtbtrs(band, rhs.reshape(len(rhs), -1).T, uplo="L" if lower else "U")
+    if info != 0:
+        return np.full_like(rhs, np.nan)
+    return x.T.reshape(rhs.shape)
+
+
+# -- Newton on the path ------------------------------------------------------------------------------------
+
+Problem = _Dense | _Sorted
+
+
+def _residual(problem: Problem, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return :math:`z - log rho - u/beta` up to a constant, zero outside the support."""
+    dead = z == -inf
+    r = np.where(dead, 0.0, z) - np.where(dead, 0.0, problem.log_ref[rows] + np.where(dead, 0.0, u) / beta[:, None])
+    middle = np.sum(np.exp(z) * r, axis=-1, keepdims=True)
+    return np.where(dead, 0.0, r - middle)
+
+
+def _span(r: np.ndarray, dead: np.ndarray) -> np.ndarray:
+    return np.max(np.where(dead, -inf, r), axis=-1) - np.min(np.where(dead, inf, r), axis=-1)
+
+
+def _solve(problem: Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the equilibria of all contexts of a problem and the number of linear solves of each."""
+    everyone = np.arange(len(problem.beta))
+    z = problem.log_ref.copy()
+    steps = np.zeros(len(everyone), dtype=int)
+    unique = np.full(len(everyone), True)
+    if problem.log_payoff:
+        unique = problem.beta > problem.contraction
+    done = ~unique
+    if np.any(unique):
+        rows = everyone[unique]
+        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol)
+    for row in everyone[~done]:
+        z[row], more = _fall_back(problem, row, z[row], tol)
+        steps[row] += more
+    if np.any(~unique):
+        rows = everyone[~unique]
+        z[rows], steps[rows] = _from_reference(problem, rows, tol)
+    return z, steps
+
+
+def _follow(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves."""
+    goal = 1 / problem.beta[rows]
+    n = len(rows)
+    good = problem.log_ref[rows]  # solves at tau
+    tau = np.zeros(n)
+    growth = np.full(n, 10.0)
+    if problem.guess is None:
+        z, trial = good.copy(), np.minimum(goal, 2.0)
+    else:
+        z, trial = problem.guess[rows].copy(), goal.copy()
+    base, step, size = z.copy(), np.zeros_like(z), np.ones(n)
+    before = np.full(n, inf)
+    tries = np.zeros(n, dtype=int)
+    solves = np.zeros(n, dtype=int)
+    success = np.zeros(n, dtype=bool)
+    active = np.arange(n)
+    best, best_z = np.full(n, inf), z.copy()
+    for _ in range(2000):
+        if not active.size:
+            break
+        i = active
+        with np.errstate(over="ignore", invalid="ignore"):
+            u = problem.payoff(z[i], rows[i])
+            r = _residual(problem, z[i], u, 1 / trial[i], rows[i])
+            span = _span(r, z[i] == -inf)
+        span = np.where(np.isnan(span), inf, span)
+        final = trial[i] == goal[i]
+        better = final & (span < best[i])
+        best[i[better]], best_z[i[better]] = span[better], z[i[better]]
+        # A step that does not lower the residual is halved; a few halvings in vain end the attempt.
+        worse = ~(span < (1 - 0.1 * size[i]) * before[i])
+        # At the goal: stop when the tolerance is met and a further step no longer helps.
+        arrived = final & (best[i] <= tol) & (worse | (span == 0))
+        passed = ~final & (span <= 0.3)
+        failed = ~arrived & ~passed & ((worse & (size[i] <= 1 / 8)) | (tries[i] >= 25))
+        halve = worse & ~arrived & ~passed & ~failed
+        newton = ~(arrived | passed | failed | halve)
+
+        success[i[arrived]] = True
+        if np.any(passed):
+            j = i[passed]
+            tau[j], good[j] = trial[j], z[j]
+            quick = tries[j] <= 3
+            growth[j] = np.where(quick, np.minimum(growth[j] ** 1.5, 1e3), growth[j])
+            trial[j] = np.minimum(goal[j], tau[j] * growth[j])
+            base[j], step[j], before[j], size[j], tries[j] = z[j], 0, inf, 1, 0
+        if np.any(failed):
+            j = i[failed]
+            growth[j] = growth[j] ** 0.5
+            shorter = np.where(tau[j] == 0, np.minimum(trial[j] / 4, 2.0), tau[j] * growth[j])
+            trial[j] = np.minimum(goal[j], shorter)
+            z[j] = base[j] = good[j]
+            step[j], before[j], size[j], tries[j] = 0, inf, 1, 0
+        if np.any(halve):
+            j = i[halve]
+            size[j] /= 2
+            z[j] = log_normalize(base[j] + size[j][:, None] * step[j])
+        if np.any(newton):
+            j = i[newton]
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                step[j] = problem.direction(z[j], u[newton], r[newton], 1 / trial[j], rows[j])
+            base[j], before[j], size[j] = z[j], span[newton], 1
+            sane = np.all(np.isfinite(step[j]) | (z[j] == -inf), axis=-1)
+            step[j] = np.where(z[j] == -inf, 0.0, np.where(sane[:, None], step[j], 0.0))
+            z[j] = log_normalize(z[j] + step[j])
+            tries[j] += 1
+            solves[j] += 1
+        stuck = (growth[i] < 1.01) | (failed & (trial[i] < 1e-8)) | (failed & (best[i] <= tol))
+        success[i[best[i] <= tol]] |= (stuck | arrived)[best[i] <= tol]
+        active = i[~(arrived | stuck)]
+    success |= best <= tol
+    return np.where(np.isfinite(best)[:, None], best_z, good), success, solves
+
+
+def _newton_at_goal(problem: Problem, row: np.ndarray, z: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
+    """Take plain Newton steps at the context's own beta while they lower the residual."""
+    beta = problem.beta[row]
+    best, best_z = inf, z
+    for count in range(30):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            u = problem.payoff(z, row)
+            r = _residual(problem, z, u, beta, row)
+            span = float(_span(r, z == -inf)[0])
+            if not span < 0.9 * best:
+                break
+            best, best_z = span, z
+            if span == 0:
+                break
+            step = problem.direction(z, u, r, beta, row)
+            step = np.where(z == -inf, 0.0, step)
+        if not np.all(np.isfinite(step)):
+            break
+        z = log_normalize(z + step)
+    if span < best:
+        best, best_z = span, z
+    return best_z, best, count
+
+
+def _fall_back(problem: Problem, row: int, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+    """Run the rule with a theorem (extragradient, or best responses) and let Newton finish."""
+    one = np.asarray([row])
+    z, beta, total = z[None], problem.beta[row], 0
+    for _ in range(40):
+        for _ in range(500):
+            z = _proven_step(problem, one, z, beta)
+        done, span, count = _newton_at_goal(problem, one, z, tol)
+        total += count
+        if span <= tol:
+            return done[0], total
+    return z[0], total
+
+
+def _proven_step(problem: Problem, row: np.ndarray, z: np.ndarray, beta: float) -> np.ndarray:
+    log_ref = problem.log_ref[row]
+    if problem.max_step is None:
+        return log_normalize(log_ref + problem.payoff(z, row) / beta)
+    eta = float(problem.max_step[row[0]])
+    half = log_normalize(target(z, log_ref, problem.payoff(z, row), beta=beta, eta=eta))
+    return log_normalize(target(z, log_ref, problem.payoff(half, row), beta=beta, eta=eta))
+
+
+# -- log games where no theorem gives uniqueness -----------------------------------------------------------
+
+
+def _from_reference(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return where best responses lead from the reference (theory 3.10), one context after the other.
+
+    The iteration itself decides which equilibrium that is; Newton only finishes once the residual is small, and its
+    answer is taken only if it lies next to the iterate.
+    """
+    out, steps = problem.log_ref[rows].copy(), np.zeros(len(rows), dtype=int)
+    for index, row in enumerate(rows):
+        out[index], steps[index] = _iterate(problem, np.asarray([row]), tol)
+    return out, steps
+
+
+def _iterate(problem: Problem, row: np.ndarray, tol: float, max_steps: int = 50_000) -> tuple[np.ndarray, int]:
+    beta = float(problem.beta[row[0]])
+    z = problem.log_ref[row]
+    wait, total = 1e-3, 0
+    for _ in range(max_steps):
+        z_next = log_normalize(problem.log_ref[row] + problem.payoff(z, row) / beta)
+        span = float(hilbert(z, z_next)[0])
+        falling = np.where(z == -inf, 0.0, z) - np.where(z_next == -inf, 0.0, z_next)
+        z = z_next
+        if np.any((z < -800) & (z > -inf)):
+            z = _bury(problem, row, z, falling > 1e-3)
+        if span <= wait:
+            done, residual, count = _newton_at_goal(problem, row, z, tol)
+            total += count
+            if residual <= tol and float(hilbert(done, z)[0]) <= 0.1:
+                return done[0], total
+            wait = span / 10
+        if span <= tol / 10:
+            break
+    return z[0], total
+
+
+def _bury(problem: Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray) -> np.ndarray:
+    """Take out of play the responses that are dying and that nothing alive feeds: their payoff is ``-inf``."""
+    dying = (z < -800) & (z > -inf) & falling
+    while np.any(dying):
+        rest = log_normalize(np.where(dying, -inf, z))
+        fed = dying & (problem.payoff(rest, row) > -inf)
+        if not np.any(fed):
+            return rest
+        dying &= ~fed
+    return z
+
+
+# -- beta = 0 ----------------------------------------------------------------------------------------------
+
+
+
+
+def _solve_free(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
+    """Fill in the winners at beta = 0 and return the method's name."""
+    batch, m = game.batch_shape, game.n_responses
+    log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)
+    p = game.preference
+    if isinstance(p, RewardPreference):
+        top = np.broadcast_to(p.top, (*batch, m)).reshape(-1, m)[rows]
+        out[rows] = log_normalize(np.where(top, log_ref[rows], -inf))
+        return "best responses of the reward"
+    if not p.is_constant_sum:
+        raise ValueError(
+            "At beta = 0 a log-win-rate game with a matrix that is not constant-sum is a general bimatrix game, whose "
+            "symmetric equilibria are not computed here. Take beta > 0 or a constant-sum preference."
+        )
+    matrix = np.broadcast_to(p.matrix(), (*batch, m, m)).reshape(-1, m, m)
+    for row in rows:
+        out[row] = _winner(matrix[row], log_ref[row])
+    return "linear program (HiGHS) and KL projection"
+
+
+def _winner(matrix: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
+    r"""Return the KL projection of the reference onto the winners :math:`\{\pi: P\pi\le\frac12\}` (theory 2.6)."""
+    A = (matrix - matrix.T) / 2  # P - 1/2, skew to the last bit
+    m = len(A)
+    support = _largest_support(A)
+    S = np.flatnonzero(support)
+    B, log_rho = A[np.ix_(S, S)], log_normalize(log_ref[S])
+    # Minimise log sum rho exp(B^T x): convex, its gradient is B pi.
+    x = np.zeros(len(S))
+    value = 0.0
+    for _ in range(200):
+        log_pi = log_rho + B.T @ x
+        log_pi -= logsumexp(log_pi)
+        pi = np.exp(log_pi)
+        gradient = B @ pi
+        centred = B - gradient[:, None]
+        step = -np.linalg.lstsq((centred * pi) @ centred.T, gradient, rcond=1e-13)[0]
+        slope = float(gradient @ step)
+        if not slope < 0 or np.max(np.abs(gradient)) < 1e-16:
+            break
+        size = 1.0
+        while size > 1e-10 and float(logsumexp(log_rho + B.T @ (x + size * step))) > value + 1e-4 * size * slope + 1e-16:
+            size /= 2
+        if size <= 1e-10:
+            break
+        x = x + size * step
+        value = float(logsumexp(log_rho + B.T @ x))
+    out = np.full(m, -inf)
+    out[S] = log_pi
+    return out
+
+
+def _largest_support(A: np.ndarray) -> np.ndarray:
+    """Return the largest support of a winner: Tucker's strictly complementary solution, by a linear program."""
+    m = len(A)
+    result = linprog(np.ones(m), A_ub=np.vstack([A, A - np.eye(m)]), b_ub=np.r_[np.zeros(m), -np.ones(m)], method="highs")
+    if not result.success:
+        raise RuntimeError(f"HiGHS could not solve the linear program of theory 2.6: {result.message}")
+    return result.x > -A @ result.x
