@@ -14,6 +14,7 @@ own path.
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -45,8 +46,8 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
     - Log-win-rate games, ``beta`` above the contraction constant: the unique equilibrium of full support (theory 3.7).
     - Log-win-rate games at smaller ``beta``: the equilibrium that the best-response map reaches from the reference,
-      for weak ties the one nearest to it (theory 3.10), with its support. Others may exist; the status says so, and
-      `converged` rests on the residual alone.
+      for weak ties the one nearest to it (theory 3.10), with its support; where best responses cycle, the one at the
+      end of the path in beta. Others may exist; the status says so, and `converged` rests on the residual alone.
     - ``beta = 0``: of all winners (:math:`P\pi\le\frac12`) the KL projection of the reference, the limit of the
       regularised equilibria of the win-rate game (theory 2.6); with a uniform reference that of maximum entropy. For
       a reward that is the reference restricted to the best responses.
@@ -132,17 +133,17 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
     beta = np.asarray(to_numpy(local.beta))
     if np.any(beta == 0):
         sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
-    if not isinstance(game, WinRateGame) and np.any(np.isinf(measured["hilbert_certificate"]) & (beta > 0)):
+    if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
         sentence += (
-            " beta is not above the contraction constant (theory 3.7): other equilibria may exist, this is the one "
-            "that best responses reach from the reference, and the residual is all that proves it."
+            " beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
+            "that best responses reach from the reference (where they cycle: the path in beta), and the residual is "
+            "all that proves it."
         )
     return Solution(
         game=game,
         log_policy=like(log_policy, game.log_ref),
         gap=measured["gap"],
         kl_certificate=measured["kl_certificate"],
-        hilbert_certificate=measured["hilbert_certificate"],
         residual=measured["residual"],
         converged=np.asarray(converged),
         steps=steps,
@@ -155,7 +156,39 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
 # -- two ways to solve the Newton system -------------------------------------------------------------------
 
 
-class _Dense:
+class _Problem:
+    """What Newton needs of a game: contexts as rows, a payoff and the solution of the Newton system."""
+
+    game: Game
+    rows: np.ndarray
+    beta: np.ndarray
+    log_ref: np.ndarray
+    log_payoff: bool
+    guess: np.ndarray | None = None
+
+    def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        """Return the policy over responses."""
+        raise NotImplementedError
+
+    @cached_property
+    def max_step(self) -> np.ndarray:
+        return extragradient_step(self.game).reshape(-1)[self.rows]
+
+    @cached_property
+    def unique(self) -> np.ndarray:
+        """Contexts in which a theorem makes the equilibrium unique (theory 2.1, 3.7)."""
+        if not self.log_payoff or np.all(self.beta > 1):
+            return np.ones(len(self.rows), dtype=bool)
+        return self.beta > np.reshape(self.game.contraction, -1)[self.rows]  # type: ignore[attr-defined]
+
+
+class _Dense(_Problem):
     """Contexts as rows; the payoff's derivative is a matrix, the system an LU factorisation."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
@@ -167,9 +200,7 @@ class _Dense:
         self.log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
         self.beta = beta
         self.log_payoff = not isinstance(game, WinRateGame)
-        self.contraction = np.broadcast_to(getattr(game, "contraction", np.inf), batch).reshape(-1)[rows]
-        self.max_step = None if self.log_payoff else extragradient_step(game).reshape(-1)[rows]
-        self.guess = None
+        self.game, self.rows = game, rows
 
     def _matrix(self, rows: np.ndarray) -> np.ndarray:
         return self.matrix if self.shared else self.matrix[rows]
@@ -209,7 +240,7 @@ class _Dense:
         return z
 
 
-class _Sorted:
+class _Sorted(_Problem):
     """Contexts as rows, classes of equal reward as columns, worst first; absent classes have no mass."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
@@ -237,8 +268,7 @@ class _Sorted:
         self.log_payoff = not isinstance(game, WinRateGame)
         self.ties = "n" if isinstance(game, BestOfNGame) else p.ties
         self.n = getattr(game, "n", 2.0)
-        self.contraction = np.broadcast_to(getattr(game, "contraction", np.inf), batch).reshape(-1)[rows]
-        self.max_step = None if self.log_payoff else extragradient_step(game).reshape(-1)[rows]
+        self.game, self.rows = game, rows
         self.guess = self._continuum()
 
     def _continuum(self) -> np.ndarray:
@@ -344,10 +374,7 @@ def _bidiagonal(diagonal: np.ndarray, off: np.ndarray, rhs: np.ndarray, *, lower
 
 # -- Newton on the path ------------------------------------------------------------------------------------
 
-Problem = _Dense | _Sorted
-
-
-def _residual(problem: Problem, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _residual(problem: _Problem, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return :math:`z - log rho - u/beta` up to a constant, zero outside the support."""
     dead = z == -inf
     r = np.where(dead, 0.0, z) - np.where(dead, 0.0, problem.log_ref[rows] + np.where(dead, 0.0, u) / beta[:, None])
@@ -359,14 +386,12 @@ def _span(r: np.ndarray, dead: np.ndarray) -> np.ndarray:
     return np.max(np.where(dead, -inf, r), axis=-1) - np.min(np.where(dead, inf, r), axis=-1)
 
 
-def _solve(problem: Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
+def _solve(problem: _Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the equilibria of all contexts of a problem and the number of linear solves of each."""
     everyone = np.arange(len(problem.beta))
     z = problem.log_ref.copy()
     steps = np.zeros(len(everyone), dtype=int)
-    unique = np.full(len(everyone), True)
-    if problem.log_payoff:
-        unique = problem.beta > problem.contraction
+    unique = problem.unique
     done = ~unique
     if np.any(unique):
         rows = everyone[unique]
@@ -380,7 +405,7 @@ def _solve(problem: Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
     return z, steps
 
 
-def _follow(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves."""
     goal = 1 / problem.beta[rows]
     n = len(rows)
@@ -455,7 +480,7 @@ def _follow(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray,
     return np.where(np.isfinite(best)[:, None], best_z, good), success, solves
 
 
-def _newton_at_goal(problem: Problem, row: np.ndarray, z: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
+def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
     """Take plain Newton steps at the context's own beta while they lower the residual."""
     beta = problem.beta[row]
     best, best_z = inf, z
@@ -479,7 +504,7 @@ def _newton_at_goal(problem: Problem, row: np.ndarray, z: np.ndarray, tol: float
     return best_z, best, count
 
 
-def _fall_back(problem: Problem, row: int, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
     """Run the rule with a theorem (extragradient, or best responses) and let Newton finish."""
     one = np.asarray([row])
     z, beta, total = z[None], problem.beta[row], 0
@@ -493,9 +518,9 @@ def _fall_back(problem: Problem, row: int, z: np.ndarray, tol: float) -> tuple[n
     return z[0], total
 
 
-def _proven_step(problem: Problem, row: np.ndarray, z: np.ndarray, beta: float) -> np.ndarray:
+def _proven_step(problem: _Problem, row: np.ndarray, z: np.ndarray, beta: float) -> np.ndarray:
     log_ref = problem.log_ref[row]
-    if problem.max_step is None:
+    if problem.log_payoff:
         return log_normalize(log_ref + problem.payoff(z, row) / beta)
     eta = float(problem.max_step[row[0]])
     half = log_normalize(target(z, log_ref, problem.payoff(z, row), beta=beta, eta=eta))
@@ -505,19 +530,26 @@ def _proven_step(problem: Problem, row: np.ndarray, z: np.ndarray, beta: float) 
 # -- log games where no theorem gives uniqueness -----------------------------------------------------------
 
 
-def _from_reference(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
     """Return where best responses lead from the reference (theory 3.10), one context after the other.
 
     The iteration itself decides which equilibrium that is; Newton only finishes once the residual is small, and its
-    answer is taken only if it lies next to the iterate.
+    answer is taken only if it lies next to the iterate. Where best responses do not converge (only a matrix that is no
+    reward's can make them cycle) the path in beta is followed instead.
     """
     out, steps = problem.log_ref[rows].copy(), np.zeros(len(rows), dtype=int)
     for index, row in enumerate(rows):
-        out[index], steps[index] = _iterate(problem, np.asarray([row]), tol)
+        one = np.asarray([row])
+        z, found, steps[index] = _iterate(problem, one, tol, 50_000 if isinstance(problem, _Sorted) else 2000)
+        if not found:
+            path, success, solves = _follow(problem, one, tol)
+            steps[index] += solves[0]
+            z = path[0] if success[0] else z
+        out[index] = z
     return out, steps
 
 
-def _iterate(problem: Problem, row: np.ndarray, tol: float, max_steps: int = 50_000) -> tuple[np.ndarray, int]:
+def _iterate(problem: _Problem, row: np.ndarray, tol: float, max_steps: int) -> tuple[np.ndarray, bool, int]:
     beta = float(problem.beta[row[0]])
     z = problem.log_ref[row]
     wait, total = 1e-3, 0
@@ -532,14 +564,14 @@ def _iterate(problem: Problem, row: np.ndarray, tol: float, max_steps: int = 50_
             done, residual, count = _newton_at_goal(problem, row, z, tol)
             total += count
             if residual <= tol and float(hilbert(done, z)[0]) <= 0.1:
-                return done[0], total
+                return done[0], True, total
             wait = span / 10
         if span <= tol / 10:
-            break
-    return z[0], total
+            return z[0], True, total
+    return z[0], False, total
 
 
-def _bury(problem: Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray) -> np.ndarray:
+def _bury(problem: _Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray) -> np.ndarray:
     """Take out of play the responses that are dying and that nothing alive feeds: their payoff is ``-inf``."""
     dying = (z < -800) & (z > -inf) & falling
     while np.any(dying):
@@ -581,37 +613,64 @@ def _winner(matrix: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
     A = (matrix - matrix.T) / 2  # P - 1/2, skew to the last bit
     m = len(A)
     support = _largest_support(A)
-    S = np.flatnonzero(support)
-    B, log_rho = A[np.ix_(S, S)], log_normalize(log_ref[S])
-    # Minimise log sum rho exp(B^T x): convex, its gradient is B pi.
-    x = np.zeros(len(S))
-    value = 0.0
-    for _ in range(200):
-        log_pi = log_rho + B.T @ x
-        log_pi -= logsumexp(log_pi)
-        pi = np.exp(log_pi)
-        gradient = B @ pi
-        centred = B - gradient[:, None]
-        step = -np.linalg.lstsq((centred * pi) @ centred.T, gradient, rcond=1e-13)[0]
-        slope = float(gradient @ step)
-        if not slope < 0 or np.max(np.abs(gradient)) < 1e-16:
+    S, T = np.flatnonzero(support), np.flatnonzero(~support)
+    log_rho = log_normalize(log_ref[S])
+    # (P pi)_S = 1/2 holds for every winner; of the inequalities (P pi)_T <= 1/2 find those that bind.
+    active: list[int] = []
+    multiplier = np.zeros(len(S))
+    for _ in range(4 * m):
+        rows = np.concatenate([S, np.asarray(active, dtype=int)])
+        log_pi, multiplier = _project(A[np.ix_(rows, S)], log_rho, multiplier)
+        excess = A[np.ix_(T, S)] @ np.exp(log_pi)
+        excess[np.isin(T, active)] = -inf
+        pulled = multiplier[len(S) :]
+        if len(pulled) and pulled.min() < 0:
+            drop = int(np.argmin(pulled))
+            active.pop(drop)
+            multiplier = np.delete(multiplier, len(S) + drop)
+        elif len(T) and excess.max() > 1e-14:
+            active.append(int(T[np.argmax(excess)]))
+            multiplier = np.append(multiplier, 0.0)
+        else:
             break
-        size = 1.0
-        while size > 1e-10 and float(logsumexp(log_rho + B.T @ (x + size * step))) > value + 1e-4 * size * slope + 1e-16:
-            size /= 2
-        if size <= 1e-10:
-            break
-        x = x + size * step
-        value = float(logsumexp(log_rho + B.T @ x))
     out = np.full(m, -inf)
     out[S] = log_pi
     return out
 
 
+def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the KL projection of `rho` onto :math:`\{\pi: B\pi = 0\}` and its multipliers, from the guess `x`.
+
+    Newton with backtracking on the dual :math:`\log\sum\rho\,e^{-B^\top x}`, whose gradient is :math:`-B\pi`.
+    """
+
+    def dual(x: np.ndarray) -> float:
+        return float(logsumexp(log_rho - B.T @ x))
+
+    for _ in range(200):
+        log_pi = log_normalize(log_rho - B.T @ x)
+        pi = np.exp(log_pi)
+        gradient = -B @ pi
+        if np.max(np.abs(gradient)) < 1e-16:
+            break
+        centred = B + gradient[:, None]
+        step = -np.linalg.lstsq((centred * pi) @ centred.T, gradient, rcond=1e-13)[0]
+        slope, size = float(gradient @ step), 1.0
+        if not slope < 0:
+            break
+        while size > 1e-8 and dual(x + size * step) > dual(x) + 1e-4 * size * slope + 1e-15:
+            size /= 2
+        if size <= 1e-8:
+            break
+        x = x + size * step
+    return log_pi, x
+
+
 def _largest_support(A: np.ndarray) -> np.ndarray:
     """Return the largest support of a winner: Tucker's strictly complementary solution, by a linear program."""
     m = len(A)
-    result = linprog(np.ones(m), A_ub=np.vstack([A, A - np.eye(m)]), b_ub=np.r_[np.zeros(m), -np.ones(m)], method="highs")
+    rows, limits = np.vstack([A, A - np.eye(m)]), np.concatenate([np.zeros(m), -np.ones(m)])
+    result = linprog(np.ones(m), A_ub=rows, b_ub=limits, method="highs")
     if not result.success:
         raise RuntimeError(f"HiGHS could not solve the linear program of theory 2.6: {result.message}")
     return result.x > -A @ result.x

@@ -28,6 +28,7 @@ from ._array import (
     like,
     log_normalize,
     safe_log,
+    scale,
     to_numpy,
 )
 from .preferences import MatrixPreference, Preference, RewardPreference, check_log_policy, check_shape
@@ -127,10 +128,18 @@ class Game:
 
     def hilbert_certificate(self, log_policy: Any) -> Array:
         r"""Return a proven upper bound on the Hilbert distance :math:`h(\pi,\pi^*)`; infinite where none is known."""
-        return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
+        log_policy = self.check_policy(log_policy)
+        return self._hilbert_certificate(log_policy, self.measure(log_policy)["residual"])
+
+    def _hilbert_certificate(self, log_policy: Array, residual: Array) -> Array:
+        # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
+        xp = array_namespace(residual)
+        factor = like(self.certificate_factor, residual)
+        bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
+        return xp.where(bad, xp.full_like(residual, inf), residual * xp.where(bad, xp.ones_like(factor), factor))
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
-        """Return gap, certificates and residual at once, in float64, for one evaluation of the payoff.
+        """Return gap, KL certificate and residual at once, in float64, for one evaluation of the payoff.
 
         The policy is not validated; `payoff` saves the evaluation where it is already known.
         """
@@ -143,30 +152,19 @@ class Game:
         divergence = kl(log_policy, response)
         residual = hilbert(log_policy, response)
         free = to_numpy(self.beta) == 0 if is_array_api_obj(self.beta) else np.asarray(self.beta == 0)
-        gap = divergence * (self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0])
+        gap = scale(self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0], divergence)
         if free.any():
             zero = like(np.broadcast_to(free, self.batch_shape), gap)
             gain = xp.max(u, axis=-1) - expectation(log_policy, u)
             # rounding may leave a hair below zero; a gap is a maximum over deviations that include staying
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
-        # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
-        factor = like(self.certificate_factor, residual)
-        bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
-        never = xp.full_like(residual, inf)
-        distance = xp.where(bad, never, residual * xp.where(bad, xp.ones_like(factor), factor))
-        certificate = self._kl_certificate(divergence, distance)
+        certificate = self._kl_certificate(log_policy, divergence, residual)
         if free.any():
-            certificate = xp.where(zero, never, certificate)
-        return {
-            "gap": gap,
-            "kl_certificate": certificate,
-            "hilbert_certificate": distance,
-            "residual": residual,
-        }
+            certificate = xp.where(zero, xp.full_like(residual, inf), certificate)
+        return {"gap": gap, "kl_certificate": certificate, "residual": residual}
 
-    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
-        """Choose the KL certificate: of the divergence to the best response, or of the Hilbert certificate."""
+    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
         raise NotImplementedError
 
     @property
@@ -241,7 +239,7 @@ class WinRateGame(Game):
     def payoff(self, log_policy: Array) -> Array:
         return self.preference.win_rate(log_policy)
 
-    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
+    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
         return divergence
 
     @property
@@ -260,8 +258,9 @@ class _LogGame(Game):
         r"""Hilbert-metric Lipschitz constant :math:`\kappa \le 1` of the payoff, per context (theory 3.7)."""
         return np.broadcast_to(self.preference.contraction, self.batch_shape)
 
-    def _kl_certificate(self, divergence: Array, distance: Array) -> Array:
-        return like(np.asarray(bounds.kl_from_hilbert(to_numpy(distance))), divergence)
+    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
+        distance = to_numpy(self._hilbert_certificate(log_policy, residual))
+        return like(np.asarray(bounds.kl_from_hilbert(distance)), residual)
 
     @property
     def certificate_factor(self) -> np.ndarray:

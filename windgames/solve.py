@@ -73,7 +73,6 @@ class Solution:
     log_policy: Array
     gap: np.ndarray
     kl_certificate: np.ndarray
-    hilbert_certificate: np.ndarray
     residual: np.ndarray
     converged: np.ndarray
     steps: np.ndarray
@@ -91,6 +90,11 @@ class Solution:
     def support(self) -> Array:
         """Mask of the responses that are played at all."""
         return self.log_policy > -inf
+
+    @cached_property
+    def hilbert_certificate(self) -> np.ndarray:
+        """Proven bound on the Hilbert distance to the equilibrium; infinite where none is known."""
+        return to_numpy(self.game.hilbert_certificate(self.log_policy))
 
     def _rows(self) -> list[tuple[str, str]]:
         def most(x: np.ndarray) -> str:
@@ -196,7 +200,7 @@ def solve(
             known[slot] = game.payoff(slots[slot])
         return known[slot]
 
-    record: dict[str, list[np.ndarray]] = {name: [] for name in (*QUANTITIES, "hilbert_certificate", *DISTANCES)}
+    record: dict[str, list[np.ndarray]] = {name: [] for name in (*QUANTITIES, *DISTANCES)}
     converged = np.zeros(game.batch_shape, dtype=bool)
     reached = np.full(game.batch_shape, -1)
     step = 0
@@ -223,13 +227,12 @@ def solve(
 
     columns = {name: np.stack(record[name]) for name in QUANTITIES}
     columns |= {name: np.stack(record[name]) for name in DISTANCES if record[name]}
-    trace = _with_bound(Trace(steps=np.arange(step + 1), **columns), plan, record["hilbert_certificate"][0])
+    trace = _with_bound(Trace(steps=np.arange(step + 1), **columns), plan, game, current)
     return Solution(
         game=game,
         log_policy=slots["current"],
         gap=columns["gap"][-1],
         kl_certificate=columns["kl_certificate"][-1],
-        hilbert_certificate=record["hilbert_certificate"][-1],
         residual=columns["residual"][-1],
         converged=np.asarray(converged),
         steps=np.where(reached < 0, step, reached),
@@ -254,17 +257,17 @@ def _distances(log_policy: Array, solution: Array) -> dict[str, np.ndarray]:
     return {name: to_numpy(value) for name, value in values.items()}
 
 
-def _with_bound(trace: Trace, plan: Plan, first_certificate: np.ndarray) -> Trace:
+def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array) -> Trace:
     theorem = plan.guarantee
     if theorem is None:
         return trace
     measured = getattr(trace, theorem.quantity)
     if measured is not None:
         initial = measured[0]
-    elif theorem.quantity == "hilbert_to_solution":
-        initial = first_certificate
     else:
-        initial = np.asarray(bounds.kl_from_hilbert(first_certificate))
+        initial = to_numpy(game.hilbert_certificate(log_normalize(start)))
+        if theorem.quantity == "kl_from_solution":
+            initial = np.asarray(bounds.kl_from_hilbert(initial))
     # A distance that is infinite at the start bounds nothing.
     if not np.all(np.isfinite(initial)):
         return trace
