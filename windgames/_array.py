@@ -56,7 +56,7 @@ def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
     if isinstance(example, np.ndarray):
         return np.asarray(values, dtype=dtype)
     xp = array_namespace(example)
-    return xp.asarray(values, dtype=dtype, device=device_of(example))
+    return xp.asarray(np.array(values), dtype=dtype, device=device_of(example))
 
 
 def first_index(mask: Array) -> tuple[int, ...] | None:

@@ -128,7 +128,8 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
     if count:
         sentence = (
             f"Not converged in {count} of {converged.size} contexts: residual {worst:.2e}, asked {tol:.0e}. "
-            f"Raise tol or beta (rounding alone leaves about 1e-15/beta), or rescale a near-degenerate game."
+            f"Raise tol or beta: rounding alone leaves about 1e-15/beta, and at the critical beta of a log-win-rate game "
+            f"(theory 3.8) best responses converge slower than geometrically."
         )
     beta = np.asarray(to_numpy(local.beta))
     if np.any(beta == 0):
@@ -480,7 +481,7 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
     return np.where(np.isfinite(best)[:, None], best_z, good), success, solves
 
 
-def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
+def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, int]:
     """Take plain Newton steps at the context's own beta while they lower the residual."""
     beta = problem.beta[row]
     best, best_z = inf, z
@@ -511,7 +512,7 @@ def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[
     for _ in range(40):
         for _ in range(500):
             z = _proven_step(problem, one, z, beta)
-        done, span, count = _newton_at_goal(problem, one, z, tol)
+        done, span, count = _newton_at_goal(problem, one, z)
         total += count
         if span <= tol:
             return done[0], total
@@ -531,44 +532,40 @@ def _proven_step(problem: _Problem, row: np.ndarray, z: np.ndarray, beta: float)
 
 
 def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where best responses lead from the reference (theory 3.10), one context after the other.
+    """Return where best responses lead from the reference (theory 3.10), all contexts in lock-step.
 
     The iteration itself decides which equilibrium that is; Newton only finishes once the residual is small, and its
     answer is taken only if it lies next to the iterate. Where best responses do not converge (only a matrix that is no
     reward's can make them cycle) the path in beta is followed instead.
     """
-    out, steps = problem.log_ref[rows].copy(), np.zeros(len(rows), dtype=int)
-    for index, row in enumerate(rows):
-        one = np.asarray([row])
-        z, found, steps[index] = _iterate(problem, one, tol, 50_000 if isinstance(problem, _Sorted) else 2000)
-        if not found:
-            path, success, solves = _follow(problem, one, tol)
-            steps[index] += solves[0]
-            z = path[0] if success[0] else z
-        out[index] = z
-    return out, steps
-
-
-def _iterate(problem: _Problem, row: np.ndarray, tol: float, max_steps: int) -> tuple[np.ndarray, bool, int]:
-    beta = float(problem.beta[row[0]])
-    z = problem.log_ref[row]
-    wait, total = 1e-3, 0
-    for _ in range(max_steps):
-        z_next = log_normalize(problem.log_ref[row] + problem.payoff(z, row) / beta)
-        span = float(hilbert(z, z_next)[0])
-        falling = np.where(z == -inf, 0.0, z) - np.where(z_next == -inf, 0.0, z_next)
-        z = z_next
-        if np.any((z < -800) & (z > -inf)):
-            z = _bury(problem, row, z, falling > 1e-3)
-        if span <= wait:
-            done, residual, count = _newton_at_goal(problem, row, z, tol)
-            total += count
-            if residual <= tol and float(hilbert(done, z)[0]) <= 0.1:
-                return done[0], True, total
-            wait = span / 10
-        if span <= tol / 10:
-            return z[0], True, total
-    return z[0], False, total
+    z = problem.log_ref[rows].copy()
+    beta = problem.beta[rows][:, None]
+    steps, wait = np.zeros(len(rows), dtype=int), np.full(len(rows), 1e-3)
+    active = np.arange(len(rows))
+    for _ in range(5000 if isinstance(problem, _Sorted) else 2000):
+        if not active.size:
+            break
+        i = active
+        with np.errstate(over="ignore"):
+            after = log_normalize(problem.log_ref[rows[i]] + problem.payoff(z[i], rows[i]) / beta[i])
+        span = hilbert(z[i], after)
+        falling = _minus(z[i], after) > 1e-3
+        z[i] = after
+        for k in np.flatnonzero(np.any((after < -800) & (after > -inf), axis=-1)):
+            z[i[k]] = _bury(problem, rows[i[k : k + 1]], after[k : k + 1], falling[k : k + 1])[0]
+        for k in np.flatnonzero((span <= wait[i]) & (span > 0)):
+            one, near = rows[i[k : k + 1]], z[i[k : k + 1]]
+            done, residual, count = _newton_at_goal(problem, one, near)
+            steps[i[k]] += count
+            wait[i[k]] = span[k] / 10
+            if residual <= tol and float(hilbert(done, near)[0]) <= 0.1:
+                z[i[k]], span[k] = done[0], 0.0
+        active = i[span > tol / 10]
+    if active.size and not isinstance(problem, _Sorted):
+        path, success, solves = _follow(problem, rows[active], tol)
+        steps[active] += solves
+        z[active] = np.where(success[:, None], path, z[active])
+    return z, steps
 
 
 def _bury(problem: _Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray) -> np.ndarray:

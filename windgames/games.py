@@ -8,7 +8,7 @@ is said here and never by the rule that produced it.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,7 @@ class Game:
         """
         return self.respond(self.payoff(log_policy))
 
+    @np.errstate(over="ignore")  # the logarithm of a dying mass may overflow to -inf, which is what it means
     def respond(self, payoff: Array) -> Array:
         """Return the best response to a payoff that is already known."""
         xp = array_namespace(payoff)
@@ -381,7 +382,7 @@ def log_best_of_n_ratio(preference: Preference, log_policy: Array, n: float) -> 
     """
     xp = array_namespace(log_policy)
     if not isinstance(preference, RewardPreference):
-        return preference.log_win_rate(log_policy) + np.log(2.0)
+        return preference.log_win_rate(log_policy) + log(2)
     upto, below = preference.log_cdf(log_policy)
     return (n - 1) * upto + log_ratio_of_powers(_log_gap(xp, upto, below), n)
 
@@ -398,7 +399,7 @@ def log_ratio_of_powers(d: Array, n: float) -> Array:
     tiny = d < 1e-8
     safe = xp.where(tiny, xp.ones_like(d), d)
     exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
-    return xp.where(tiny, np.log(n) - (n - 1) * d / 2, exact)
+    return xp.where(tiny, log(n) - (n - 1) * d / 2, exact)
 
 
 def _check_beta(beta: Any) -> Any:

@@ -59,6 +59,7 @@ class Stage:
     against: Mapping[str, float] = field(default_factory=lambda: {"current": 1.0})
     out: str = "current"
 
+    @np.errstate(over="ignore")  # the logarithm of a dying mass may overflow to -inf, which is what it means
     def run(self, game: Game, slots: dict[str, Array], payoff: Any) -> Array:
         """Return the next log-policy; `payoff` maps a slot's name to the payoff against it."""
         log_policy = slots[self.start]

@@ -1,0 +1,40 @@
+# Two commands set everything up from a fresh clone: make bandit, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: bandit test test-all lint figures format clean
+
+bandit: $(READY)  ## the exact bandit study: tables in benchmarks/results, pictures in figures
+	$(BIN)/python benchmarks/bandit.py
+
+test: $(READY)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
+
+test-all: $(READY)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q -m ""
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+figures: $(READY)  ## draw the pictures again from the committed tables
+	for f in bon phase distance rates; do $(BIN)/python figures/bandit_$$f.py || exit 1; done
+	$(BIN)/python figures/tour.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist
+
+# The constraints pin the versions that the committed tables come from; without them pip takes newer ones.
+$(READY): pyproject.toml .ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[dev]"
+	touch $@

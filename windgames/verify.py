@@ -1,0 +1,462 @@
+r"""Independent verification: what a convex solver says of an equilibrium that this package found.
+
+Everything else in the package iterates fixed-point equations; this module states the game as an optimisation problem,
+hands it to conic solvers through cvxpy, and compares. It is the only module that imports cvxpy, and only when called.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Any
+
+import numpy as np
+from scipy.special import entr, xlogy
+
+from ._array import Array, array_namespace, is_array_api_obj, kl, log_normalize, safe_log, to_numpy
+from .games import Game, WinRateGame
+from .solve import Solution
+
+LARGEST = 2000
+"""Most responses for which the win-rate game's program, which holds the matrix, is handed to a solver."""
+CUT = 1e-9
+"""A solver's probabilities below this are its rounding, and count as zero when its error is bounded."""
+SEEN = 1e-6
+"""Responses of smaller probability are left out of the stationarity residuals."""
+
+CONIC = ("ECOS", "CLARABEL", "SCS")
+LINEAR = ("CLARABEL", "ECOS", "SCS")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ECOS": {"abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12, "max_iters": 500},
+    "CLARABEL": {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "max_iter": 500},
+    "SCS": {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000},
+}
+
+
+class VerificationError(RuntimeError):
+    """No solver solved the program to the accuracy that the verification needs; the message has each one's words."""
+
+
+@dataclass(frozen=True, repr=False)
+class Verification:
+    r"""What the convex program says of a policy; numbers have the shape of the contexts.
+
+    `agrees` is the verdict: for ``beta > 0`` that `distance` is at most `tv_tol` and `gain` at most `gain_tol`; at
+    ``beta = 0``, where equilibria may be many, that `gain` and `complementarity` are at most `gain_tol`. In a win-rate
+    game the value must also be 1/2 up to `gain_tol`, and in every game no response outside the policy's support may
+    have a finite payoff while ``beta > 0``. The object is true if every context agrees.
+    """
+
+    game: Game
+    program: str
+    """In words, the program that was solved."""
+    agrees: np.ndarray
+    value: np.ndarray
+    """Optimal value: of the win-rate game 1/2, of the best response its payoff minus the price of leaving `ref`."""
+    distance: np.ndarray
+    """Total variation between the given policy and the solver's."""
+    gain: np.ndarray
+    """What the solver's best response to the given policy gains over it, in units of the payoff."""
+    stationarity: np.ndarray
+    r"""Span of :math:`\log\pi-\log\rho-u(\pi)/\beta` over responses above 1e-6; of :math:`u(\pi)` at ``beta = 0``."""
+    complementarity: np.ndarray
+    """Mean shortfall from the largest entry of the same vector (at ``beta = 0`` from the largest payoff of all)."""
+    solver_stationarity: np.ndarray
+    """As `stationarity`, for the solver's policy."""
+    infeasibility: np.ndarray
+    """How far the solver's policy was from the simplex before it was normalised."""
+    solver_error: np.ndarray
+    r"""Proven bound on how far the solver's policy is from the optimum: in total variation, at ``beta = 0`` in value."""
+    solver: tuple[str, ...]
+    """The solver that was believed, context by context."""
+    trouble: tuple[str, ...]
+    """Every word of a solver that was not believed, or believed only because its error bound was small."""
+    tv_tol: float
+    gain_tol: float
+
+    def __bool__(self) -> bool:
+        return bool(np.all(self.agrees))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        batch = self.game.batch_shape
+        worst = " (worst context)" if batch else ""
+
+        def most(x: np.ndarray) -> str:
+            return f"{float(np.max(x)):.1e}{worst}"
+
+        verdict = "yes" if self else "no"
+        if batch:
+            verdict += f": {int(np.sum(self.agrees))} of {np.size(self.agrees)} contexts"
+        low, high = float(np.min(self.value)), float(np.max(self.value))
+        rows = [
+            (
+                "agrees",
+                f"{verdict} (total variation up to {self.tv_tol:.0e}, gain up to {self.gain_tol:.0e})",
+            ),
+            ("program", self.program),
+            ("value", f"{low:.12g}" if low == high else f"{low:.12g} to {high:.12g}"),
+            ("distance", f"{most(self.distance)}, total variation to the solver's policy"),
+            ("gain", f"{most(self.gain)}, of the solver's best response"),
+            (
+                "stationarity",
+                f"{most(self.stationarity)}; the solver's own policy {most(self.solver_stationarity)}",
+            ),
+            ("complementarity", most(self.complementarity)),
+            ("solver", ", ".join(sorted(set(self.solver)))),
+            (
+                "solver's error",
+                f"at most {most(self.solver_error)}; off the simplex by {most(self.infeasibility)}",
+            ),
+        ]
+        return rows + [("trouble", words) for words in self.trouble]
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        width = max(len(name) for name, _ in rows)
+        lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
+        return f"Verification of {self.game!r}\n{lines}"
+
+
+def verify(
+    game: Game,
+    log_policy: Solution | Array,
+    *,
+    tv_tol: float = 1e-5,
+    gain_tol: float = 1e-8,
+    solvers: Sequence[str] | None = None,
+) -> Verification:
+    r"""Ask convex solvers whether a policy is an equilibrium of the game.
+
+    In a win-rate game with ``beta > 0`` the inner minimum has a closed form, and the equilibrium (theory 2.1) is the
+    solution of a convex program with exponential cones, whose optimal value is 1/2 (theory 6.3):
+
+    .. math:: \max_{\pi}\; -\beta\,KL(\pi\|\rho) - \beta\log\sum_j \rho_j\exp(-(P^\top\pi)_j/\beta)
+
+    In a log-win-rate or best-of-n game (theory 2.2) no convex program holds the equilibrium, but the best response to
+    the policy's own payoff `u` is one, :math:`\max_p \langle p,u\rangle-\beta KL(p\|\rho)`, and it must gain nothing.
+    There the verification shows that the policy is *an* equilibrium; it does not count them.
+    At ``beta = 0`` both are linear programs (theory 2.6), and equilibria need not be unique, so that `distance` is
+    reported but not judged.
+
+    A solver is believed if it reports an optimum and its policy is provably close to it: with :math:`q` the reply to
+    the solver's :math:`\pi` and :math:`p` the reply to :math:`q`, duality gives
+    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without any use of :math:`P+P^\top=1`. Otherwise the next solver is asked.
+
+    Parameters
+    ----------
+    game : Game
+    log_policy : Solution or array, shape ``(..., m)``
+        The candidate, as a solution or as normalised log-probabilities.
+    tv_tol, gain_tol : float
+        How far the candidate may be from the solver's policy, and how much a best response may gain over it.
+    solvers : sequence of str, optional
+        Names of cvxpy solvers, in the order in which to ask them; ECOS, Clarabel, SCS if None.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    ImportError
+        If cvxpy is not installed.
+    ValueError
+        If the candidate is not a policy of the game, a tolerance is not a positive number, a solver's name is
+        unknown, or a win-rate game has more than 2000 responses.
+    VerificationError
+        If no solver reaches the accuracy; the message repeats what each of them said.
+
+    Examples
+    --------
+    >>> import numpy as np, windgames as wg
+    >>> game = wg.WinRateGame(wg.MatrixPreference([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]]), [0.2, 0.3, 0.5], beta=0.1)
+    >>> bool(wg.verify(game, wg.equilibrium(game)))
+    True
+    >>> bool(wg.verify(game, np.log([0.2, 0.3, 0.5])))
+    False
+    """
+    for name, tol in (("tv_tol", tv_tol), ("gain_tol", gain_tol)):
+        if not 0 < tol < inf:
+            raise ValueError(f"{name} must be a positive number, but it is {tol}.")
+    unknown = sorted(set(solvers or ()) - set(OPTIONS))
+    if unknown or (solvers is not None and not solvers):
+        raise ValueError(f"solvers must name some of {', '.join(OPTIONS)}, but it is {list(solvers or ())}.")
+    win_rate = isinstance(game, WinRateGame)
+    if win_rate and game.n_responses > LARGEST:
+        raise ValueError(
+            f"The convex program of a win-rate game holds the {game.n_responses} x {game.n_responses} matrix; "
+            f"{LARGEST} responses are the most that are handed to a solver. Verify a smaller game, or rely on "
+            f"game.kl_certificate, which proves the distance at any size."
+        )
+    cp = _cvxpy()
+    given = game.check_policy(log_policy.log_policy if isinstance(log_policy, Solution) else log_policy)
+    xp = array_namespace(given)
+    given = log_normalize(xp.astype(given, xp.float64))
+    batch, m = game.batch_shape, game.n_responses
+    policy = to_numpy(given)
+    payoff = np.broadcast_to(to_numpy(game.payoff(given)), (*batch, m))
+    log_ref = np.broadcast_to(to_numpy(game.log_ref), (*batch, m))
+    beta = np.broadcast_to(
+        np.asarray(to_numpy(game.beta), dtype=float) if is_array_api_obj(game.beta) else game.beta, batch
+    )
+    matrix = None
+    if win_rate:
+        matrix = np.broadcast_to(to_numpy(game.preference.matrix()).astype(float), (*batch, m, m))
+
+    columns: dict[str, np.ndarray] = {
+        name: np.empty(batch, dtype=bool if name == "agrees" else float)
+        for name in ("agrees", "value", "distance", "gain", "stationarity", "complementarity")
+        + ("solver_stationarity", "infeasibility", "solver_error")
+    }
+    names, trouble = [], []
+    for index in np.ndindex(batch):
+        P = None if matrix is None else matrix[index]
+        b = float(beta[index])
+        asked = _Asked(cp, solvers, tv_tol, gain_tol, f"context {index}: " if batch else "")
+        row = _context(asked, policy[index], payoff[index], log_ref[index], b, P)
+        for name, value in row.items():
+            columns[name][index] = value
+        names.append(asked.believed)
+        trouble += asked.words
+    return Verification(
+        game=game,
+        program=_program(win_rate, beta),
+        **{name: values[()] for name, values in columns.items()},
+        solver=tuple(names),
+        trouble=tuple(trouble),
+        tv_tol=tv_tol,
+        gain_tol=gain_tol,
+    )
+
+
+def _cvxpy() -> Any:
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise ImportError("windgames.verify needs cvxpy: install windgames[verify].") from error
+    return cvxpy
+
+
+def _program(win_rate: bool, beta: np.ndarray) -> str:
+    free = "linear program" if win_rate else "linear best response to the policy's payoff"
+    priced = (
+        "convex program of the win-rate game" if win_rate else "convex best response to the policy's payoff"
+    )
+    if np.all(beta == 0):
+        return free
+    return priced if np.all(beta > 0) else f"{priced}; at beta = 0 the {free}"
+
+
+# -- one context -------------------------------------------------------------------------------------------
+
+
+def _context(
+    asked: _Asked,
+    log_policy: np.ndarray,
+    u: np.ndarray,
+    log_ref: np.ndarray,
+    beta: float,
+    P: np.ndarray | None,
+) -> dict[str, float | bool]:
+    """Return the row of numbers of one context."""
+    policy = np.exp(log_policy)
+    response = asked.response(u, log_ref, beta)
+    mine = response
+    if P is not None:
+        mine = asked.linear_program(P) if beta == 0 else asked.win_rate_program(P, log_ref, beta)
+        expected = 0.5
+        value = float(np.min(P.T @ mine)) if beta == 0 else _win_rate_value(P, mine, log_ref, beta)
+    else:
+        value = expected = _worth(response, u, log_ref, beta)
+    gain = _worth(response, u, log_ref, beta) - _worth(policy, u, log_ref, beta)
+    distance = float(np.abs(mine - policy).sum() / 2)
+    stationarity, complementarity = _stationarity(log_policy, u, log_ref, beta)
+    with np.errstate(divide="ignore"):
+        theirs = _stationarity(np.log(mine), u if P is None else P @ mine, log_ref, beta)
+    agrees = gain <= asked.gain_tol and abs(value - expected) <= asked.gain_tol
+    if beta == 0:
+        agrees = agrees and complementarity <= asked.gain_tol
+    else:
+        # off the policy's support a finite payoff would be worth playing: the price of the first grain is nil
+        agrees = agrees and distance <= asked.tv_tol and bool(np.all(u[log_policy == -inf] == -inf))
+    return {
+        "agrees": agrees,
+        "value": value,
+        "distance": distance,
+        "gain": gain,
+        "stationarity": stationarity,
+        "complementarity": complementarity,
+        "solver_stationarity": theirs[0],
+        "infeasibility": asked.infeasibility,
+        "solver_error": asked.error,
+    }
+
+
+def _worth(p: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float) -> float:
+    r"""Return :math:`\langle p,u\rangle-\beta KL(p\|\rho)`, with :math:`0\cdot(-\infty)=0`."""
+    played = p > 0
+    return float(np.sum(p[played] * (u[played] + beta * log_ref[played])) + beta * np.sum(entr(p)))
+
+
+def _win_rate_value(P: np.ndarray, p: np.ndarray, log_ref: np.ndarray, beta: float) -> float:
+    """Return what the policy is sure of in the win-rate game, whatever the opponent does."""
+    logits = log_ref - P.T @ p / beta
+    top = np.max(logits)
+    return float(-beta * (np.sum(xlogy(p, p) - p * log_ref) + top + np.log(np.sum(np.exp(logits - top)))))
+
+
+def _stationarity(
+    log_policy: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float
+) -> tuple[float, float]:
+    """Return the span of the objective's gradient over the responses in play, and the mean shortfall from its top."""
+    seen = log_policy > np.log(SEEN)
+    p = np.exp(log_policy[seen])
+    g = u[seen] if beta == 0 else u[seen] / beta + log_ref[seen] - log_policy[seen]
+    if np.any(g == -inf):
+        return inf, inf
+    top = np.max(u) if beta == 0 else np.max(g)
+    return float(np.max(g) - np.min(g)), float(np.sum(p * (top - g)))
+
+
+def _reply(u: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
+    return log_normalize(log_ref + u / beta)
+
+
+def _proven_distance(p: np.ndarray, log_reply: np.ndarray) -> float:
+    r"""Return a bound on the total variation to the optimum from :math:`KL(p\|\cdot)` of what lies above the cut."""
+    kept = np.where(p >= CUT, p, 0.0)
+    cut = 1 - kept.sum()
+    return float(abs(cut) + np.sqrt(kl(safe_log(kept / kept.sum()), log_reply) / 2))
+
+
+# -- the programs and those who solve them -----------------------------------------------------------------
+
+
+@dataclass
+class _Asked:
+    """The programs of one context, and what the solvers said of them."""
+
+    cp: Any
+    solvers: Sequence[str] | None
+    tv_tol: float
+    gain_tol: float
+    where: str
+    believed: str = ""
+    infeasibility: float = nan
+    error: float = nan
+
+    def __post_init__(self) -> None:
+        self.words: list[str] = []
+
+    def win_rate_program(self, P: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
+        """Return the maximiser of theory 6.3, divided by `beta` and with the matrix centred for the solver's sake."""
+        cp = self.cp
+        p = cp.Variable(len(log_ref))
+        exponents = log_ref - ((P.T - 0.5) / beta) @ p
+        objective = -cp.sum(cp.entr(p)) - p @ log_ref + cp.log_sum_exp(exponents)
+
+        def error(x: np.ndarray) -> float:
+            opponent = np.exp(_reply(-(P.T @ x), log_ref, beta))
+            return _proven_distance(x, _reply(P @ opponent, log_ref, beta))
+
+        problem = cp.Problem(cp.Minimize(objective), [cp.sum(p) == 1])
+        return self.solve(problem, p, error, self.tv_tol, CONIC, "total variation")
+
+    def response(self, u: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
+        """Return the best response to a fixed payoff; responses of payoff minus infinity are left out."""
+        cp = self.cp
+        open_ = u > -inf
+        p = cp.Variable(int(open_.sum()), nonneg=True)
+        if beta == 0:
+            score = u[open_] - np.max(u)
+            objective, tol, order, unit = p @ score, self.gain_tol, LINEAR, "payoff"
+
+            def error(x: np.ndarray) -> float:
+                return float(-np.sum(x * score))
+
+        else:
+            score = log_ref[open_] + u[open_] / beta
+            # Below 1e-43 of the best nothing is left to see: flattened there, the program keeps a sane scale.
+            score = np.maximum(score - np.max(score), -100.0)
+            objective, tol, order, unit = (
+                cp.sum(cp.entr(p)) + p @ score,
+                self.tv_tol,
+                CONIC,
+                "total variation",
+            )
+
+            def error(x: np.ndarray) -> float:
+                return _proven_distance(x, log_normalize(score))
+
+        problem = cp.Problem(cp.Maximize(objective), [cp.sum(p) == 1])
+        out = np.zeros(len(u))
+        out[open_] = self.solve(problem, p, error, tol, order, unit)
+        return out
+
+    def linear_program(self, P: np.ndarray) -> np.ndarray:
+        """Return a policy of largest guaranteed win rate (theory 2.6)."""
+        cp = self.cp
+        p, v = cp.Variable(len(P), nonneg=True), cp.Variable()
+        secured = P.T @ p >= v
+        problem = cp.Problem(cp.Maximize(v), [cp.sum(p) == 1, secured])
+
+        def error(x: np.ndarray) -> float:
+            opponent = np.maximum(np.asarray(secured.dual_value, dtype=float), 0)
+            return float(np.max(P @ opponent) / opponent.sum() - np.min(P.T @ x))
+
+        return self.solve(problem, p, error, self.gain_tol, LINEAR, "value")
+
+    def solve(
+        self,
+        problem: Any,
+        p: Any,
+        error: Callable[[np.ndarray], float],
+        tol: float,
+        order: Sequence[str],
+        unit: str,
+    ) -> np.ndarray:
+        """Ask one solver after the other; believe the first that reports an optimum and provably has it.
+
+        If none does both, the one of smallest proven error is believed, if that is within `tol`: a proof outweighs
+        a solver's doubts about itself. The doubts are kept.
+        """
+        best: tuple[float, str, np.ndarray, float] | None = None
+        said = []
+        for name in self.solvers or order:
+            status, value, remarks = self._ask(problem, p, name)
+            if value is None:
+                said.append(f"{self.where}{name}: {status}{remarks}")
+                continue
+            x = np.maximum(value, 0)
+            off = max(float(np.max(-value)), abs(float(value.sum()) - 1), 0.0)
+            x = x / x.sum()
+            bound = error(x)
+            if best is None or bound < best[0]:
+                best = bound, name, x, off
+            if status == self.cp.OPTIMAL and bound <= tol:
+                break
+            said.append(f"{self.where}{name}: {status}, with {unit} proven only up to {bound:.1e}{remarks}")
+        self.words += said
+        if best is None or not best[0] <= tol:
+            raise VerificationError(
+                f"No solver solved the program to within {tol:.0e} in {unit}. " + "; ".join(said) + ". "
+                "Raise the tolerance, install another of cvxpy's conic solvers, or raise beta."
+            )
+        self.error, self.believed, x, self.infeasibility = best
+        return x
+
+    def _ask(self, problem: Any, p: Any, name: str) -> tuple[str, np.ndarray | None, str]:
+        """Return the solver's status, its policy if it has one, and its warnings."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                problem.solve(solver=name, **OPTIONS[name])
+                status = str(problem.status)
+            except self.cp.error.SolverError as error:
+                return str(error), None, ""
+        remarks = "".join(f" (warning: {str(w.message).splitlines()[0]})" for w in caught)
+        value = None if p.value is None else np.asarray(p.value, dtype=float)
+        usable = value is not None and np.all(np.isfinite(value)) and value.sum() > 0
+        return status, value if usable else None, remarks
