@@ -1,7 +1,7 @@
 """What all studies share: a grid of cells that can be stopped and resumed, tables, and their sidecars.
 
-A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` the moment it is
-done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for the same
+A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` the moment
+it is done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for the same
 configuration, seed and code: whoever edits a formula gets new numbers without having to ask for them.
 """
 
@@ -66,7 +66,9 @@ def fingerprint(*folders: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def make_cells(study: str, configs: Sequence[dict[str, Any]], results: Path, seed: int, version: str) -> list[Cell]:
+def make_cells(
+    study: str, configs: Sequence[dict[str, Any]], results: Path, seed: int, version: str
+) -> list[Cell]:
     """Name the cells and give each its own stream of random numbers."""
     folder = results / ".cells" / study
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +100,7 @@ def run_grid(
     fresh: bool = False,
     version: str = "",
 ) -> pd.DataFrame:
-    """Run ``run_one(config, rng)`` for every cell that has no saved rows, and return the rows of all in order.
+    """Run ``run_one(config, rng)`` where no rows are saved; return the rows of all cells in order.
 
     Parameters
     ----------
@@ -124,19 +126,25 @@ def run_grid(
     todo = [cell for cell in cells if cell.load() is None]
     calls = (joblib.delayed(_finish)(cell, run_one) for cell in todo)
     done = joblib.Parallel(n_jobs=min(jobs, max(1, len(todo))), return_as="generator_unordered")(calls)
-    bar = tqdm(done, desc=f"{study:>9}", total=len(cells), initial=len(cells) - len(todo), unit="cell", leave=False)
+    bar = tqdm(
+        done, desc=f"{study:>9}", total=len(cells), initial=len(cells) - len(todo), unit="cell", leave=False
+    )
     try:
         for _ in bar:
             pass
     except KeyboardInterrupt:
         kept = sum(cell.load() is not None for cell in cells)
-        raise SystemExit(f"\nStopped: {kept} of {len(cells)} cells of {study!r} are kept. Run again to go on.") from None
+        raise SystemExit(
+            f"\nStopped: {kept} of {len(cells)} cells of {study!r} are kept. Run again to go on."
+        ) from None
     finally:
         bar.close()
     return pd.DataFrame([row for cell in cells for row in cell.load() or []])
 
 
-def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float) -> Path:
+def write_table(
+    table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float
+) -> Path:
     """Write ``<name>.csv`` and, beside it, ``<name>.json`` that says where the numbers come from."""
     path = results / f"{name}.csv"
     _write(path, table.to_csv(index=False, float_format="%.8g"))

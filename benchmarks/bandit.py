@@ -4,7 +4,7 @@ r"""The exact part of the contextual bandit study: what the theory says, measure
     python benchmarks/bandit.py --study phase      # one of them
     python benchmarks/bandit.py --smoke            # small grids, in seconds
 
-bon       the limit of iterative best-of-n, with exact and power-form operators, against the log-win-rate equilibrium
+bon       the limit of iterative best-of-n, exact and power form, against the log-win-rate equilibrium
 phase     contraction below n alpha1 + alpha2 = 1, several equilibria and collapse beyond it
 distance  the equilibria of the log-win-rate and the win-rate game as beta -> 0
 rates     WIND and extragradient against their bounds, up to 128 times the largest step
@@ -33,6 +33,7 @@ from environments import PREFERENCES, Bandit, atoms, digits, preference, rock_pa
 
 import windgames as wg
 from windgames import bounds
+from windgames.verify import VerificationError
 
 FIGURES = ROOT / "figures"
 SMALL_KL = 1e-10
@@ -70,21 +71,31 @@ ENVIRONMENTS: dict[str, Callable[[], Bandit]] = {
 
 
 def total_variation(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
-    """Return the total variation, accurate also where it is far below rounding of the large masses.
+    return np.sum(np.abs(np.exp(log_p) - np.exp(log_q)), axis=-1) / 2
 
-    The positive and the negative part of ``p - q`` have the same sum; the one over the smaller masses has fewer
-    digits to lose.
+
+def total_variation_off_top(log_p: np.ndarray, log_q: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """Return the total variation of two policies that are proportional to each other on the best responses.
+
+    Their differences there have one sign and the sum of those elsewhere, so the others alone give it: accurate
+    far below the rounding of masses near one.
     """
-    p, q = np.exp(log_p), np.exp(log_q)
-    up = p > q
-    mass_up, mass_down = (np.sum(np.where(side, p + q, 0.0), axis=-1) for side in (up, ~up))
-    more, less = (np.sum(np.where(side, np.abs(p - q), 0.0), axis=-1) for side in (up, ~up))
-    return np.where(mass_up < mass_down, more, less)
+    below = reward < reward.max(axis=-1, keepdims=True)
+    d = np.where(below, np.exp(log_p) - np.exp(log_q), 0.0)
+    return (np.sum(np.abs(d), axis=-1) + np.abs(np.sum(d, axis=-1))) / 2
 
 
-# -- bon: where iterative best-of-n ends ------------------------------------------------------------------------------
+# -- bon: where iterative best-of-n ends ---------------------------------------------------------------------
 
-MIXES = [(1.5, 0.5, 0.1), (2, 0.3, 0), (2, 0.2, 0.4), (2.5, 0.25, 0.2), (4, 0.2, 0), (4, 0.1, 0.4), (8, 0.1, 0)]
+MIXES = [
+    (1.5, 0.5, 0.1),
+    (2, 0.3, 0),
+    (2, 0.2, 0.4),
+    (2.5, 0.25, 0.2),
+    (4, 0.2, 0),
+    (4, 0.1, 0.4),
+    (8, 0.1, 0),
+]
 MIXES += [(8, 0.05, 0.5)]
 """``(n, alpha1, alpha2)``, all with ``n alpha1 + alpha2 < 1``."""
 
@@ -142,12 +153,14 @@ def bon_report(table: pd.DataFrame) -> None:
     show(
         "Limit of iterative best-of-n: largest total variation to two log-win-rate equilibria",
         shown,
-        f"The power form ends at the weak-ties equilibrium to {power.tv_weak.max():.0e}, the exact form with n = 2 at "
-        f"the half-ties one to {exact[exact.n == 2].tv_half.max():.0e}; otherwise the exact form is "
+        f"The power form ends at the weak-ties equilibrium to {power.tv_weak.max():.0e}, the exact form with "
+        f"n = 2 at the half-ties one to {exact[exact.n == 2].tv_half.max():.0e}; otherwise the exact form is "
         f"{exact.tv_weak.min():.2g} to {exact.tv_weak.max():.2g} away from the weak-ties one.",
     )
     grain = grain[grain.form == "exact"]
-    shown = grain.pivot_table(index=["environment", "largest_atom"], columns="n", values="tv_weak", sort=False)
+    shown = grain.pivot_table(
+        index=["environment", "largest_atom"], columns="n", values="tv_weak", sort=False
+    )
     slopes = [np.polyfit(np.log(g.largest_atom), np.log(g.tv_weak), 1)[0] for _, g in grain.groupby("n")]
     show(
         f"Exact form: gap to the weak-ties equilibrium, by n, as atoms shrink (beta = {ATOM_BETA:g})",
@@ -156,10 +169,10 @@ def bon_report(table: pd.DataFrame) -> None:
     )
 
 
-# -- phase: contraction below the threshold, collapse beyond it -------------------------------------------------------
+# -- phase: contraction below the threshold, collapse beyond it ----------------------------------------------
 
 MAP_N = 8
-"""Draws in the map of two responses. The equilibrium reached depends on beta only; a large n gets there sooner."""
+"""Draws in the map of two responses. Which equilibrium is reached depends on beta only; a large n is faster."""
 
 
 def phase_configs(smoke: bool) -> list[dict[str, Any]]:
@@ -167,19 +180,26 @@ def phase_configs(smoke: bool) -> list[dict[str, Any]]:
     mixes = MIXES[:2] if smoke else MIXES
     betas = [0.3, 0.6, 1.2] if smoke else [round(b, 4) for b in np.linspace(0.04, 1.4, 35)]
     sizes = [10, 100] if smoke else [10, 30, 100, 300, 1000, 3000]
-    cells = [{"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes]
+    cells = [
+        {"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes
+    ]
     cells += [{"part": "map", "beta": beta, "points": 6 if smoke else 40} for beta in betas]
-    cells += [{"part": "example", "mix": list(mix)} for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]]
-    return cells + [{"part": "atomless", "responses": m, "points": 7 if smoke else 41} for m in sizes]
+    cells += [
+        {"part": "example", "mix": list(mix)}
+        for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]
+    ]
+    return cells + [{"part": "atomless", "responses": m, "points": 6 if smoke else 40} for m in sizes]
 
 
 def phase_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    run = {"contraction": _contraction, "map": _map, "example": _example, "atomless": _atomless}[config["part"]]
+    run = {"contraction": _contraction, "map": _map, "example": _example, "atomless": _atomless}[
+        config["part"]
+    ]
     return [{"part": config["part"], **row} for row in run(config, rng)]
 
 
 def _contraction(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    """Measure the factor by which a step brings a policy nearer to the fixed point, from rho and from elsewhere."""
+    """Measure the factor by which a step nears the fixed point, from rho and from elsewhere."""
     bandit, mix = ENVIRONMENTS[config["environment"]](), tuple(config["mix"])
     preference = wg.RewardPreference(bandit.reward, ties="weak")
     elsewhere = np.log(rng.dirichlet(np.full(bandit.ref.shape[-1], 0.3), size=len(bandit.ref)) + 1e-12)
@@ -224,20 +244,27 @@ def _map(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     ]
     direct = wg.equilibrium(game).policy[:, 1]
     index = bounds.collapse_index(beta, top) if beta < 1 else np.full(points, nan)
-    columns = {"top_ref": top, "top_from_ref": runs[0], "top_from_top": runs[1], "top_direct": direct, "collapse_index": index}
+    columns = {
+        "top_ref": top,
+        "top_from_ref": runs[0],
+        "top_from_top": runs[1],
+        "top_direct": direct,
+        "collapse_index": index,
+    }
     return [
-        {"beta": beta, "n": MAP_N, "alpha1": alpha1, "alpha2": 0.0} | {k: float(v[i]) for k, v in columns.items()}
+        {"beta": beta, "n": MAP_N, "alpha1": alpha1, "alpha2": 0.0}
+        | {k: float(v[i]) for k, v in columns.items()}
         for i in range(points)
     ]
 
 
 def _example(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    """Two stable equilibria: rho = (.99, .01) at beta = 1/2 (theory 3.8), for different (n, alpha1, alpha2)."""
+    """Two stable equilibria: rho = (.99, .01) at beta = 1/2 (theory 3.8), for several (n, alpha1, alpha2)."""
     mix = tuple(config["mix"])
     game = wg.LogWinRateGame.from_best_of_n(wg.RewardPreference([0.0, 1.0], ties="weak"), [0.99, 0.01], *mix)
     rows = []
     for start, policy in (("reference", None), ("elsewhere", np.log([0.001, 0.999]))):
-        run = wg.solve(game, wg.iterative_bon(*mix), start=policy, tol=1e-12, max_steps=5000)
+        run = wg.solve(game, wg.iterative_bon(*mix), start=policy, tol=1e-12, max_steps=400)
         rows.append(
             {
                 "n": mix[0],
@@ -254,7 +281,10 @@ def _example(config: dict[str, Any], rng: np.random.Generator) -> Rows:
 
 
 def _atomless(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    """Return the mass of the best of m equal atoms at the limit from rho, on both sides of the threshold."""
+    """Return the mass of the best of m equal atoms at the limit from rho, on both sides of the threshold.
+
+    An even number of points: at the threshold itself convergence is sublinear.
+    """
     m, n = config["responses"], 4
     rows = []
     for index in np.linspace(0.7, 1.3, config["points"]):
@@ -282,7 +312,9 @@ def _atomless(config: dict[str, Any], rng: np.random.Generator) -> Rows:
 def phase_report(table: pd.DataFrame) -> None:
     part = {name: rows.dropna(axis=1, how="all") for name, rows in table.groupby("part")}
     c = part["contraction"]
-    shown = c.groupby(["factor_bound", "n", "alpha1", "alpha2"]).agg(factor=("factor", "max"), steps=("steps", "max"))
+    shown = c.groupby(["factor_bound", "n", "alpha1", "alpha2"]).agg(
+        factor=("factor", "max"), steps=("steps", "max")
+    )
     shown = shown.reset_index()[["n", "alpha1", "alpha2", "factor_bound", "factor", "steps"]]
     held = int((c.factor <= c.factor_bound * (1 + ROUNDING)).sum())
     show(
@@ -296,7 +328,8 @@ def phase_report(table: pd.DataFrame) -> None:
     collapsed, predicted = below.top_from_ref > 0.999, below.collapse_index < 1
     clear = np.abs(np.log(below.collapse_index)) > 0.05
     shown = below.groupby("beta").agg(
-        collapsed=("top_from_ref", lambda x: (x > 0.999).mean()), predicted=("collapse_index", lambda x: (x < 1).mean())
+        collapsed=("top_from_ref", lambda x: (x > 0.999).mean()),
+        predicted=("collapse_index", lambda x: (x < 1).mean()),
     )
     shown = shown.reset_index().iloc[:: max(1, len(shown) // 8)]
     two = below[(below.top_from_ref < 0.999) & (below.top_from_top > 0.999)]
@@ -304,22 +337,24 @@ def phase_report(table: pd.DataFrame) -> None:
         "Two responses: share of references from which iterative best-of-n collapses",
         shown,
         f"The curve collapse_index = 1 is right at {(collapsed == predicted)[clear].mean():.1%} of the "
-        f"{int(clear.sum())} points that are not on it ({(collapsed == predicted).mean():.1%} of all {len(below)}); at "
-        f"{len(two)} points two stable equilibria coexist; for beta > 1 the two starts differ by at most "
+        f"{int(clear.sum())} points that are not on it ({(collapsed == predicted).mean():.1%} of all {len(below)}); "
+        f"at {len(two)} points two stable equilibria coexist; for beta > 1 the two starts differ by at most "
         f"{(p[p.beta > 1].top_from_ref - p[p.beta > 1].top_from_top).abs().max():.0e}.",
     )
     e = part["example"]
     show(
         "rho = (.99, .01), beta = 1/2: where iterative best-of-n stops",
         e[["n", "alpha1", "alpha2", "beta", "start", "top_from_ref", "top_from_top", "steps"]],
-        f"From rho it stops with {1 - e.top_from_ref.max():.4f} on the worse response for every (n, alpha1, alpha2); "
-        f"from near the better one it goes to {e.top_from_top.min():.4f} on it.",
+        f"From rho it stops with {1 - e.top_from_ref.max():.4f} on the worse response for every "
+        f"(n, alpha1, alpha2); from near the better one it goes to {e.top_from_top.min():.4f} on it.",
     )
     a = part["atomless"].copy()
     a["responses"] = a.responses.astype(int)
     shown = a.pivot_table(index="index", columns="responses", values="top_from_ref").reset_index()
     shown = shown.iloc[:: max(1, len(shown) // 8)]
-    jump = a.groupby("responses").apply(lambda g: np.interp(0.5, np.maximum.accumulate(g.top_from_ref), g["index"]))
+    jump = a.groupby("responses").apply(
+        lambda g: np.interp(0.5, np.maximum.accumulate(g.top_from_ref), g["index"])
+    )
     show(
         "Equal atoms: mass of the best response at the limit, against n alpha1 + alpha2",
         shown,
@@ -327,7 +362,7 @@ def phase_report(table: pd.DataFrame) -> None:
     )
 
 
-# -- distance: the two games at small beta ----------------------------------------------------------------------------
+# -- distance: the two games at small beta -------------------------------------------------------------------
 
 
 def distance_configs(smoke: bool) -> list[dict[str, Any]]:
@@ -343,7 +378,8 @@ def distance_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     for beta in np.geomspace(2.0, 0.002, config["points"]):
         log_win_rate = wg.equilibrium(wg.LogWinRateGame(weak, bandit.ref, beta))
         win_rate = wg.equilibrium(wg.WinRateGame(half, bandit.ref, beta))
-        distance = total_variation(log_win_rate.log_policy, win_rate.log_policy)
+        distance = total_variation_off_top(log_win_rate.log_policy, win_rate.log_policy, bandit.reward)
+        plain = total_variation(log_win_rate.log_policy, win_rate.log_policy)
         bound = bounds.equilibria_distance_bound(beta, bandit.top_mass)
         index = bounds.collapse_index(min(beta, 1.0), bandit.top_mass)
         rows.append(
@@ -357,6 +393,7 @@ def distance_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
                 "bound_median": float(np.median(bound)),
                 "bound": float(np.max(bound)),
                 "violations": int(np.sum(distance > bound * (1 + ROUNDING) + 1e-300)),
+                "plain_error": float(np.abs(plain - distance).max()),
                 "residual": float(max(log_win_rate.residual.max(), win_rate.residual.max())),
             }
         )
@@ -369,14 +406,24 @@ def distance_report(table: pd.DataFrame) -> None:
     small = table[table.beta == table.beta.min()]
     show(
         "Log-win-rate (weak ties) against win-rate (half ties) equilibrium: total variation, worst context",
-        shown[["environment", "beta", "proven_to_collapse", "distance_median", "distance", "bound_median", "bound"]],
-        f"{table.violations.sum()} violations of the bound in {(table.contexts).sum()} pairs of equilibria; at beta = "
-        f"{small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median one at most "
+        shown[
+            [
+                "environment",
+                "beta",
+                "proven_to_collapse",
+                "distance_median",
+                "distance",
+                "bound_median",
+                "bound",
+            ]
+        ],
+        f"{table.violations.sum()} violations of the bound in {table.contexts.sum()} pairs of equilibria; at "
+        f"beta = {small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median one at most "
         f"{small.distance_median.max():.2g}.",
     )
 
 
-# -- rates: WIND and extragradient ------------------------------------------------------------------------------------
+# -- rates: WIND and extragradient ---------------------------------------------------------------------------
 
 MULTIPLES = (2, 8, 32, 128)
 
@@ -408,7 +455,9 @@ def rates_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         "WIND": (wg.wind, bounds.wind_max_step(beta, interaction)),
         "extragradient": (wg.extragradient, bounds.extragradient_max_step(beta, interaction)),
     }
-    runs = [("WIND", label, share * beta) for label, share in (("beta/4", 0.25), ("beta", 1.0), ("4 beta", 4.0))]
+    runs = [
+        ("WIND", label, share * beta) for label, share in (("beta/4", 0.25), ("beta", 1.0), ("4 beta", 4.0))
+    ]
     runs += [(rule, "largest", None) for rule in largest]
     runs += [(rule, f"{k} x largest", k * largest[rule][1]) for rule in largest for k in MULTIPLES]
     # Theory 2.4 and 1.3: this residual proves KL(pi*||pi) <= SMALL_KL.
@@ -472,7 +521,9 @@ def _rate_rows(
         return [summary]
     at = np.unique(np.geomspace(1, last + 1, 25).round().astype(int) - 1)
     curve = [
-        key | {"part": "curve", "t": int(t), "kl": float(worst[t]), "kl_bound": float(bound[t].max())} for t in at if last
+        key | {"part": "curve", "t": int(t), "kl": float(worst[t]), "kl_bound": float(bound[t].max())}
+        for t in at
+        if last
     ]
     return [summary, *(curve if config["game"] in CURVES and config["beta"] in CURVE_BETAS else [])]
 
@@ -492,8 +543,8 @@ def rates_report(table: pd.DataFrame) -> None:
     show(
         f"Steps until KL(pi*||pi_t) <= {SMALL_KL:g} in every context (empty: not within the limit)",
         shown.reset_index(),
-        f"Inside the theorems measured/bound was at most {inside.worst_ratio.max():.6f} in {len(inside)} runs; at beta = "
-        f"{small.beta.iloc[0]:g} with the largest steps WIND needs up to {speed[0]:.0f} steps, extragradient "
+        f"Inside the theorems measured/bound was at most {inside.worst_ratio.max():.6f} in {len(inside)} runs; "
+        f"at beta = {small.beta.iloc[0]:g} with the largest steps WIND needs up to {speed[0]:.0f} steps, extragradient "
         f"{speed[1]:.0f} (two payoffs each).",
     )
     shown = beyond.groupby(["rule", "step"], sort=False).agg(
@@ -513,22 +564,90 @@ def rates_report(table: pd.DataFrame) -> None:
     )
 
 
-# -- verify: a convex solver's opinion --------------------------------------------------------------------------------
+# -- verify: a convex solver's opinion -----------------------------------------------------------------------
+
+
+LOOSER = (1e-5, 1e-3, 1e-1)
+"""Accuracies in total variation asked of the convex solver, one by one: at small beta it loses digits."""
 
 
 def verify_configs(smoke: bool) -> list[dict[str, Any]]:
-    raise NotImplementedError
+    betas = [1.0, 0.1, 0.01]
+    sizes = {3: 2} if smoke else {8: 4, 20: 4, 50: 3, 100: 2, 120: 2, 150: 2, 200: 1, 300: 1}
+    cells = [
+        {"kind": kind, "responses": m, "games": games, "beta": beta}
+        for m, games in list(sizes.items())[::-1]
+        for kind in PREFERENCES
+        for beta in betas
+    ]
+    names = RATE_GAMES[-1:] if smoke else RATE_GAMES
+    return cells + [{"kind": name, "beta": beta} for name in names for beta in betas]
 
 
 def verify_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    raise NotImplementedError
+    """Solve each game again as a convex program, to the tightest accuracy that the solver can prove."""
+    if "responses" in config:
+        m, games = config["responses"], config["games"]
+        bandit = Bandit("random", rng.normal(size=(games, m)), rng.dirichlet(np.ones(m), size=games))
+        prefer, ref = preference(bandit, config["kind"], noise=rng), bandit.ref
+    else:
+        prefer, ref = _rate_game(config["kind"])
+    matrices = np.broadcast_to(prefer.matrix(), (*ref.shape[:-1], *prefer.matrix().shape[-2:]))
+    rows = []
+    for index in np.ndindex(ref.shape[:-1]):
+        game = wg.WinRateGame(wg.MatrixPreference(matrices[index]), ref[index], config["beta"])
+        solution = wg.equilibrium(game)
+        row = {
+            "kind": config["kind"],
+            "beta": config["beta"],
+            "responses": ref.shape[-1],
+            "residual": float(solution.residual),
+            "kl_certificate": float(solution.kl_certificate),
+            "asked": nan,
+            "agrees": False,
+        }
+        for asked in LOOSER:
+            try:
+                verdict = wg.verify(game, solution, tv_tol=asked)
+            except VerificationError:
+                continue
+            row |= {
+                "asked": asked,
+                "agrees": bool(verdict),
+                "tv": float(verdict.distance),
+                "solver_error": float(verdict.solver_error),
+                "value_error": abs(float(verdict.value) - 0.5),
+                "gain": float(verdict.gain),
+                "solver": "".join(verdict.solver),
+            }
+            break
+        rows.append(row)
+    return rows
 
 
 def verify_report(table: pd.DataFrame) -> None:
-    raise NotImplementedError
+    sharp = table[table.asked == LOOSER[0]]
+    table = table.assign(size=np.where(table.responses <= 100, "<= 100", "> 100"))
+    shown = table.groupby(["size", "beta"]).agg(
+        games=("agrees", "size"),
+        agree=("agrees", "sum"),
+        asked_1e5=("asked", lambda x: int((x == LOOSER[0]).sum())),
+        tv_median=("tv", "median"),
+        tv=("tv", "max"),
+        solver_error=("solver_error", "max"),
+        residual=("residual", "max"),
+    )
+    show(
+        "Equilibria against cvxpy: total variation to the policy of the convex solver",
+        shown.reset_index(),
+        f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of them with "
+        f"more than 100 responses. The largest total variation is {table.tv.max():.1e}. In {len(sharp)} games the "
+        f"solver proves its own error below {LOOSER[0]:g}, in the others below {table.solver_error.max():.0e}; "
+        f"{int(table.asked.isna().sum())} games no solver could solve.",
+    )
 
 
-# -- all of them ------------------------------------------------------------------------------------------------------
+# -- all of them ---------------------------------------------------------------------------------------------
 
 STUDIES = {
     "bon": (bon_configs, bon_cell, bon_report),

@@ -1,7 +1,7 @@
 """Contextual bandits with known rewards: made up ones, and handwritten digits with their labels as responses.
 
-An environment is data only: rewards and a reference policy, one row per context. What is played on it, a game of win
-rates, of log win rates or of best-of-n, is chosen by the study.
+An environment is data only: rewards and a reference policy, one row per context. What is played on it, a game
+of win rates, of log win rates or of best-of-n, is chosen by the study.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Bandit:
 def synthetic(contexts: int = 8, responses: int = 20, ties: bool = True, seed: int = 0) -> Bandit:
     """Return a bandit of features: a smooth random reward of (context, response), a log-linear reference.
 
-    The reward is a random cosine expansion of the pair's features, so that responses alike are rewarded alike; `ties`
-    rounds it to a grid, as a rating would. The reference is the softmax of a bilinear form and knows nothing of the
-    reward.
+    The reward is a random cosine expansion of the pair's features, so that responses alike are rewarded alike;
+    `ties` rounds it to a grid, as a rating would. The reference is the softmax of a bilinear form and knows
+    nothing of the reward.
     """
     rng = np.random.default_rng([seed, contexts, responses])
     dim, waves = 4, 64
@@ -62,9 +62,9 @@ def synthetic(contexts: int = 8, responses: int = 20, ties: bool = True, seed: i
 def digits(contexts: int = 100) -> Bandit:
     """Return handwritten digits as contexts and the ten labels as responses.
 
-    Reward: log-probabilities of a classifier that saw all 64 pixels of the training part. Reference: a classifier that
-    saw six of them, tempered and mixed with the class frequencies, so that it is poor, not uniform and of full
-    support. The contexts come from the held-out part.
+    Reward: log-probabilities of a classifier that saw all 64 pixels of the training part. Reference: a classifier
+    that saw six of them, tempered and mixed with the class frequencies, so that it is poor, not uniform and of
+    full support. The contexts come from the held-out part.
     """
     data = load_digits()
     train_x, test_x, train_y, _ = train_test_split(
@@ -89,19 +89,23 @@ def atoms(responses: int, seed: int = 0) -> Bandit:
     return Bandit(f"{responses} atoms", rng.permutation(responses).astype(float), ref / ref.sum())
 
 
-def intransitive(bandit: Bandit, strength: float = 1.0, seed: int = 0) -> wg.MatrixPreference:
+def intransitive(
+    bandit: Bandit, strength: float = 1.0, rng: np.random.Generator | None = None
+) -> wg.MatrixPreference:
     """Return a preference with cycles for the contexts of a bandit: random odds around those of its rewards.
 
     ``P - 1/2`` is antisymmetric: a logistic function of the difference of rewards plus antisymmetric noise.
     """
-    rng = np.random.default_rng([seed, *bandit.reward.shape])
+    rng = np.random.default_rng(bandit.reward.shape) if rng is None else rng
     noise = rng.normal(size=(*bandit.reward.shape, bandit.reward.shape[-1])) * strength
     d = bandit.reward[..., :, None] - bandit.reward[..., None, :] + noise - np.swapaxes(noise, -1, -2)
     half = np.tanh(np.abs(d)) * np.sign(d) / 2
     return wg.MatrixPreference(0.5 + half)
 
 
-def rock_paper_scissors(ref: tuple[float, float, float] = (0.7, 0.2, 0.1)) -> tuple[wg.MatrixPreference, np.ndarray]:
+def rock_paper_scissors(
+    ref: tuple[float, float, float] = (0.7, 0.2, 0.1),
+) -> tuple[wg.MatrixPreference, np.ndarray]:
     """Return the cycle of three, the game of largest interaction, with a lopsided reference."""
     return wg.MatrixPreference([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]), np.array(ref)
 
@@ -109,12 +113,12 @@ def rock_paper_scissors(ref: tuple[float, float, float] = (0.7, 0.2, 0.1)) -> tu
 PREFERENCES = ("reward", "Bradley-Terry", "intransitive")
 
 
-def preference(bandit: Bandit, kind: str, ties: str = "half") -> wg.Preference:
-    """Return one of three preferences on a bandit's responses."""
+def preference(bandit: Bandit, kind: str, noise: np.random.Generator | None = None) -> wg.Preference:
+    """Return one of three constant-sum preferences on a bandit's responses."""
     if kind == "reward":
-        return wg.RewardPreference(bandit.reward, ties=ties)
+        return wg.RewardPreference(bandit.reward)
     if kind == "Bradley-Terry":
         return wg.BradleyTerryPreference(bandit.reward, scale=float(np.std(bandit.reward)))
     if kind == "intransitive":
-        return intransitive(bandit)
+        return intransitive(bandit, rng=noise)
     raise ValueError(f"kind must be one of {', '.join(PREFERENCES)}, but it is {kind!r}.")

@@ -91,7 +91,9 @@ def test_one_update_by_hand():
     got = wg.solve(game, wg.sppo(eta), max_steps=1, start=np.log(pi)).policy
     np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-14)
 
-    one = pi ** (1 / (1 + beta * eta)) * rho ** (beta * eta / (1 + beta * eta)) * np.exp(eta / (1 + beta * eta) * P @ pi)
+    one = (
+        pi ** (1 / (1 + beta * eta)) * rho ** (beta * eta / (1 + beta * eta)) * np.exp(eta / (1 + beta * eta) * P @ pi)
+    )
     one /= one.sum()
     two = one ** (1 / (1 + beta * eta)) * rho ** (beta * eta / (1 + beta * eta))
     two *= np.exp(eta / (1 + beta * eta) * (P @ (2 * one - pi)))
@@ -161,7 +163,9 @@ def test_bad_steps():
     with pytest.raises(ValueError, match="No theorem"):
         wg.solve(wg.LogWinRateGame(wg.RewardPreference([0.0, 1], ties="weak"), [0.5, 0.5], 0.5), wg.wind())
     with pytest.raises(ValueError, match="imply beta"):
-        wg.solve(wg.LogWinRateGame(wg.RewardPreference([0.0, 1], ties="weak"), [0.5, 0.5], 0.5), wg.iterative_bon(2, 0.5))
+        wg.solve(
+            wg.LogWinRateGame(wg.RewardPreference([0.0, 1], ties="weak"), [0.5, 0.5], 0.5), wg.iterative_bon(2, 0.5)
+        )
     with pytest.raises(ValueError, match="log-win-rate game"):
         wg.solve(game, wg.iterative_bon(2, 0.5))
     with pytest.raises(ValueError, match="alpha1"):

@@ -65,6 +65,11 @@ def first_index(mask: Array) -> tuple[int, ...] | None:
     return tuple(int(i) for i in where[0]) if len(where) else None
 
 
+def in_context(where: tuple[int, ...]) -> str:
+    """Return " in context (2,)" for an error message, or nothing if there is one context only."""
+    return f" in context {where}" if where else ""
+
+
 def columns(x: Any) -> Any:
     """Give a per-context quantity a trailing axis; leave plain numbers alone."""
     return x if not is_array_api_obj(x) or x.ndim == 0 else x[..., None]

@@ -84,9 +84,7 @@ class _Quantiles:
     def quantile(self, q: Any) -> Any:
         raise NotImplementedError
 
-    def expected_reward(
-        self, reward_quantile: Callable[[float], float], *, points: Iterable[float] = ()
-    ) -> float:
+    def expected_reward(self, reward_quantile: Callable[[float], float], *, points: Iterable[float] = ()) -> float:
         r"""Return the mean reward :math:`\int_0^1 R(Q(q))\,dq`, with `Q` this policy's `quantile`.
 
         Parameters
@@ -122,15 +120,11 @@ class _Quantiles:
                 )
             return value
 
-        kinks = sorted(
-            {float(x) for x in np.ravel(self.cdf(np.asarray(list(points), dtype=float)))} - {0.0, 1.0}
-        )
+        kinks = sorted({float(x) for x in np.ravel(self.cdf(np.asarray(list(points), dtype=float)))} - {0.0, 1.0})
         edges = [0.0, *kinks, 1.0]
         total = 0.0
         for low, high in pairwise(edges):
-            value, error, *_ = quad(
-                integrand, low, high, epsabs=1e-13, epsrel=1e-11, limit=200, full_output=1
-            )
+            value, error, *_ = quad(integrand, low, high, epsabs=1e-13, epsrel=1e-11, limit=200, full_output=1)
             if not (isfinite(value) and error <= 1e-7 * (1 + abs(value))):
                 raise ValueError(
                     f"The mean reward did not converge: {value} with estimated error {error} between the "
@@ -299,9 +293,7 @@ class WinRate(_Quantiles):
         """Return the equilibrium with this KL to the reference; ValueError at 0, which is ``beta = inf``."""
         y = _half_inverse_beta(_check_kl(kl))
         if y == 0:
-            raise ValueError(
-                f"kl must be positive and not underflow, but it is {kl}: no finite beta stays there."
-            )
+            raise ValueError(f"kl must be positive and not underflow, but it is {kl}: no finite beta stays there.")
         return cls(1 / (2 * y))
 
     def _log_tail(self, u: np.ndarray) -> np.ndarray:

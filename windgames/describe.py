@@ -61,9 +61,7 @@ class Description:
     @property
     def summary(self) -> str:
         """One sentence: what the preference is, and which games and rules fit it."""
-        kinds = [
-            _summary(*row) for row in self._contexts("constant_sum", "zero_rows", "transitive", "top_cycle")
-        ]
+        kinds = [_summary(*row) for row in self._contexts("constant_sum", "zero_rows", "transitive", "top_cycle")]
         if len(set(kinds)) == 1:
             return kinds[0]
         intransitive = int(np.sum(~np.asarray(self.transitive)))
@@ -106,11 +104,7 @@ class Description:
             constant += f": P + Pᵀ is off 1 by {worst[0]:.3g} at {worst[1]}"
         winners = [w for (w,) in self._contexts("condorcet_winner")]
         found = sum(w is not None for w in winners)
-        winner = (
-            f"in {found} of {count} contexts"
-            if batch
-            else ("none" if winners[0] is None else f"{winners[0]}")
-        )
+        winner = f"in {found} of {count} contexts" if batch else ("none" if winners[0] is None else f"{winners[0]}")
         ties = span("inconsistent_ties", "{:d}")
         example = next((e for (e,) in self._contexts("inconsistent_example") if e is not None), None)
         if example is not None:

@@ -375,6 +375,7 @@ def _bidiagonal(diagonal: np.ndarray, off: np.ndarray, rhs: np.ndarray, *, lower
 
 # -- Newton on the path ------------------------------------------------------------------------------------
 
+
 def _residual(problem: _Problem, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return :math:`z - log rho - u/beta` up to a constant, zero outside the support."""
     dead = z == -inf
@@ -581,8 +582,6 @@ def _bury(problem: _Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray
 
 
 # -- beta = 0 ----------------------------------------------------------------------------------------------
-
-
 
 
 def _solve_free(game: Game, rows: np.ndarray, out: np.ndarray) -> str:

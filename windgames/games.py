@@ -23,6 +23,7 @@ from ._array import (
     expectation,
     first_index,
     hilbert,
+    in_context,
     is_array_api_obj,
     kl,
     like,
@@ -58,7 +59,7 @@ class Game:
         total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
         where = first_index(xp.abs(total - 1) > 1e-6)
         if where is not None:
-            raise ValueError(f"ref must sum to one, but in context {where} it sums to {float(total[where])}.")
+            raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
         self.ref = ref
         self.log_ref = log_normalize(xp.log(xp.astype(ref, xp.float64)))
         self.beta = _check_beta(beta)
@@ -227,9 +228,8 @@ class WinRateGame(Game):
         if not preference.is_constant_sum:
             if isinstance(preference, MatrixPreference):
                 error, (*context, i, j) = preference.asymmetry()
-                there = f" in context {tuple(context)}" if context else ""
                 detail = (
-                    f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{there}. Symmetrise it "
+                    f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{in_context(tuple(context))}. Symmetrise it "
                     f"((P + 1 - P^T)/2), or use LogWinRateGame."
                 )
             else:
@@ -407,6 +407,5 @@ def _check_beta(beta: Any) -> Any:
     where = first_index(~((array >= 0) & (array < inf)))
     if where is not None:
         value = float(array[where]) if where else float(array)
-        there = f" in context {where}" if where else ""
-        raise ValueError(f"beta must be non-negative and finite, but it is {value}{there}.")
+        raise ValueError(f"beta must be non-negative and finite, but it is {value}{in_context(where)}.")
     return float(array) if array.ndim == 0 else array

@@ -23,6 +23,7 @@ from ._array import (
     cumulative_sum,
     device_of,
     first_index,
+    in_context,
     is_array_api_obj,
     like,
     log_cumulative_sum,
@@ -392,8 +393,8 @@ def check_log_policy(log_policy: Any, preference: Preference, name: str = "log_p
     where = first_index(~(xp.abs(total) <= (1e-8 if x.dtype == xp.float64 else 1e-3)))
     if where is not None:
         raise ValueError(
-            f"{name} must be normalised log-probabilities, but in context {where} the probabilities sum to "
-            f"{float(xp.exp(total[where]))}. Probabilities go through log first, logits through x - logsumexp(x)."
+            f"{name} must be normalised log-probabilities, but the probabilities sum to "
+            f"{float(xp.exp(total[where])):.12g}{in_context(where)}. Probabilities go through log first, logits through x - logsumexp(x)."
         )
     return x
 

@@ -225,7 +225,7 @@ def solve(
         if callback is not None:
             callback(step, slots["current"])
 
-    columns = {name: np.stack(record[name]) for name in QUANTITIES}
+    columns: dict[str, Any] = {name: np.stack(record[name]) for name in QUANTITIES}
     columns |= {name: np.stack(record[name]) for name in DISTANCES if record[name]}
     trace = _with_bound(Trace(steps=np.arange(step + 1), **columns), plan, game, current)
     return Solution(
@@ -299,7 +299,9 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     if plan.fixed_point == "unregularised":
         parts.append(plan.remark)
         if collapsed:
-            parts.append("The policy is collapsing onto few responses; take a rule with a pull to the reference (wind).")
+            parts.append(
+                "The policy is collapsing onto few responses; take a rule with a pull to the reference (wind)."
+            )
     elif plan.fixed_point == "none":
         parts.append(plan.remark)
     elif log_game and np.any(np.asarray(to_numpy(game.beta)) <= 1) and collapsed:

@@ -117,6 +117,8 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Wind:
+    """See `wind`."""
+
     eta: Any = None
     name: str = "WIND"
 
@@ -146,6 +148,8 @@ def wind(eta: Any = None) -> Wind:
 
 @dataclass(frozen=True)
 class Extragradient:
+    """See `extragradient`."""
+
     eta: Any = None
     name: str = "extragradient"
 
@@ -173,6 +177,8 @@ def extragradient(eta: Any = None) -> Extragradient:
 
 @dataclass(frozen=True)
 class IterativeBestOfN:
+    """See `iterative_bon`."""
+
     n: float
     alpha1: float
     alpha2: float = 0.0
@@ -213,6 +219,8 @@ def iterative_bon(n: float, alpha1: float, alpha2: float = 0.0) -> IterativeBest
 
 @dataclass(frozen=True)
 class Sppo:
+    """See `sppo`."""
+
     eta: Any
     name: str = "SPPO"
 
@@ -233,6 +241,8 @@ def sppo(eta: Any) -> Sppo:
 
 @dataclass(frozen=True)
 class NashMD:
+    """See `nash_md`."""
+
     eta: Any
     name: str = "Nash-MD"
 
@@ -264,6 +274,8 @@ def nash_md(eta: Any) -> NashMD:
 
 @dataclass(frozen=True)
 class OptimisticMirrorDescent:
+    """See `omwu`."""
+
     eta: Any
     name: str = "OMWU"
 
@@ -283,6 +295,8 @@ def omwu(eta: Any) -> OptimisticMirrorDescent:
 
 @dataclass(frozen=True)
 class Inpo:
+    """See `inpo`."""
+
     eta: Any
     name: str = "INPO"
 

@@ -241,9 +241,7 @@ def _cvxpy() -> Any:
 
 def _program(win_rate: bool, beta: np.ndarray) -> str:
     free = "linear program" if win_rate else "linear best response to the policy's payoff"
-    priced = (
-        "convex program of the win-rate game" if win_rate else "convex best response to the policy's payoff"
-    )
+    priced = "convex program of the win-rate game" if win_rate else "convex best response to the policy's payoff"
     if np.all(beta == 0):
         return free
     return priced if np.all(beta > 0) else f"{priced}; at beta = 0 the {free}"
@@ -307,9 +305,7 @@ def _win_rate_value(P: np.ndarray, p: np.ndarray, log_ref: np.ndarray, beta: flo
     return float(-beta * (np.sum(xlogy(p, p) - p * log_ref) + top + np.log(np.sum(np.exp(logits - top)))))
 
 
-def _stationarity(
-    log_policy: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float
-) -> tuple[float, float]:
+def _stationarity(log_policy: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[float, float]:
     """Return the span of the objective's gradient over the responses in play, and the mean shortfall from its top."""
     seen = log_policy > np.log(SEEN)
     p = np.exp(log_policy[seen])

@@ -1,0 +1,107 @@
+"""One look for all figures, and where they read tables and write pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+if "ipykernel" not in sys.modules:
+    matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from cycler import cycler
+
+ROOT = Path(__file__).resolve().parent.parent
+_folders = {"results": ROOT / "benchmarks" / "results", "pictures": ROOT / "figures"}
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+CYCLE = (BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK)
+
+METHODS = {
+    "WIND": (BLUE, "o"),
+    "extragradient": (RED, "s"),
+    "best-of-n, power form": (GREEN, "^"),
+    "best-of-n, exact": (ORANGE, "v"),
+    "log-win-rate": (GREEN, "^"),
+    "win-rate": (BLUE, "o"),
+    "SPPO": (PINK, "D"),
+    "Nash-MD": (SKY, "P"),
+    "OMWU": (BLACK, "X"),
+    "J-BOND": (YELLOW, "*"),
+}
+"""Colour and marker of each method, the same in every figure."""
+
+BOUND = {"linestyle": "--", "linewidth": 1.0, "marker": "", "alpha": 0.9}
+"""How a bound is drawn."""
+
+plt.rcParams.update(
+    {
+        "axes.prop_cycle": cycler(color=CYCLE),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 9,
+        "axes.labelsize": 9,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 110,
+        "font.size": 9,
+        "legend.fontsize": 7.5,
+        "legend.frameon": False,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 4,
+        "mathtext.fontset": "cm",
+        "savefig.dpi": 160,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+    }
+)
+
+
+def use(results: Path | None = None, pictures: Path | None = None) -> None:
+    """Read tables from, and write pictures to, other folders."""
+    _folders.update({k: Path(v) for k, v in (("results", results), ("pictures", pictures)) if v is not None})
+
+
+def table_path(name: str) -> Path:
+    """Return where the table of a study lies."""
+    path = _folders["results"] / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"There is no table {path}: run its study in benchmarks/ first.")
+    return path
+
+
+def read(name: str) -> pd.DataFrame:
+    """Return the table of a study."""
+    return pd.read_csv(table_path(name))
+
+
+def method(name: str, **changes: object) -> dict[str, object]:
+    """Return the line style of a method."""
+    colour, marker = METHODS[name]
+    return {"color": colour, "marker": marker} | changes
+
+
+def save(fig: plt.Figure, name: str, source: Path | None = None) -> Path:
+    """Write a picture that carries the path of its table in its metadata."""
+    path = _folders["pictures"] / f"{name}.png"
+    told = source.relative_to(ROOT) if source and source.is_relative_to(ROOT) else source and source.name
+    fig.savefig(path, metadata={"Source": str(told or f"figures/{name}.py"), "Software": "windgames"})
+    if "ipykernel" not in sys.modules:
+        plt.close(fig)
+    return path
