@@ -170,7 +170,7 @@ def test_log_equilibrium_is_the_fixed_point(game):
 
 
 def test_a_boundary_has_no_certificate():
-    """On a face the log payoff's iteration stays on the face: an equilibrium there proves nothing of the interior one."""
+    """On a face the log payoff's iteration stays on the face: what is found there proves nothing of the interior."""
     game = wg.LogWinRateGame(wg.RewardPreference([0.0, 1], ties="weak"), [0.9, 0.1], 2.0)
     top = np.array([-np.inf, 0.0])
     assert game.gap(top) == 0

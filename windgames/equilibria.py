@@ -31,7 +31,7 @@ from ._array import (
     logsumexp,
     to_numpy,
 )
-from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, log_ratio_of_powers
+from .games import BestOfNGame, Game, WinRateGame, log_ratio_of_powers
 from .preferences import MatrixPreference, Preference, RewardPreference
 from .solve import Solution
 from .updates import extragradient_step, target
@@ -128,8 +128,8 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
     if count:
         sentence = (
             f"Not converged in {count} of {converged.size} contexts: residual {worst:.2e}, asked {tol:.0e}. "
-            f"Raise tol or beta: rounding alone leaves about 1e-15/beta, and at the critical beta of a log-win-rate game "
-            f"(theory 3.8) best responses converge slower than geometrically."
+            f"Raise tol or beta: rounding alone leaves about 1e-15/beta, and at the critical beta of a "
+            f"log-win-rate game (theory 3.8) best responses converge slower than geometrically."
         )
     beta = np.asarray(to_numpy(local.beta))
     if np.any(beta == 0):
@@ -485,8 +485,8 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
 def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, int]:
     """Take plain Newton steps at the context's own beta while they lower the residual."""
     beta = problem.beta[row]
-    best, best_z = inf, z
-    for count in range(30):
+    best, best_z, count = inf, z, 0
+    while count < 30:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             u = problem.payoff(z, row)
             r = _residual(problem, z, u, beta, row)
@@ -501,6 +501,7 @@ def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[
         if not np.all(np.isfinite(step)):
             break
         z = log_normalize(z + step)
+        count += 1
     if span < best:
         best, best_z = span, z
     return best_z, best, count

@@ -394,7 +394,8 @@ def check_log_policy(log_policy: Any, preference: Preference, name: str = "log_p
     if where is not None:
         raise ValueError(
             f"{name} must be normalised log-probabilities, but the probabilities sum to "
-            f"{float(xp.exp(total[where])):.12g}{in_context(where)}. Probabilities go through log first, logits through x - logsumexp(x)."
+            f"{float(xp.exp(total[where])):.12g}{in_context(where)}. "
+            f"Probabilities go through log first, logits through x - logsumexp(x)."
         )
     return x
 

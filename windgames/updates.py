@@ -78,7 +78,7 @@ class Guarantee:
 
     statement: str
     quantity: str
-    """Which of `Trace`'s quantities it bounds: ``kl_from_solution``, :math:`KL(\\pi^*\\|\\pi_t)`, or ``hilbert_to_solution``."""
+    """Which of `Trace`'s quantities it bounds: ``kl_from_solution`` or ``hilbert_to_solution``."""
     factor: np.ndarray
     floor: np.ndarray | float = 0.0
 
