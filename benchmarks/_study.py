@@ -1,7 +1,7 @@
 """What all studies share: a grid of cells that can be stopped and resumed, tables, and their sidecars.
 
-A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` the moment
-it is done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for the same
+A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` as soon
+as it is done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for the same
 configuration, seed and code: whoever edits a formula gets new numbers without having to ask for them.
 """
 
@@ -166,8 +166,12 @@ def write_table(
 def show(title: str, table: pd.DataFrame, statement: str) -> None:
     """Print a table with three significant digits, and the sentence that it supports."""
     print(f"\n{title}\n{'-' * len(title)}")
-    print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}", na_rep="", line_width=150))
+    print(table.to_string(index=False, float_format=_number, na_rep="", line_width=150))
     print(f"=> {statement}", flush=True)
+
+
+def _number(x: float) -> str:
+    return f"{x:.0f}" if x == round(x) and abs(x) < 1e6 else f"{x:.3g}"
 
 
 def _write(path: Path, text: str) -> None:

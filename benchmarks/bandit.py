@@ -77,7 +77,7 @@ def total_variation(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 def total_variation_off_top(log_p: np.ndarray, log_q: np.ndarray, reward: np.ndarray) -> np.ndarray:
     """Return the total variation of two policies that are proportional to each other on the best responses.
 
-    Their differences there have one sign and the sum of those elsewhere, so the others alone give it: accurate
+    Their differences there have one sign and the sum of those elsewhere, so the others give it: accurate
     far below the rounding of masses near one.
     """
     below = reward < reward.max(axis=-1, keepdims=True)
@@ -161,18 +161,21 @@ def bon_report(table: pd.DataFrame) -> None:
     shown = grain.pivot_table(
         index=["environment", "largest_atom"], columns="n", values="tv_weak", sort=False
     )
-    slopes = [np.polyfit(np.log(g.largest_atom), np.log(g.tv_weak), 1)[0] for _, g in grain.groupby("n")]
+    shown.columns = [f"n = {n:g}" for n in shown.columns]
+    ends = [g.sort_values("largest_atom").iloc[:2] for _, g in grain.groupby("n")]
+    slopes = [np.diff(np.log(g.tv_weak))[0] / np.diff(np.log(g.largest_atom))[0] for g in ends]
     show(
         f"Exact form: gap to the weak-ties equilibrium, by n, as atoms shrink (beta = {ATOM_BETA:g})",
         shown.reset_index(),
-        f"The gap vanishes like the largest atom to the power {min(slopes):.2f} to {max(slopes):.2f}.",
+        f"The gap vanishes; at the smallest atoms it falls as their size to the power "
+        f"{min(slopes):.2f} to {max(slopes):.2f}.",
     )
 
 
 # -- phase: contraction below the threshold, collapse beyond it ----------------------------------------------
 
 MAP_N = 8
-"""Draws in the map of two responses. Which equilibrium is reached depends on beta only; a large n is faster."""
+"""Draws in the map of two responses. The equilibrium reached depends on beta only; large n is faster."""
 
 
 def phase_configs(smoke: bool) -> list[dict[str, Any]]:
@@ -188,7 +191,7 @@ def phase_configs(smoke: bool) -> list[dict[str, Any]]:
         {"part": "example", "mix": list(mix)}
         for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]
     ]
-    return cells + [{"part": "atomless", "responses": m, "points": 6 if smoke else 40} for m in sizes]
+    return cells + [{"part": "atomless", "responses": m, "points": 6 if smoke else 24} for m in sizes]
 
 
 def phase_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
@@ -239,7 +242,7 @@ def _map(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     game = wg.LogWinRateGame.from_best_of_n(wg.RewardPreference([0.0, 1.0], ties="weak"), ref, MAP_N, alpha1)
     near_top = np.broadcast_to(np.log([1e-6, 1 - 1e-6]), ref.shape)
     runs = [
-        wg.solve(game, wg.iterative_bon(MAP_N, alpha1), start=start, tol=1e-9, max_steps=1500).policy[:, 1]
+        wg.solve(game, wg.iterative_bon(MAP_N, alpha1), start=start, tol=1e-9, max_steps=500).policy[:, 1]
         for start in (None, near_top)
     ]
     direct = wg.equilibrium(game).policy[:, 1]
@@ -337,7 +340,7 @@ def phase_report(table: pd.DataFrame) -> None:
         "Two responses: share of references from which iterative best-of-n collapses",
         shown,
         f"The curve collapse_index = 1 is right at {(collapsed == predicted)[clear].mean():.1%} of the "
-        f"{int(clear.sum())} points that are not on it ({(collapsed == predicted).mean():.1%} of all {len(below)}); "
+        f"{int(clear.sum())} points not on it ({(collapsed == predicted).mean():.1%} of all {len(below)}); "
         f"at {len(two)} points two stable equilibria coexist; for beta > 1 the two starts differ by at most "
         f"{(p[p.beta > 1].top_from_ref - p[p.beta > 1].top_from_top).abs().max():.0e}.",
     )
@@ -401,7 +404,7 @@ def distance_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
 
 
 def distance_report(table: pd.DataFrame) -> None:
-    betas = np.sort(table.beta.unique())[:: max(1, table.beta.nunique() // 7)]
+    betas = np.sort(table.beta.unique())[:: max(1, table.beta.nunique() // 4)]
     shown = table[table.beta.isin(betas)]
     small = table[table.beta == table.beta.min()]
     show(
@@ -418,7 +421,7 @@ def distance_report(table: pd.DataFrame) -> None:
             ]
         ],
         f"{table.violations.sum()} violations of the bound in {table.contexts.sum()} pairs of equilibria; at "
-        f"beta = {small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median one at most "
+        f"beta = {small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median at most "
         f"{small.distance_median.max():.2g}.",
     )
 
@@ -441,7 +444,7 @@ RATE_GAMES = ["digits, reward", *(f"synthetic, {kind}" for kind in PREFERENCES),
 def rates_configs(smoke: bool) -> list[dict[str, Any]]:
     betas = [1.0, 0.3] if smoke else [1.0, 0.3, 0.1, 0.03]
     games = RATE_GAMES[1:] if smoke else RATE_GAMES
-    limits = {"max_steps": 500, "beyond": 100} if smoke else {"max_steps": 10_000, "beyond": 1000}
+    limits = {"long": 300, "short": 60} if smoke else {"long": 10_000, "short": 600}
     return [{"game": game, "beta": beta, **limits} for beta in betas[::-1] for game in games]
 
 
@@ -470,7 +473,7 @@ def rates_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
             game,
             make(eta),
             tol=tol,
-            max_steps=config["beyond" if beyond else "max_steps"],
+            max_steps=config["short" if beyond or label == "beta/4" else "long"],
             reference_solution=solution,
         )
         step = np.broadcast_to(limit if eta is None else eta, game.batch_shape)
@@ -543,9 +546,9 @@ def rates_report(table: pd.DataFrame) -> None:
     show(
         f"Steps until KL(pi*||pi_t) <= {SMALL_KL:g} in every context (empty: not within the limit)",
         shown.reset_index(),
-        f"Inside the theorems measured/bound was at most {inside.worst_ratio.max():.6f} in {len(inside)} runs; "
-        f"at beta = {small.beta.iloc[0]:g} with the largest steps WIND needs up to {speed[0]:.0f} steps, extragradient "
-        f"{speed[1]:.0f} (two payoffs each).",
+        f"Inside the theorems measured/bound was at most {inside.worst_ratio.max():.6f} in {len(inside)} "
+        f"runs; at beta = {small.beta.iloc[0]:g} with the largest steps WIND needs up to {speed[0]:.0f} steps, "
+        f"extragradient {speed[1]:.0f} (two payoffs each).",
     )
     shown = beyond.groupby(["rule", "step"], sort=False).agg(
         runs=("converged", "size"),
@@ -640,9 +643,9 @@ def verify_report(table: pd.DataFrame) -> None:
     show(
         "Equilibria against cvxpy: total variation to the policy of the convex solver",
         shown.reset_index(),
-        f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of them with "
-        f"more than 100 responses. The largest total variation is {table.tv.max():.1e}. In {len(sharp)} games the "
-        f"solver proves its own error below {LOOSER[0]:g}, in the others below {table.solver_error.max():.0e}; "
+        f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of them "
+        f"with more than 100 responses. The largest total variation is {table.tv.max():.1e}. In {len(sharp)} games "
+        f"the solver proves its own error below {LOOSER[0]:g}, at worst {table.solver_error.max():.0e}; "
         f"{int(table.asked.isna().sum())} games no solver could solve.",
     )
 

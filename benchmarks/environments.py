@@ -41,7 +41,7 @@ class Bandit:
 def synthetic(contexts: int = 8, responses: int = 20, ties: bool = True, seed: int = 0) -> Bandit:
     """Return a bandit of features: a smooth random reward of (context, response), a log-linear reference.
 
-    The reward is a random cosine expansion of the pair's features, so that responses alike are rewarded alike;
+    The reward is a random cosine expansion of the pair's features: responses alike are rewarded alike;
     `ties` rounds it to a grid, as a rating would. The reference is the softmax of a bilinear form and knows
     nothing of the reward.
     """
@@ -62,9 +62,9 @@ def synthetic(contexts: int = 8, responses: int = 20, ties: bool = True, seed: i
 def digits(contexts: int = 100) -> Bandit:
     """Return handwritten digits as contexts and the ten labels as responses.
 
-    Reward: log-probabilities of a classifier that saw all 64 pixels of the training part. Reference: a classifier
-    that saw six of them, tempered and mixed with the class frequencies, so that it is poor, not uniform and of
-    full support. The contexts come from the held-out part.
+    Reward: log-probabilities of a classifier that saw all 64 pixels of the training part. Reference: another
+    that saw six of them, tempered and mixed with the class frequencies, so that it is poor, not uniform and
+    of full support. The contexts come from the held-out part.
     """
     data = load_digits()
     train_x, test_x, train_y, _ = train_test_split(

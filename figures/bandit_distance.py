@@ -15,7 +15,10 @@ FLOOR = 1e-16
 fig, axes = plt.subplots(1, len(names), figsize=(2.35 * len(names) + 0.6, 3.1), sharey=True, squeeze=False)
 for axis, name in zip(axes[0], names, strict=True):
     rows = table[table.environment == name].sort_values("beta")
-    for column, colour, words in (("", style.BLUE, "worst context"), ("_median", style.ORANGE, "median context")):
+    for column, colour, words in (
+        ("", style.BLUE, "worst context"),
+        ("_median", style.ORANGE, "median context"),
+    ):
         seen = rows[rows[f"distance{column}"] > FLOOR]
         axis.plot(seen.beta, seen[f"distance{column}"], color=colour, marker=".", label=words)
         bound = rows[rows[f"bound{column}"] > FLOOR]

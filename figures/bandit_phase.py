@@ -18,7 +18,11 @@ for form, name in (("power", "best-of-n, power form"), ("exact", "best-of-n, exa
     one = rows[rows.form == form]
     shift = {"power": -0.004, "exact": 0.004}[form]
     left.plot(
-        one.factor_bound + shift, one.factor, linestyle="", label=form, **style.method(name, markerfacecolor="none")
+        one.factor_bound + shift,
+        one.factor,
+        linestyle="",
+        label=form,
+        **style.method(name, markerfacecolor="none"),
     )
 ends = np.array([rows.factor_bound.min() - 0.03, 1.0])
 left.plot(ends, ends, color="0.3", label="bound", **style.BOUND)

@@ -57,7 +57,9 @@ paper = wg.solve(game, wg.wind(eta=game.beta), tol=1e-6, max_steps=4000, referen
 largest = wg.solve(game, wg.wind(), tol=1e-6, reference_solution=solution)
 twice = wg.solve(game, wg.extragradient(), tol=1e-6, reference_solution=solution)
 for run in (paper, largest, twice):
-    print(f"{run.method:>13}, eta = {run.settings['eta']:6.3f}: {int(run.steps):4d} steps, {run.trace.theorem}")
+    print(
+        f"{run.method:>13}, eta = {run.settings['eta']:6.3f}: {int(run.steps):4d} steps, {run.trace.theorem}"
+    )
     assert run.converged
     assert np.all(run.trace.kl_from_solution <= run.trace.bound * (1 + 1e-6) + 1e-12)
 assert preference.interaction == 0.5
@@ -94,7 +96,9 @@ exact_game = wg.BestOfNGame.from_best_of_n(preference, ref, n, alpha1, alpha2)
 exact_limit = wg.solve(exact_game, wg.iterative_bon(n, alpha1, alpha2), tol=1e-11)
 halves = wg.equilibrium(wg.LogWinRateGame(preference, ref, log_game.beta))
 assert np.allclose(exact_limit.policy, halves.policy, atol=1e-9)
-print(f"beta = {log_game.beta:.3f}; exact against power form: {np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}")
+print(
+    f"beta = {log_game.beta:.3f}; exact against power form: {np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
+)
 
 # %% [markdown]
 # ## 7. A phase transition
@@ -107,7 +111,9 @@ trap = wg.LogWinRateGame.from_best_of_n(two, [0.99, 0.01], 2, 2 / 3)
 rule = wg.iterative_bon(2, 2 / 3)
 from_ref = wg.solve(trap, rule)
 from_top = wg.solve(trap, rule, start=np.log([0.01, 0.99]), max_steps=200)
-print(f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, {from_top.policy[1]:.4f} from the top")
+print(
+    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, {from_top.policy[1]:.4f} from the top"
+)
 assert from_ref.policy[1] < 0.02 and from_top.policy[1] > 0.999
 assert bounds.collapse_index(trap.beta, 0.01) > 1
 sure = wg.LogWinRateGame(two, [0.75, 0.25], trap.beta)
@@ -143,7 +149,9 @@ wind = wg.solve(cycle, wg.wind(), tol=1e-8, reference_solution=centre)
 sppo = wg.solve(cycle, wg.sppo(0.5), max_steps=len(wind.trace.steps) - 1, reference_solution=centre)
 assert wind.converged and not sppo.converged
 assert sppo.trace.kl_from_solution[-1] > sppo.trace.kl_from_solution[0]
-print(f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, SPPO {sppo.trace.kl_from_solution[-1]:.2f}")
+print(
+    f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, SPPO {sppo.trace.kl_from_solution[-1]:.2f}"
+)
 
 # %% [markdown]
 # ## 10. Without regularisation
@@ -158,7 +166,11 @@ assert np.allclose(free.policy, 1 / 3, atol=1e-8)
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(11.0, 3.3))
-runs = ((paper, style.GREEN, r"$\eta=\beta$"), (largest, style.BLUE, r"$\eta=16\beta$"), (twice, style.RED, ""))
+runs = (
+    (paper, style.GREEN, r"$\eta=\beta$"),
+    (largest, style.BLUE, r"$\eta=16\beta$"),
+    (twice, style.RED, ""),
+)
 for run, colour, words in runs:
     kl = run.trace.kl_from_solution
     axes[0].plot(run.trace.steps + 1, kl, color=colour, label=f"{run.method} {words}")
@@ -173,7 +185,9 @@ axes[0].set(
 )
 axes[0].legend(loc="lower left")
 axes[1].plot(betas, distances, **style.method("win-rate"), label="measured")
-axes[1].plot(betas, bounds.equilibria_distance_bound(betas, top), color=style.BLUE, label="bound", **style.BOUND)
+axes[1].plot(
+    betas, bounds.equilibria_distance_bound(betas, top), color=style.BLUE, label="bound", **style.BOUND
+)
 axes[1].set(
     xscale="log",
     yscale="log",
@@ -184,6 +198,8 @@ axes[1].set(
 axes[1].legend()
 for run, name in ((wind, "WIND"), (sppo, "SPPO")):
     axes[2].plot(run.trace.steps, run.trace.kl_from_solution, label=name, color=style.METHODS[name][0])
-axes[2].set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\,\|\,\pi_t)$", title=r"A cycle of three, $\beta=0.1$")
+axes[2].set(
+    yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\,\|\,\pi_t)$", title=r"A cycle of three, $\beta=0.1$"
+)
 axes[2].legend()
 style.save(fig, "tour")

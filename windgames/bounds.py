@@ -271,10 +271,11 @@ def kl_from_hilbert(h: Any) -> Any:
 
 
 def _top_mass(top_mass: Any) -> np.ndarray:
+    """Return the mass; what exceeds 1 by at most 1e-12 is the rounding of a sum and counts as 1."""
     top_mass = _numbers(top_mass, "top_mass")
-    if not np.all((top_mass > 0) & (top_mass <= 1)):
+    if not np.all((top_mass > 0) & (top_mass <= 1 + 1e-12)):
         raise ValueError(f"top_mass must lie in (0, 1], but it is {top_mass}.")
-    return top_mass
+    return np.minimum(top_mass, 1.0)
 
 
 def collapse_index(beta: Any, top_mass: Any) -> Any:

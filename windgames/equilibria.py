@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg.lapack import dtbtrs
-from scipy.optimize import linprog
 
 from ._array import (
     cumulative_sum,
@@ -665,6 +664,8 @@ def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray) -> tuple[np.ndar
 
 def _largest_support(A: np.ndarray) -> np.ndarray:
     """Return the largest support of a winner: Tucker's strictly complementary solution, by a linear program."""
+    from scipy.optimize import linprog  # here, since it would double the time of `import windgames`
+
     m = len(A)
     rows, limits = np.vstack([A, A - np.eye(m)]), np.concatenate([np.zeros(m), -np.ones(m)])
     result = linprog(np.ones(m), A_ub=rows, b_ub=limits, method="highs")
