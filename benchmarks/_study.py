@@ -1,8 +1,8 @@
 """What all studies share: a grid of cells that can be stopped and resumed, tables, and their sidecars.
 
-A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` as soon
-as it is done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for the same
-configuration, seed and code: whoever edits a formula gets new numbers without having to ask for them.
+A cell is one configuration of a grid. Its rows are written to ``results/.cells/<study>/<key>.json`` as
+soon as it is done, so a run that is stopped, or killed, goes on where it was. A cell counts as done only for
+the same configuration, seed and code: whoever edits a formula gets new numbers without asking for them.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Cell:
         os.replace(temporary, self.path)
 
 
-def fingerprint(*folders: Path) -> str:
-    """Return a short hash of the Python files in the folders."""
+def fingerprint(*paths: Path) -> str:
+    """Return a short hash of Python files, and of those in folders."""
     digest = hashlib.sha256()
-    for file in sorted(file for folder in folders for file in folder.glob("*.py")):
+    for file in sorted(file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -420,9 +420,9 @@ def distance_report(table: pd.DataFrame) -> None:
                 "bound",
             ]
         ],
-        f"{table.violations.sum()} violations of the bound in {table.contexts.sum()} pairs of equilibria; at "
-        f"beta = {small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median at most "
-        f"{small.distance_median.max():.2g}.",
+        f"{table.violations.sum()} violations of the bound in {table.contexts.sum()} pairs of equilibria; "
+        f"at beta = {small.beta.iloc[0]:.3g} the worst distance is {small.distance.max():.2g}, the median "
+        f"at most {small.distance_median.max():.2g}.",
     )
 
 
@@ -444,7 +444,7 @@ RATE_GAMES = ["digits, reward", *(f"synthetic, {kind}" for kind in PREFERENCES),
 def rates_configs(smoke: bool) -> list[dict[str, Any]]:
     betas = [1.0, 0.3] if smoke else [1.0, 0.3, 0.1, 0.03]
     games = RATE_GAMES[1:] if smoke else RATE_GAMES
-    limits = {"long": 300, "short": 60} if smoke else {"long": 10_000, "short": 600}
+    limits = {"long": 300, "short": 60} if smoke else {"long": 8500, "short": 600}
     return [{"game": game, "beta": beta, **limits} for beta in betas[::-1] for game in games]
 
 
@@ -547,8 +547,8 @@ def rates_report(table: pd.DataFrame) -> None:
         f"Steps until KL(pi*||pi_t) <= {SMALL_KL:g} in every context (empty: not within the limit)",
         shown.reset_index(),
         f"Inside the theorems measured/bound was at most {inside.worst_ratio.max():.6f} in {len(inside)} "
-        f"runs; at beta = {small.beta.iloc[0]:g} with the largest steps WIND needs up to {speed[0]:.0f} steps, "
-        f"extragradient {speed[1]:.0f} (two payoffs each).",
+        f"runs; at beta = {small.beta.iloc[0]:g} with the largest steps WIND needs up to "
+        f"{speed[0]:.0f} steps, extragradient {speed[1]:.0f} (two payoffs each).",
     )
     shown = beyond.groupby(["rule", "step"], sort=False).agg(
         runs=("converged", "size"),
@@ -576,13 +576,15 @@ LOOSER = (1e-5, 1e-3, 1e-1)
 
 def verify_configs(smoke: bool) -> list[dict[str, Any]]:
     betas = [1.0, 0.1, 0.01]
-    sizes = {3: 2} if smoke else {8: 4, 20: 4, 50: 3, 100: 2, 120: 2, 150: 2, 200: 1, 300: 1}
+    sizes = {3: 2} if smoke else {8: 4, 20: 4, 50: 3, 100: 2, 120: 2, 150: 2, 200: 1}
     cells = [
         {"kind": kind, "responses": m, "games": games, "beta": beta}
         for m, games in list(sizes.items())[::-1]
         for kind in PREFERENCES
         for beta in betas
     ]
+    if not smoke:
+        cells = [{"kind": kind, "responses": 300, "games": 1, "beta": 0.1} for kind in PREFERENCES] + cells
     names = RATE_GAMES[-1:] if smoke else RATE_GAMES
     return cells + [{"kind": name, "beta": beta} for name in names for beta in betas]
 
@@ -643,10 +645,10 @@ def verify_report(table: pd.DataFrame) -> None:
     show(
         "Equilibria against cvxpy: total variation to the policy of the convex solver",
         shown.reset_index(),
-        f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of them "
-        f"with more than 100 responses. The largest total variation is {table.tv.max():.1e}. In {len(sharp)} games "
-        f"the solver proves its own error below {LOOSER[0]:g}, at worst {table.solver_error.max():.0e}; "
-        f"{int(table.asked.isna().sum())} games no solver could solve.",
+        f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of "
+        f"them with more than 100 responses. The largest total variation is {table.tv.max():.1e}. "
+        f"In {len(sharp)} games the solver proves its own error below {LOOSER[0]:g}, in the others below "
+        f"{table.solver_error.max():.0e}; {int(table.asked.isna().sum())} games no solver could solve.",
     )
 
 
@@ -662,7 +664,10 @@ STUDIES = {
 
 
 def main(config: Config) -> None:
-    version = fingerprint(ROOT / "windgames", Path(__file__).parent)
+    here = Path(__file__).parent
+    version = fingerprint(
+        ROOT / "windgames", here / "_study.py", here / "environments.py", here / "bandit.py"
+    )
     config.results.mkdir(parents=True, exist_ok=True)
     names = list(STUDIES) if config.study == "all" else [config.study]
     for name in names:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Where iterative best-of-n ends
-# Left: total variation from the limit to the log-win-rate equilibria, by operator. Right: with the exact operator
-# the gap to the weak-ties equilibrium vanishes with the largest atom.
+# Left: total variation from the limit to the log-win-rate equilibria, by operator. Right: with the exact
+# operator the gap to the weak-ties equilibrium vanishes with the largest atom.
 
 # %%
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ for form, column, look, words in (
     at = np.searchsorted(draws, rows.n) + shift
     left.plot(at, np.maximum(rows[column], 1e-16), linestyle="", label=words, **look)
 left.axhspan(1e-17, 1e-12, color="0.93", zorder=0)
-left.text(len(draws) - 0.55, 2e-13, "rounding", ha="right", va="center", color="0.4", fontsize=8)
+left.text(len(draws) - 0.75, 2e-13, "rounding", ha="right", va="center", color="0.4", fontsize=8)
 left.set(
     yscale="log",
     ylim=(1e-17, 8),
@@ -41,7 +41,7 @@ for (n, rows), colour in zip(grain.groupby("n"), (style.ORANGE, style.BLUE, styl
     rows = rows.sort_values("largest_atom")
     right.plot(rows.largest_atom, rows.tv_weak, marker="v", color=colour, label=f"$n={n:g}$")
 x = np.array([grain.largest_atom.min(), grain.largest_atom.max()])
-right.plot(x, 0.5 * grain.tv_weak.min() * x / x[0], color="0.4", label="slope 1", **style.BOUND)
+right.plot(x, 0.5 * grain.tv_weak.min() * x / x[0], color="0.4", linestyle=":", label="slope 1")
 right.set(
     xscale="log",
     yscale="log",

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # The two games at small beta
-# Total variation between the log-win-rate equilibrium (weak ties) and the win-rate equilibrium (half ties), the
-# largest and the median over contexts, with the bound of the largest and of the median dashed.
+# Total variation between the log-win-rate equilibrium (weak ties) and the win-rate equilibrium (half ties),
+# the largest and the median over contexts, with the bound of the largest and of the median dashed.
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,10 +20,17 @@ for axis, name in zip(axes[0], names, strict=True):
         ("_median", style.ORANGE, "median context"),
     ):
         seen = rows[rows[f"distance{column}"] > FLOOR]
-        axis.plot(seen.beta, seen[f"distance{column}"], color=colour, marker=".", label=words)
+        axis.plot(seen.beta, seen[f"distance{column}"], color=colour, alpha=0.55, marker=".", label=words)
         bound = rows[rows[f"bound{column}"] > FLOOR]
-        axis.plot(bound.beta, bound[f"bound{column}"], color=colour, label=f"bound, {words}", **style.BOUND)
-    axis.set(xscale="log", yscale="log", xlabel=r"$\beta$", title=name, ylim=(FLOOR, 3))
+        axis.plot(
+            bound.beta,
+            bound[f"bound{column}"],
+            color="k" if not column else "0.45",
+            label=f"bound, {words}",
+            zorder=3,
+            **style.BOUND,
+        )
+    axis.set(xscale="log", yscale="log", xlabel=r"$\beta$", title=name, xlim=(0.01, 2.4), ylim=(FLOOR, 3))
 axes[0, 0].set_ylabel("total variation between the equilibria")
 axes[0, -1].legend(loc="lower right")
 

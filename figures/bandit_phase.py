@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Contraction below the threshold, collapse beyond it
-# Left: the largest factor of a step in the Hilbert metric against its bound. Middle: two responses, the better one's
-# mass where iterative best-of-n stops; the curve is where collapse becomes certain. Right: equal atoms.
+# Left: the largest factor of a step in the Hilbert metric against its bound. Middle: two responses, the
+# better one's mass where iterative best-of-n stops; the curve is where collapse becomes certain. Right:
+# equal atoms.
 
 # %%
 import matplotlib.pyplot as plt
@@ -16,9 +17,8 @@ fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.4, 3.5))
 rows = part["contraction"]
 for form, name in (("power", "best-of-n, power form"), ("exact", "best-of-n, exact")):
     one = rows[rows.form == form]
-    shift = {"power": -0.004, "exact": 0.004}[form]
     left.plot(
-        one.factor_bound + shift,
+        one.factor_bound,
         one.factor,
         linestyle="",
         label=form,

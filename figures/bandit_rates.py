@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Rates of WIND and extragradient
-# Left: the divergence to the equilibrium along two runs, bounds dashed. Middle: steps until it is below 1e-10, and the
-# steps that the bound promises. Right: beyond the largest proven step, the worst ratio of divergence and bound.
+# Left: the divergence to the equilibrium along two runs, bounds dashed. Middle: steps until it is below
+# 1e-10, and the steps that the bound promises. Right: beyond the largest proven step, the worst ratio of
+# divergence and bound.
 
 # %%
 import matplotlib.pyplot as plt
@@ -66,6 +67,7 @@ for shift, (rule, rows) in zip((0.93, 1.07), beyond.groupby("rule", sort=False),
         if len(one):
             right.plot(one.multiple * shift, one.worst_ratio.clip(1e-6, 1e12), label=label, **look)
 right.axhline(1.0, color="0.3", **style.BOUND)
+right.set_ylim(1e-7, 1e22)
 multiples = np.sort(beyond.multiple.unique())
 right.set(
     xscale="log",

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A tour for theorists
-# Preference games, their equilibria, and rules that find them, in ten short stops. Every claim is an assertion:
-# run it as a script (`python figures/tour.py`) or open it as a notebook.
+# Preference games, their equilibria, and rules that find them, in ten short stops. Every claim is an
+# assertion: run it as a script (`python figures/tour.py`) or open it as a notebook.
 
 # %%
 import matplotlib.pyplot as plt
@@ -15,8 +15,8 @@ rng = np.random.default_rng(0)
 
 # %% [markdown]
 # ## 1. A preference, a reference, a price: a game
-# Twelve responses with rewards; the larger reward wins, ties count one half. `beta` is the price, in win rate per
-# nat, of leaving the reference policy.
+# Twelve responses with rewards; the larger reward wins, ties count one half. `beta` is the price, in win
+# rate per nat, of leaving the reference policy.
 
 # %%
 reward = np.round(rng.normal(size=12), 1)
@@ -27,8 +27,9 @@ print(game)
 
 # %% [markdown]
 # ## 2. Its equilibrium
-# The unique policy that is its own best response. It proves its own accuracy: `residual` is the Hilbert distance to
-# the best response, the certificates bound the distance to the equilibrium, which nobody has to know.
+# The unique policy that is its own best response. It proves its own accuracy: `residual` is the Hilbert
+# distance to the best response, the certificates bound the distance to the equilibrium, which nobody has to
+# know.
 
 # %%
 solution = wg.equilibrium(game)
@@ -49,8 +50,8 @@ assert verdict and verdict.distance < 1e-8
 
 # %% [markdown]
 # ## 4. A rule and its rate
-# WIND contracts $KL(\pi^*\|\pi_t)$ by $1/(1+\beta\eta)$ a step, at the last iterate. The paper proves it up to
-# $\eta=\beta$, theory 5.2 up to $4\beta/L^2$ with the game's own interaction constant $L$, here 1/2.
+# WIND contracts $KL(\pi^*\|\pi_t)$ by $1/(1+\beta\eta)$ a step, at the last iterate. The paper proves it up
+# to $\eta=\beta$, theory 5.2 up to $4\beta/L^2$ with the game's own interaction constant $L$, here 1/2.
 
 # %%
 paper = wg.solve(game, wg.wind(eta=game.beta), tol=1e-6, max_steps=4000, reference_solution=solution)
@@ -68,8 +69,8 @@ assert twice.steps < largest.steps < paper.steps
 
 # %% [markdown]
 # ## 5. Certificates along the way
-# Any policy bounds its own distance to the equilibrium: $KL(\pi\|\pi^*)\le KL(\pi\|BR(\pi))$. Mind the direction, it
-# is not that of the rate.
+# Any policy bounds its own distance to the equilibrium: $KL(\pi\|\pi^*)\le KL(\pi\|BR(\pi))$. Mind the
+# direction, it is not that of the rate.
 
 # %%
 assert np.all(largest.trace.kl_to_solution <= largest.trace.kl_certificate * (1 + 1e-6) + 1e-14)
@@ -78,8 +79,9 @@ print(f"certificate / truth: {tightness[:8].round(2)}")
 
 # %% [markdown]
 # ## 6. Best-of-n
-# The exact operator is a semigroup. Iterating it, with some of the old policy and of the reference mixed in, solves
-# a log-win-rate game; the power form does so exactly, the exact operator for n = 2 and half ties.
+# The exact operator is a semigroup. Iterating it, with some of the old policy and of the reference mixed
+# in, solves a log-win-rate game; the power form does so exactly, the exact operator for n = 2 and half
+# ties.
 
 # %%
 start = game.log_ref
@@ -97,13 +99,14 @@ exact_limit = wg.solve(exact_game, wg.iterative_bon(n, alpha1, alpha2), tol=1e-1
 halves = wg.equilibrium(wg.LogWinRateGame(preference, ref, log_game.beta))
 assert np.allclose(exact_limit.policy, halves.policy, atol=1e-9)
 print(
-    f"beta = {log_game.beta:.3f}; exact against power form: {np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
+    f"beta = {log_game.beta:.3f}; exact against power form: "
+    f"{np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
 )
 
 # %% [markdown]
 # ## 7. A phase transition
-# For $n\alpha_1+\alpha_2<1$, which is $\beta>1$, a step contracts and there is one equilibrium. Beyond, iterative
-# best-of-n may collapse, and where it ends may depend on where it starts.
+# For $n\alpha_1+\alpha_2<1$, which is $\beta>1$, a step contracts and there is one equilibrium. Beyond,
+# iterative best-of-n may collapse, and where it ends may depend on where it starts.
 
 # %%
 two = wg.RewardPreference([0.0, 1.0], ties="weak")
@@ -112,7 +115,8 @@ rule = wg.iterative_bon(2, 2 / 3)
 from_ref = wg.solve(trap, rule)
 from_top = wg.solve(trap, rule, start=np.log([0.01, 0.99]), max_steps=200)
 print(
-    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, {from_top.policy[1]:.4f} from the top"
+    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, "
+    f"{from_top.policy[1]:.4f} from the top"
 )
 assert from_ref.policy[1] < 0.02 and from_top.policy[1] > 0.999
 assert bounds.collapse_index(trap.beta, 0.01) > 1
@@ -121,8 +125,8 @@ assert bounds.collapse_index(sure.beta, 0.25) < 1 and wg.equilibrium(sure).polic
 
 # %% [markdown]
 # ## 8. The win-rate game never collapses, and agrees as beta vanishes
-# Its equilibrium keeps full support at every `beta`; its distance to the other game's is exponentially small in
-# $1/\beta$.
+# Its equilibrium keeps full support at every `beta`; its distance to the other game's is exponentially
+# small in $1/\beta$.
 
 # %%
 betas = np.geomspace(0.5, 0.02, 15)
@@ -138,8 +142,8 @@ assert distances[-1] < 1e-3 * max(distances)
 
 # %% [markdown]
 # ## 9. No reward behind it
-# Preferences may run in circles. Rock, paper, scissors with a lopsided reference: multiplicative weights (SPPO's
-# population form) circle outwards, WIND's last iterate converges.
+# Preferences may run in circles. Rock, paper, scissors with a lopsided reference: multiplicative weights
+# (SPPO's population form) circle outwards, WIND's last iterate converges.
 
 # %%
 circle = wg.MatrixPreference([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
@@ -150,7 +154,8 @@ sppo = wg.solve(cycle, wg.sppo(0.5), max_steps=len(wind.trace.steps) - 1, refere
 assert wind.converged and not sppo.converged
 assert sppo.trace.kl_from_solution[-1] > sppo.trace.kl_from_solution[0]
 print(
-    f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, SPPO {sppo.trace.kl_from_solution[-1]:.2f}"
+    f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, "
+    f"SPPO {sppo.trace.kl_from_solution[-1]:.2f}"
 )
 
 # %% [markdown]
@@ -195,6 +200,8 @@ axes[1].set(
     ylabel="total variation",
     title="Log-win-rate against win-rate equilibrium",
 )
+axes[1].xaxis.set_minor_formatter(plt.NullFormatter())
+axes[1].set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
 axes[1].legend()
 for run, name in ((wind, "WIND"), (sppo, "SPPO")):
     axes[2].plot(run.trace.steps, run.trace.kl_from_solution, label=name, color=style.METHODS[name][0])

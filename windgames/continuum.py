@@ -111,7 +111,7 @@ class _Quantiles:
             u = float(self.quantile(q))
             try:
                 value = float(reward_quantile(u))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ZeroDivisionError) as error:
                 raise ValueError(f"reward_quantile must return a number, but at u = {u!r}: {error}") from None
             if not isfinite(value):
                 raise ValueError(
@@ -128,8 +128,8 @@ class _Quantiles:
             if not (isfinite(value) and error <= 1e-7 * (1 + abs(value))):
                 raise ValueError(
                     f"The mean reward did not converge: {value} with estimated error {error} between the "
-                    f"policy's quantiles {low} and {high}. Name jumps of reward_quantile in points, or check that "
-                    f"it is integrable."
+                    f"policy's quantiles {low} and {high}. Name jumps of reward_quantile in points, or check "
+                    f"that it is integrable."
                 )
             total += value
         return total
@@ -223,8 +223,8 @@ class LogWinRate(_Quantiles):
         beta = _number(self.beta, "beta")
         if beta <= 1:
             raise ValueError(
-                f"Without atoms the log-win-rate game collapses onto the best response at beta <= 1, and beta "
-                f"is {beta}. Use beta > 1, or a discrete reference and windgames.LogWinRateGame."
+                f"Without atoms the log-win-rate game collapses onto the best response at beta <= 1, and "
+                f"beta is {beta}. Use beta > 1, or a discrete reference and windgames.LogWinRateGame."
             )
         object.__setattr__(self, "beta", beta)
 
@@ -298,10 +298,10 @@ class WinRate(_Quantiles):
 
     def _log_tail(self, u: np.ndarray) -> np.ndarray:
         """Return ``log(1 - c u)``, exact at both ends."""
-        near = -np.expm1(-1 / self.beta) * np.minimum(u, 0.5)
+        cu = -np.expm1(-1 / self.beta) * u
         with np.errstate(divide="ignore"):
             far = np.logaddexp(xlog1py(1.0, -u), xlogy(1.0, u) - 1 / self.beta)
-        return np.where(u <= 0.5, np.log1p(-near), far)
+        return np.where(cu <= 0.5, np.log1p(-np.minimum(cu, 0.5)), far)
 
     def cdf(self, u: Any) -> Any:
         r"""Return :math:`-\beta\log(1-cu)`, same shape as `u`; ValueError outside [0, 1]."""

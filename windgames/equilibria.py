@@ -407,7 +407,11 @@ def _solve(problem: _Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves."""
+    """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves.
+
+    Each context has its own state: `good` solves at `tau`, `z` is being improved at `trial`. In every round a context
+    either accepts `trial` and goes further, gives up and tries a shorter stride, halves its Newton step, or takes one.
+    """
     goal = 1 / problem.beta[rows]
     n = len(rows)
     good = problem.log_ref[rows]  # solves at tau
@@ -421,7 +425,6 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
     before = np.full(n, inf)
     tries = np.zeros(n, dtype=int)
     solves = np.zeros(n, dtype=int)
-    success = np.zeros(n, dtype=bool)
     active = np.arange(n)
     best, best_z = np.full(n, inf), z.copy()
     for _ in range(2000):
@@ -445,7 +448,6 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
         halve = worse & ~arrived & ~passed & ~failed
         newton = ~(arrived | passed | failed | halve)
 
-        success[i[arrived]] = True
         if np.any(passed):
             j = i[passed]
             tau[j], good[j] = trial[j], z[j]
@@ -474,11 +476,9 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
             z[j] = log_normalize(z[j] + step[j])
             tries[j] += 1
             solves[j] += 1
-        stuck = (growth[i] < 1.01) | (failed & (trial[i] < 1e-8)) | (failed & (best[i] <= tol))
-        success[i[best[i] <= tol]] |= (stuck | arrived)[best[i] <= tol]
+        stuck = failed & ((growth[i] < 1.01) | (trial[i] < 1e-8) | (best[i] <= tol))
         active = i[~(arrived | stuck)]
-    success |= best <= tol
-    return np.where(np.isfinite(best)[:, None], best_z, good), success, solves
+    return np.where(np.isfinite(best)[:, None], best_z, good), best <= tol, solves
 
 
 def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, int]:

@@ -124,7 +124,8 @@ class Game:
     def kl_certificate(self, log_policy: Any) -> Array:
         r"""Return a proven upper bound on :math:`KL(\pi\|\pi^*)` that needs no knowledge of :math:`\pi^*`.
 
-        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`.
+        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`. Computed in
+        double precision, whose rounding moves the residual by about ``1e-16 (1 + 1/beta)``.
         """
         return self.measure(self.check_policy(log_policy))["kl_certificate"]
 
@@ -219,8 +220,8 @@ class WinRateGame(Game):
     --------
     >>> import windgames as wg
     >>> game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0, 2.0]), ref=[0.5, 0.3, 0.2], beta=0.1)
-    >>> wg.equilibrium(game).policy.round(4)
-    array([1.000e-04, 1.500e-03, 9.985e-01])
+    >>> print(wg.equilibrium(game).policy.round(3))
+    [0.016 0.011 0.974]
     """
 
     def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:

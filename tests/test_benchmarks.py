@@ -1,0 +1,161 @@
+"""The bandit study in its small form: tables, claims, pictures, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+pytest.importorskip("cvxpy")
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = ("bon", "phase", "distance", "rates", "verify")
+SLACK = 1 + 1e-9
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "benchmarks" / "bandit.py"), "--smoke", *map(str, arguments)]
+
+
+def run(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    return folder, run("--results", folder)
+
+
+@pytest.fixture(scope="module")
+def tables(smoke):
+    return {name: pd.read_csv(smoke[0] / f"bandit_{name}.csv") for name in STUDIES}
+
+
+def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
+    folder, told = smoke
+    assert told.count("=>") >= len(STUDIES)
+    for name in STUDIES:
+        sidecar = json.loads((folder / f"bandit_{name}.json").read_text())
+        assert sidecar["rows"] == len(pd.read_csv(folder / f"bandit_{name}.csv")) > 0
+        assert sidecar["config"]["smoke"] is True
+        assert {"command", "commit", "versions", "seconds", "date"} <= sidecar.keys()
+        assert str(ROOT) not in json.dumps(sidecar["command"])
+
+
+def test_every_figure_is_drawn_and_names_its_table(smoke):
+    image = pytest.importorskip("PIL.Image")
+    for name in STUDIES[:-1]:
+        with image.open(smoke[0] / f"bandit_{name}.png") as picture:
+            assert picture.width > 500
+            assert f"bandit_{name}.csv" in picture.info["Source"]
+
+
+def test_iterative_best_of_n_ends_where_theory_says(tables):
+    limit = tables["bon"].query("part == 'limit'")
+    power, exact = limit[limit.form == "power"], limit[limit.form == "exact"]
+    assert (power.tv_weak < 1e-9).all()
+    assert (exact[exact.n == 2].tv_half < 1e-9).all()
+    assert (exact.tv_weak > 1e-3).all()
+    grain = tables["bon"].query("part == 'atoms' and form == 'exact'").sort_values("largest_atom")
+    assert all((np.diff(rows.tv_weak) > 0).all() for _, rows in grain.groupby("n"))
+
+
+def test_contraction_and_collapse(tables):
+    part = dict(iter(tables["phase"].groupby("part")))
+    assert (part["contraction"].factor <= part["contraction"].factor_bound * SLACK).all()
+    certain = part["map"].query("beta < 1 and collapse_index < 0.95")
+    assert len(certain) and (certain.top_from_ref > 0.999).all()
+    beyond = part["map"].query("beta < 1 and collapse_index > 1.05")
+    assert len(beyond) and (beyond.top_from_ref < 0.999).all() and (beyond.top_from_top > 0.999).all()
+    unique = part["map"].query("beta > 1")
+    assert np.allclose(unique.top_from_ref, unique.top_from_top, atol=1e-7)
+    assert np.allclose(part["map"].top_from_ref, part["map"].top_direct, atol=1e-6)
+    example = part["example"]
+    assert np.allclose(example.top_from_ref.dropna(), 0.0102, atol=5e-5)
+    assert (example.top_from_top.dropna() > 0.999).all()
+
+
+def test_distance_of_the_two_games_is_within_its_bound(tables):
+    table = tables["distance"]
+    assert (table.violations == 0).all()
+    assert (table.distance <= table.bound * SLACK).all()
+    assert (table.plain_error < 1e-12).all()
+    smallest = table[table.beta == table.beta.min()]
+    assert (smallest.distance < 1e-6).all()
+
+
+def test_rates_hold_inside_the_theorems(tables):
+    rate = tables["rates"].query("part == 'rate'")
+    inside = rate[rate.in_theorem.astype(bool)]
+    assert len(inside) and (inside.worst_ratio <= SLACK).all()
+    assert (inside.factor <= inside.factor_bound * SLACK).all()
+    reached = inside[inside.converged.astype(bool)]
+    assert (reached.steps <= np.ceil(reached.steps_bound)).all()
+    assert reached.step.isin(["largest"]).any()
+    beyond = rate[rate.step.str.endswith("x largest")]
+    assert not beyond.in_theorem.astype(bool).any()
+    curve = tables["rates"].query("part == 'curve'")
+    proven = curve.step.isin(["beta/4", "beta", "largest"])
+    assert (curve[proven].kl <= curve[proven].kl_bound * SLACK + 1e-13).all()
+
+
+def test_the_convex_solver_agrees(tables):
+    table = tables["verify"]
+    assert table.agrees.all()
+    assert (table.tv <= 1e-5).all()
+    assert (table.gain <= 1e-8).all()
+
+
+def test_a_lost_cell_is_computed_again_and_nothing_else(smoke):
+    folder, _ = smoke
+    before = (folder / "bandit_bon.csv").read_bytes()
+    cells = sorted((folder / ".cells" / "bon").glob("*.json"))
+    ages = {cell: cell.stat().st_mtime_ns for cell in cells}
+    cells[0].unlink()
+    cells[1].write_text("half a fi")
+    run("--study", "bon", "--results", folder, "--jobs", 1, "--no-pictures")
+    assert (folder / "bandit_bon.csv").read_bytes() == before
+    changed = [cell for cell in cells if cell.stat().st_mtime_ns != ages[cell]]
+    assert set(changed) == set(cells[:2])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process group")
+def test_a_killed_run_goes_on_to_the_same_table(smoke, tmp_path):
+    arguments = ("--study", "phase", "--results", tmp_path, "--jobs", 1, "--no-pictures")
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(*arguments), start_new_session=True, **silent)
+    folder, deadline = tmp_path / ".cells" / "phase", time.monotonic() + 60
+    while len(list(folder.glob("*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (tmp_path / "bandit_phase.csv").exists()
+    kept = {cell: cell.stat().st_mtime_ns for cell in folder.glob("*.json")}
+    assert len(kept) >= 3
+    run(*arguments)
+    assert (tmp_path / "bandit_phase.csv").read_bytes() == (smoke[0] / "bandit_phase.csv").read_bytes()
+    assert all(cell.stat().st_mtime_ns == age for cell, age in kept.items())
+
+
+def test_the_tour_runs(tmp_path):
+    code = (
+        f"import sys, runpy; sys.path.insert(0, {str(ROOT / 'figures')!r}); import style; "
+        f"style.use(pictures={str(tmp_path)!r}); runpy.run_path({str(ROOT / 'figures' / 'tour.py')!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "tour.png").stat().st_size > 10_000
