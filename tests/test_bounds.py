@@ -70,11 +70,13 @@ def test_interaction_and_birkhoff_by_enumeration(seed, m):
     """Theory 5.2 and 3.7: all quadruples of indices, against the loop over rows; a batch is a loop."""
     rng = np.random.default_rng(seed)
     batch = rng.random((2, m, m)) + 0.01
-    for P, L, kappa in zip(batch, bounds.interaction_constant(batch), bounds.birkhoff_contraction(batch), strict=True):
+    for P, inter, kappa in zip(
+        batch, bounds.interaction_constant(batch), bounds.birkhoff_contraction(batch), strict=True
+    ):
         quads = list(product(range(m), repeat=4))
-        brute = max(abs(P[i, j] - P[k, j] - P[i, l] + P[k, l]) for i, k, j, l in quads) / 2
-        delta = max(np.log(P[i, j] * P[k, l] / (P[k, j] * P[i, l])) for i, k, j, l in quads)
-        assert L == pytest.approx(brute, abs=1e-14)
+        brute = max(abs(P[i, j] - P[k, j] - P[i, h] + P[k, h]) for i, k, j, h in quads) / 2
+        delta = max(np.log(P[i, j] * P[k, h] / (P[k, j] * P[i, h])) for i, k, j, h in quads)
+        assert inter == pytest.approx(brute, abs=1e-14)
         assert kappa == pytest.approx(np.tanh(delta / 4), abs=1e-14)
 
 

@@ -132,7 +132,7 @@ def test_the_noise_floor_falls_with_eta():
 
 @given(games(beta=betas(0.1, 1)), st.floats(0.05, 0.9))
 def test_nash_md(game, share):
-    """Theory 5.7: Munos et al.'s bound on the last iterate; its fixed point is near, not at, the equilibrium."""
+    """Theory 5.7: the bound on the last iterate, with 1/8 in place of the published 2."""
     eta = share / game.beta * 0.5
     star = wg.equilibrium(game)
     run = wg.solve(game, wg.nash_md(eta), tol=0, max_steps=60, reference_solution=star)

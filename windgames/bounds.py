@@ -9,7 +9,6 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 # -- input -------------------------------------------------------------------------------------------------
 
@@ -309,7 +308,7 @@ def win_rate_top_deficit(beta: Any, top_mass: Any) -> Any:
     """
     beta, top = np.broadcast_arrays(_positive(beta, "beta"), _top_mass(top_mass))
     with np.errstate(divide="ignore", over="ignore"):
-        return expit(np.log1p(-top) - np.log(top) - 0.5 / beta)[()]
+        return np.exp(-np.logaddexp(0.0, np.log(top) - np.log1p(-top) + 0.5 / beta))[()]
 
 
 def win_rate_top_mass(beta: Any, top_mass: Any) -> Any:

@@ -14,12 +14,15 @@ own path.
 
 from __future__ import annotations
 
-from functools import cached_property
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from math import inf
 from typing import Any
 
 import numpy as np
 from scipy.linalg.lapack import dtbtrs
+from threadpoolctl import ThreadpoolController
 
 from ._array import (
     cumulative_sum,
@@ -35,8 +38,10 @@ from .preferences import MatrixPreference, Preference, RewardPreference
 from .solve import Solution
 from .updates import extragradient_step, target
 
-ENTRIES = 2**24
-"""Largest number of matrix entries that one batch of dense Newton steps holds at a time."""
+ENTRIES = 2**22
+"""Largest number of matrix entries that one batch of dense Newton steps holds at a time, on each core."""
+SMALL = 400
+"""Up to this many responses a dense system is factorised in one thread, and contexts share the cores."""
 
 
 def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
@@ -85,13 +90,29 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
     if rows.size:
         sorted_ = isinstance(local.preference, RewardPreference)
         make = _Sorted if sorted_ else _Dense
-        width = n_contexts if sorted_ else max(1, ENTRIES // m**2)
-        for chunk in np.split(rows, range(width, rows.size, width)):
+
+        def solve_chunk(chunk: np.ndarray) -> None:
             problem = make(local, chunk, beta[chunk])
             z, steps[chunk] = _solve(problem, tol)
             log_policy[chunk] = problem.expand(z)
+
+        if sorted_ or m > SMALL:
+            for chunk in [rows] if sorted_ else np.split(rows, rows.size):
+                solve_chunk(chunk)
+        else:
+            # Many small systems: one thread a chunk of contexts, and none inside the factorisations, where on a busy
+            # machine threads wait for each other longer than they work.
+            cores = os.cpu_count() or 1
+            width = max(1, min(ENTRIES // m**2, -(-rows.size // cores)))
+            with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+                list(pool.map(solve_chunk, np.split(rows, range(width, rows.size, width))))
         methods.append(f"Newton ({'sorted' if sorted_ else 'dense'})")
     return _judge(game, local, log_policy.reshape(*batch, m), steps.reshape(batch), tol, " and ".join(methods))
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _numpy_game(game: Game) -> Game:
