@@ -66,9 +66,7 @@ def fingerprint(*paths: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def make_cells(
-    study: str, configs: Sequence[dict[str, Any]], results: Path, seed: int, version: str
-) -> list[Cell]:
+def make_cells(study: str, configs: Sequence[dict[str, Any]], results: Path, seed: int, version: str) -> list[Cell]:
     """Name the cells and give each its own stream of random numbers."""
     folder = results / ".cells" / study
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +124,7 @@ def run_grid(
     todo = [cell for cell in cells if cell.load() is None]
     calls = (joblib.delayed(_finish)(cell, run_one) for cell in todo)
     done = joblib.Parallel(n_jobs=min(jobs, max(1, len(todo))), return_as="generator_unordered")(calls)
-    bar = tqdm(
-        done, desc=f"{study:>9}", total=len(cells), initial=len(cells) - len(todo), unit="cell", leave=False
-    )
+    bar = tqdm(done, desc=f"{study:>9}", total=len(cells), initial=len(cells) - len(todo), unit="cell", leave=False)
     try:
         for _ in bar:
             pass
@@ -142,9 +138,7 @@ def run_grid(
     return pd.DataFrame([row for cell in cells for row in cell.load() or []])
 
 
-def write_table(
-    table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float
-) -> Path:
+def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float) -> Path:
     """Write ``<name>.csv`` and, beside it, ``<name>.json`` that says where the numbers come from."""
     path = results / f"{name}.csv"
     _write(path, table.to_csv(index=False, float_format="%.8g"))
@@ -159,7 +153,7 @@ def write_table(
         "seconds": round(time.perf_counter() - started, 2),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(path.with_suffix(".json"), json.dumps(sidecar, indent=2, default=str) + "\n")
+    _write(path.with_suffix(".json"), json.dumps(sidecar, indent=2, default=_short) + "\n")
     return path
 
 
@@ -180,7 +174,7 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _short(path: str) -> str:
+def _short(path: str | Path) -> str:
     """Return a path relative to the repository where it lies inside."""
     full = Path(path).resolve()
     return str(full.relative_to(ROOT)) if full.is_relative_to(ROOT) else full.name

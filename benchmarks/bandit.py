@@ -158,9 +158,7 @@ def bon_report(table: pd.DataFrame) -> None:
         f"{exact.tv_weak.min():.2g} to {exact.tv_weak.max():.2g} away from the weak-ties one.",
     )
     grain = grain[grain.form == "exact"]
-    shown = grain.pivot_table(
-        index=["environment", "largest_atom"], columns="n", values="tv_weak", sort=False
-    )
+    shown = grain.pivot_table(index=["environment", "largest_atom"], columns="n", values="tv_weak", sort=False)
     shown.columns = [f"n = {n:g}" for n in shown.columns]
     ends = [g.sort_values("largest_atom").iloc[:2] for _, g in grain.groupby("n")]
     slopes = [np.diff(np.log(g.tv_weak))[0] / np.diff(np.log(g.largest_atom))[0] for g in ends]
@@ -183,21 +181,16 @@ def phase_configs(smoke: bool) -> list[dict[str, Any]]:
     mixes = MIXES[:2] if smoke else MIXES
     betas = [0.3, 0.6, 1.2] if smoke else [round(b, 4) for b in np.linspace(0.04, 1.4, 35)]
     sizes = [10, 100] if smoke else [10, 30, 100, 300, 1000, 3000]
-    cells = [
-        {"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes
-    ]
+    cells = [{"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes]
     cells += [{"part": "map", "beta": beta, "points": 6 if smoke else 40} for beta in betas]
     cells += [
-        {"part": "example", "mix": list(mix)}
-        for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]
+        {"part": "example", "mix": list(mix)} for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]
     ]
     return cells + [{"part": "atomless", "responses": m, "points": 6 if smoke else 24} for m in sizes]
 
 
 def phase_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    run = {"contraction": _contraction, "map": _map, "example": _example, "atomless": _atomless}[
-        config["part"]
-    ]
+    run = {"contraction": _contraction, "map": _map, "example": _example, "atomless": _atomless}[config["part"]]
     return [{"part": config["part"], **row} for row in run(config, rng)]
 
 
@@ -255,8 +248,7 @@ def _map(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         "collapse_index": index,
     }
     return [
-        {"beta": beta, "n": MAP_N, "alpha1": alpha1, "alpha2": 0.0}
-        | {k: float(v[i]) for k, v in columns.items()}
+        {"beta": beta, "n": MAP_N, "alpha1": alpha1, "alpha2": 0.0} | {k: float(v[i]) for k, v in columns.items()}
         for i in range(points)
     ]
 
@@ -315,9 +307,7 @@ def _atomless(config: dict[str, Any], rng: np.random.Generator) -> Rows:
 def phase_report(table: pd.DataFrame) -> None:
     part = {name: rows.dropna(axis=1, how="all") for name, rows in table.groupby("part")}
     c = part["contraction"]
-    shown = c.groupby(["factor_bound", "n", "alpha1", "alpha2"]).agg(
-        factor=("factor", "max"), steps=("steps", "max")
-    )
+    shown = c.groupby(["factor_bound", "n", "alpha1", "alpha2"]).agg(factor=("factor", "max"), steps=("steps", "max"))
     shown = shown.reset_index()[["n", "alpha1", "alpha2", "factor_bound", "factor", "steps"]]
     held = int((c.factor <= c.factor_bound * (1 + ROUNDING)).sum())
     show(
@@ -355,9 +345,7 @@ def phase_report(table: pd.DataFrame) -> None:
     a["responses"] = a.responses.astype(int)
     shown = a.pivot_table(index="index", columns="responses", values="top_from_ref").reset_index()
     shown = shown.iloc[:: max(1, len(shown) // 8)]
-    jump = a.groupby("responses").apply(
-        lambda g: np.interp(0.5, np.maximum.accumulate(g.top_from_ref), g["index"])
-    )
+    jump = a.groupby("responses").apply(lambda g: np.interp(0.5, np.maximum.accumulate(g.top_from_ref), g["index"]))
     show(
         "Equal atoms: mass of the best response at the limit, against n alpha1 + alpha2",
         shown,
@@ -458,9 +446,7 @@ def rates_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         "WIND": (wg.wind, bounds.wind_max_step(beta, interaction)),
         "extragradient": (wg.extragradient, bounds.extragradient_max_step(beta, interaction)),
     }
-    runs = [
-        ("WIND", label, share * beta) for label, share in (("beta/4", 0.25), ("beta", 1.0), ("4 beta", 4.0))
-    ]
+    runs = [("WIND", label, share * beta) for label, share in (("beta/4", 0.25), ("beta", 1.0), ("4 beta", 4.0))]
     runs += [(rule, "largest", None) for rule in largest]
     runs += [(rule, f"{k} x largest", k * largest[rule][1]) for rule in largest for k in MULTIPLES]
     # Theory 2.4 and 1.3: this residual proves KL(pi*||pi) <= SMALL_KL.
@@ -665,9 +651,7 @@ STUDIES = {
 
 def main(config: Config) -> None:
     here = Path(__file__).parent
-    version = fingerprint(
-        ROOT / "windgames", here / "_study.py", here / "environments.py", here / "bandit.py"
-    )
+    version = fingerprint(ROOT / "windgames", here / "_study.py", here / "environments.py", here / "bandit.py")
     config.results.mkdir(parents=True, exist_ok=True)
     names = list(STUDIES) if config.study == "all" else [config.study]
     for name in names:
@@ -683,8 +667,7 @@ def main(config: Config) -> None:
             fresh=config.fresh,
             version=version,
         )
-        told = {k: str(v) if k == "results" else v for k, v in asdict(config).items()}
-        path = write_table(table, f"bandit_{name}", config.results, told | {"study": name}, started)
+        path = write_table(table, f"bandit_{name}", config.results, asdict(config) | {"study": name}, started)
         report(pd.read_csv(path))
         print(f"   {path.name}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
     if config.pictures:

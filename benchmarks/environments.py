@@ -89,9 +89,7 @@ def atoms(responses: int, seed: int = 0) -> Bandit:
     return Bandit(f"{responses} atoms", rng.permutation(responses).astype(float), ref / ref.sum())
 
 
-def intransitive(
-    bandit: Bandit, strength: float = 1.0, rng: np.random.Generator | None = None
-) -> wg.MatrixPreference:
+def intransitive(bandit: Bandit, strength: float = 1.0, rng: np.random.Generator | None = None) -> wg.MatrixPreference:
     """Return a preference with cycles for the contexts of a bandit: random odds around those of its rewards.
 
     ``P - 1/2`` is antisymmetric: a logistic function of the difference of rewards plus antisymmetric noise.

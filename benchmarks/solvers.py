@@ -69,9 +69,7 @@ def grid(config: Config) -> pd.DataFrame:
                 d = found.log_policy - np.log(ref) - p.matrix() @ found.policy / beta
                 steps, converged = int(found.steps), bool(found.converged)
                 rows.append([kind, m, beta, d.max() - d.min(), converged, steps, seconds])
-    return pd.DataFrame(
-        rows, columns=["kind", "m", "beta", "residual", "converged", "newton_steps", "seconds"]
-    )
+    return pd.DataFrame(rows, columns=["kind", "m", "beta", "residual", "converged", "newton_steps", "seconds"])
 
 
 def against_cvxpy(config: Config) -> pd.DataFrame:
@@ -108,9 +106,7 @@ def large(config: Config) -> pd.DataFrame:
         game = wg.LogWinRateGame(wg.RewardPreference(reward, ties="weak"), ref, beta)
         seconds, found = timed(lambda g=game: wg.equilibrium(g))
         rows.append(["log-win-rate", m, beta, float(found.residual), int(found.steps), seconds, sort])
-    table = pd.DataFrame(
-        rows, columns=["game", "m", "beta", "residual", "newton_steps", "seconds", "argsort_s"]
-    )
+    table = pd.DataFrame(rows, columns=["game", "m", "beta", "residual", "newton_steps", "seconds", "argsort_s"])
     table["over_15_sorts_plus_1s"] = table.seconds / (15 * table.argsort_s + 1)
     table["peak_memory_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return table
@@ -143,17 +139,11 @@ def agreement(config: Config) -> pd.DataFrame:
     for i in tqdm(range(games), desc="agreement", leave=False):
         rng = np.random.default_rng([config.seed, 4, i])
         kind, m, beta = kinds[i % len(kinds)], int(rng.integers(2, 40)), float(10 ** rng.uniform(-2, 1))
-        game = wg.WinRateGame(
-            wg.MatrixPreference(random_matrix(kind, m, rng)), rng.dirichlet(np.ones(m)), beta
-        )
+        game = wg.WinRateGame(wg.MatrixPreference(random_matrix(kind, m, rng)), rng.dirichlet(np.ones(m)), beta)
         found = wg.equilibrium(game)
         check = wg.verify(game, found)
-        rows.append(
-            [kind, m, beta, float(found.residual), float(check.distance), check.solver[0], bool(check)]
-        )
-    return pd.DataFrame(
-        rows, columns=["kind", "m", "beta", "residual", "total_variation", "solver", "agrees"]
-    )
+        rows.append([kind, m, beta, float(found.residual), float(check.distance), check.solver[0], bool(check)])
+    return pd.DataFrame(rows, columns=["kind", "m", "beta", "residual", "total_variation", "solver", "agrees"])
 
 
 def statement(name: str, table: pd.DataFrame) -> str:
@@ -171,8 +161,11 @@ def statement(name: str, table: pd.DataFrame) -> str:
         )
     if name == "batch":
         ratio = table.set_index("kind").ratio
-        return f"a batch is {ratio['reward']:.0f} times faster than a loop for rewards, {ratio['dense']:.1f} for matrices."
-    return f"{len(table)} games, {int(table.agrees.sum())} agree; largest total variation {table.total_variation.max():.1e}."
+        return (
+            f"a batch is {ratio['reward']:.0f} times faster than a loop for rewards, {ratio['dense']:.1f} for matrices."
+        )
+    agree = int(table.agrees.sum())
+    return f"{len(table)} games, {agree} agree; largest total variation {table.total_variation.max():.1e}."
 
 
 def main(config: Config) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import style
 
 table = style.read("bandit_phase")
-part = {name: rows for name, rows in table.groupby("part")}
+part = dict(table.groupby("part"))
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.4, 3.5))
 
 # %%

@@ -42,9 +42,7 @@ left.legend(loc="lower left")
 # %%
 for (rule, step), colour in shades.items():
     one = rate[(rate.rule == rule) & (rate.step == step) & (rate.game == game)].sort_values("beta")
-    middle.plot(
-        one.beta, one.steps, label=rf"{rule}, $\eta={words[step]}$", **style.method(rule, color=colour)
-    )
+    middle.plot(one.beta, one.steps, label=rf"{rule}, $\eta={words[step]}$", **style.method(rule, color=colour))
     middle.plot(one.beta, one.steps_bound, color=colour, **style.BOUND)
 middle.set(
     xscale="log",

@@ -34,7 +34,8 @@ print(game)
 # %%
 solution = wg.equilibrium(game)
 print(solution)
-assert solution.converged and solution.residual < 1e-10
+assert solution.converged
+assert solution.residual < 1e-10
 best_response = np.exp(game.best_response(solution.log_policy))
 assert np.allclose(solution.policy, best_response, atol=1e-12)
 assert np.isclose(solution.policy @ preference.matrix() @ solution.policy, 0.5)
@@ -46,7 +47,8 @@ assert np.isclose(solution.policy @ preference.matrix() @ solution.policy, 0.5)
 # %%
 verdict = wg.verify(game, solution)
 print(verdict)
-assert verdict and verdict.distance < 1e-8
+assert verdict
+assert verdict.distance < 1e-8
 
 # %% [markdown]
 # ## 4. A rule and its rate
@@ -58,9 +60,7 @@ paper = wg.solve(game, wg.wind(eta=game.beta), tol=1e-6, max_steps=4000, referen
 largest = wg.solve(game, wg.wind(), tol=1e-6, reference_solution=solution)
 twice = wg.solve(game, wg.extragradient(), tol=1e-6, reference_solution=solution)
 for run in (paper, largest, twice):
-    print(
-        f"{run.method:>13}, eta = {run.settings['eta']:6.3f}: {int(run.steps):4d} steps, {run.trace.theorem}"
-    )
+    print(f"{run.method:>13}, eta = {run.settings['eta']:6.3f}: {int(run.steps):4d} steps, {run.trace.theorem}")
     assert run.converged
     assert np.all(run.trace.kl_from_solution <= run.trace.bound * (1 + 1e-6) + 1e-12)
 assert preference.interaction == 0.5
@@ -99,8 +99,7 @@ exact_limit = wg.solve(exact_game, wg.iterative_bon(n, alpha1, alpha2), tol=1e-1
 halves = wg.equilibrium(wg.LogWinRateGame(preference, ref, log_game.beta))
 assert np.allclose(exact_limit.policy, halves.policy, atol=1e-9)
 print(
-    f"beta = {log_game.beta:.3f}; exact against power form: "
-    f"{np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
+    f"beta = {log_game.beta:.3f}; exact against power form: {np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
 )
 
 # %% [markdown]
@@ -115,13 +114,14 @@ rule = wg.iterative_bon(2, 2 / 3)
 from_ref = wg.solve(trap, rule)
 from_top = wg.solve(trap, rule, start=np.log([0.01, 0.99]), max_steps=200)
 print(
-    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, "
-    f"{from_top.policy[1]:.4f} from the top"
+    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, {from_top.policy[1]:.4f} from the top"
 )
-assert from_ref.policy[1] < 0.02 and from_top.policy[1] > 0.999
+assert from_ref.policy[1] < 0.02
+assert from_top.policy[1] > 0.999
 assert bounds.collapse_index(trap.beta, 0.01) > 1
 sure = wg.LogWinRateGame(two, [0.75, 0.25], trap.beta)
-assert bounds.collapse_index(sure.beta, 0.25) < 1 and wg.equilibrium(sure).policy[1] > 1 - 1e-12
+assert bounds.collapse_index(sure.beta, 0.25) < 1
+assert wg.equilibrium(sure).policy[1] > 1 - 1e-12
 
 # %% [markdown]
 # ## 8. The win-rate game never collapses, and agrees as beta vanishes
@@ -151,7 +151,8 @@ cycle = wg.WinRateGame(circle, [0.7, 0.2, 0.1], beta=0.1)
 centre = wg.equilibrium(cycle)
 wind = wg.solve(cycle, wg.wind(), tol=1e-8, reference_solution=centre)
 sppo = wg.solve(cycle, wg.sppo(0.5), max_steps=len(wind.trace.steps) - 1, reference_solution=centre)
-assert wind.converged and not sppo.converged
+assert wind.converged
+assert not sppo.converged
 assert sppo.trace.kl_from_solution[-1] > sppo.trace.kl_from_solution[0]
 print(
     f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, "
@@ -190,9 +191,7 @@ axes[0].set(
 )
 axes[0].legend(loc="lower left")
 axes[1].plot(betas, distances, **style.method("win-rate"), label="measured")
-axes[1].plot(
-    betas, bounds.equilibria_distance_bound(betas, top), color=style.BLUE, label="bound", **style.BOUND
-)
+axes[1].plot(betas, bounds.equilibria_distance_bound(betas, top), color=style.BLUE, label="bound", **style.BOUND)
 axes[1].set(
     xscale="log",
     yscale="log",
@@ -205,8 +204,6 @@ axes[1].set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "
 axes[1].legend()
 for run, name in ((wind, "WIND"), (sppo, "SPPO")):
     axes[2].plot(run.trace.steps, run.trace.kl_from_solution, label=name, color=style.METHODS[name][0])
-axes[2].set(
-    yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\,\|\,\pi_t)$", title=r"A cycle of three, $\beta=0.1$"
-)
+axes[2].set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\,\|\,\pi_t)$", title=r"A cycle of three, $\beta=0.1$")
 axes[2].legend()
 style.save(fig, "tour")

@@ -76,9 +76,12 @@ def test_contraction_and_collapse(tables):
     part = dict(iter(tables["phase"].groupby("part")))
     assert (part["contraction"].factor <= part["contraction"].factor_bound * SLACK).all()
     certain = part["map"].query("beta < 1 and collapse_index < 0.95")
-    assert len(certain) and (certain.top_from_ref > 0.999).all()
+    assert len(certain)
+    assert (certain.top_from_ref > 0.999).all()
     beyond = part["map"].query("beta < 1 and collapse_index > 1.05")
-    assert len(beyond) and (beyond.top_from_ref < 0.999).all() and (beyond.top_from_top > 0.999).all()
+    assert len(beyond)
+    assert (beyond.top_from_ref < 0.999).all()
+    assert (beyond.top_from_top > 0.999).all()
     unique = part["map"].query("beta > 1")
     assert np.allclose(unique.top_from_ref, unique.top_from_top, atol=1e-7)
     assert np.allclose(part["map"].top_from_ref, part["map"].top_direct, atol=1e-6)
@@ -99,7 +102,8 @@ def test_distance_of_the_two_games_is_within_its_bound(tables):
 def test_rates_hold_inside_the_theorems(tables):
     rate = tables["rates"].query("part == 'rate'")
     inside = rate[rate.in_theorem.astype(bool)]
-    assert len(inside) and (inside.worst_ratio <= SLACK).all()
+    assert len(inside)
+    assert (inside.worst_ratio <= SLACK).all()
     assert (inside.factor <= inside.factor_bound * SLACK).all()
     reached = inside[inside.converged.astype(bool)]
     assert (reached.steps <= np.ceil(reached.steps_bound)).all()
@@ -154,8 +158,6 @@ def test_the_tour_runs(tmp_path):
         f"import sys, runpy; sys.path.insert(0, {str(ROOT / 'figures')!r}); import style; "
         f"style.use(pictures={str(tmp_path)!r}); runpy.run_path({str(ROOT / 'figures' / 'tour.py')!r})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "tour.png").stat().st_size > 10_000

@@ -15,7 +15,7 @@ import windgames
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-NUMBER = re.compile(r"\d\.\d\de[-+]\d+|\d\.\d{2}e[-+]\d+")
+ROUNDING = re.compile(r"\d\.\d\de[-+]\d+|(?<=steps) +\d+")
 
 
 def test_readme_examples():
@@ -27,8 +27,8 @@ def test_readme_examples():
             with redirect_stdout(out):
                 exec(compile(code, "README.md", "exec"), scope)
             printed, ran = out.getvalue(), ran + 1
-        else:  # residuals differ in the last bits from machine to machine
-            assert NUMBER.sub("#", printed) == NUMBER.sub("#", code)
+        else:  # residuals, and the last Newton step, differ with the last bits from machine to machine
+            assert ROUNDING.sub("#", printed) == ROUNDING.sub("#", code)
     assert ran == 3
     assert np.all(scope["trace"].kl_from_solution <= scope["trace"].bound)
 

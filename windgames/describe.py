@@ -5,6 +5,7 @@ The answers decide which game and which rule fit, before anything is solved.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from math import inf
 from typing import Any
@@ -40,6 +41,8 @@ class Description:
     """The response that beats every other one, or None."""
     top_cycle: Any
     """The Smith set: the smallest set whose members beat everything outside it."""
+    top_tied: Any
+    """Whether the top cycle is no cycle but a class: its members all tie."""
     inconsistent_ties: Any
     """Tied pairs that some third response tells apart: it fares differently against the two."""
     inconsistent_example: Any
@@ -60,14 +63,13 @@ class Description:
 
     @property
     def summary(self) -> str:
-        """One sentence: what the preference is, and which games and rules fit it."""
-        kinds = [_summary(*row) for row in self._contexts("constant_sum", "zero_rows", "transitive", "top_cycle")]
-        if len(set(kinds)) == 1:
-            return kinds[0]
-        intransitive = int(np.sum(~np.asarray(self.transitive)))
-        return (
-            f"The contexts differ, {intransitive} of {len(kinds)} are intransitive; for the worst of them: "
-            f"{max(kinds, key=_severity)}"
+        """A sentence or two: what the preference is, and which games and rules fit it."""
+        columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "top_cycle")
+        kinds = Counter(_summary(*row, alone=not self.preference.batch_shape) for row in columns)
+        if len(kinds) == 1:
+            return ": ".join(next(iter(kinds))) + "."
+        return " ".join(
+            f"{head} in {count} of {len(columns)} contexts: {rest}." for (head, rest), count in kinds.most_common()
         )
 
     def _contexts(self, *names: str) -> list[tuple[Any, ...]]:
@@ -95,13 +97,9 @@ class Description:
             return text if len(values) == count else f"{text} (in {len(values)} of {count} contexts)"
 
         constant = yes("constant_sum")
-        worst = (
-            max((e, w) for e, w in self._contexts("worst_error", "worst_entry") if w is not None)
-            if (not np.all(self.constant_sum))
-            else None
-        )
-        if worst is not None:
-            constant += f": P + Pᵀ is off 1 by {worst[0]:.3g} at {worst[1]}"
+        if not np.all(self.constant_sum):
+            error, entry = max(row for row in self._contexts("worst_error", "worst_entry") if row[1] is not None)
+            constant += f": P + Pᵀ is off 1 by {error:.3g} at {entry}"
         winners = [w for (w,) in self._contexts("condorcet_winner")]
         found = sum(w is not None for w in winners)
         winner = f"in {found} of {count} contexts" if batch else ("none" if winners[0] is None else f"{winners[0]}")
@@ -121,10 +119,8 @@ class Description:
             ("top cycle", f"{size} of {m} responses{named}"),
             ("inconsistent ties", ties),
             ("decided pairs", f"{span('decided_pairs', '{:d}')} of {m * (m - 1) // 2}"),
-            (
-                "reward share",
-                f"{span('reward_share')} of the log-odds, {span('reward_share_linear')} of P - Pᵀ",
-            ),
+            ("reward share of log-odds", span("reward_share")),
+            ("reward share of P - Pᵀ", span("reward_share_linear")),
             ("in short", self.summary),
         ]
 
@@ -135,26 +131,25 @@ class Description:
         return f"Description of {self.preference!r}\n{lines}"
 
 
-def _severity(summary: str) -> tuple[bool, bool, int]:
-    return "constant-sum" in summary.split(":")[0], summary.startswith("Intransitive"), len(summary)
-
-
-def _summary(constant_sum: bool, zero_rows: bool, transitive: bool, top: tuple[int, ...]) -> str:
-    order = "transitive" if transitive else "intransitive"
+def _summary(
+    constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, top: tuple[int, ...], *, alone: bool
+) -> tuple[str, str]:
+    """Return what the preference is and what fits it; responses are named if there is one context alone."""
+    order = "Transitive" if transitive else "Intransitive"
     if not constant_sum:
         log = (
-            "the log-win-rate game does not take it either, since a row is zero"
+            "and no log-win-rate game, since a row is zero"
             if zero_rows
-            else "the log-win-rate game takes it as it is (one equilibrium for beta > 1)"
+            else "but the log-win-rate game takes it as it is, with one equilibrium of full support for beta > 1"
         )
-        return f"{order.capitalize()} and not constant-sum: no win-rate game before it is symmetrised; {log}."
+        return f"{order}, not constant-sum", f"no win-rate game before it is symmetrised, {log}"
     fits = "the win-rate game with beta > 0 has one equilibrium"
+    best = "the best responses" if not alone else f"response {top[0]}" if len(top) == 1 else "the tied best responses"
     if transitive:
-        best = f"response {top[0]}" if len(top) == 1 else "the tied best responses"
-        return f"Transitive: as beta falls every rule tends to {best}, and {fits} on the way."
-    if len(top) == 1:
-        return f"Intransitive below the winner: unregularised rules (SPPO, beta = 0) collapse onto response {top[0]}; {fits}."
-    return f"Intransitive at the top: unregularised rules (SPPO, beta = 0) may cycle; {fits}."
+        return order, f"{fits}, and it tends to {best} as beta falls; so do unregularised rules (SPPO)"
+    if top_tied:
+        return f"{order} below the top", f"unregularised rules (SPPO, beta = 0) collapse onto {best}; {fits}"
+    return f"{order} at the top", f"unregularised rules (SPPO, beta = 0) may cycle; {fits}"
 
 
 def describe(preference: Preference, tol: float = 1e-9) -> Description:
@@ -162,8 +157,8 @@ def describe(preference: Preference, tol: float = 1e-9) -> Description:
 
     Write :math:`i R j` if :math:`P_{ij}\ge P_{ji}-\text{tol}`. Since `R` is complete, it is transitive exactly if all
     pairs inside each strongly connected component of `R` are tied, and its components are ordered; the highest one is
-    the Smith set. In a transitive relation two tied responses fare alike against every third; a pair that does not is an
-    inconsistent tie, the mildest form of intransitivity.
+    the Smith set. In a transitive relation two tied responses fare alike against every third; a pair that does not is
+    an inconsistent tie, the mildest form of intransitivity.
 
     How much of the preference is a reward is the least-squares part of the Hodge decomposition: `r` minimises
     :math:`\sum_{i<j} (\log\frac{P_{ij}}{P_{ji}} - (r_i - r_j))^2` over the pairs with finite log-odds. For a
@@ -256,6 +251,7 @@ def _of_matrix(P: np.ndarray, tol: float, rounding: float, index: tuple[int, ...
         "transitive": bool(np.all(sign[same] == 0)),
         "condorcet_winner": int(np.argmax(wins)) if np.max(wins) == m - 1 else None,
         "top_cycle": tuple(map(int, top)),
+        "top_tied": bool(np.all(sign[np.ix_(top, top)] == 0)),
         "inconsistent_ties": count,
         "inconsistent_example": example,
         "decided_pairs": int(m * (m - 1) - finite.sum()) // 2,
@@ -268,7 +264,7 @@ def _of_matrix(P: np.ndarray, tol: float, rounding: float, index: tuple[int, ...
 
 
 def _inconsistent_ties(sign: np.ndarray) -> tuple[int, tuple[int, int, int] | None]:
-    """Count the tied pairs whose rows of wins, ties and losses differ; return the first with a response that shows it."""
+    """Count the tied pairs that fare differently against some third response; return the first, with the third."""
     kind = np.unique(sign, axis=0, return_inverse=True)[1].reshape(-1)
     pairs = np.argwhere(np.triu((sign == 0) & (kind[:, None] != kind[None, :]), 1))
     if len(pairs) == 0:
@@ -311,6 +307,7 @@ def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[st
         "transitive": True,
         "condorcet_winner": int(top[0]) if len(top) == 1 else None,
         "top_cycle": tuple(map(int, top)),
+        "top_tied": True,
         "inconsistent_ties": 0,
         "inconsistent_example": None,
         "decided_pairs": decided + (int(np.sum(size * (size - 1))) // 2 if ties == "strict" else 0),

@@ -20,8 +20,8 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
       semigroup: :math:`B_nB_k = B_{nk}` for all real ``n, k >= 1``. For ``n = 2`` any constant-sum preference will
       do: :math:`B_2(\pi) = 2\pi\,P\pi` (theory 3.1, 3.3).
     - ``"power"``: BOND's density form :math:`\pi\,(P_{weak}\pi)^{n-1}`, normalised; it agrees with the exact one as
-      the largest class of equal reward shrinks (theory 3.2). For a preference that is not a reward's, `P` itself takes the place of
-      :math:`P_{weak}`.
+      the largest class of equal reward shrinks (theory 3.2). For a preference that is not a reward's, `P` itself
+      takes the place of :math:`P_{weak}`.
 
     Parameters
     ----------

@@ -21,11 +21,24 @@ from .solve import Solution
 
 LARGEST = 2000
 """Most responses for which the win-rate game's program, which holds the matrix, is handed to a solver."""
-CUT = 1e-9
-"""A solver's probabilities below this are its rounding, and count as zero when its error is bounded."""
+CUTS = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
+"""Below one of these a solver's probabilities are its rounding; its error is bounded for each and the best taken."""
+FLOOR = -35.0
+"""A best response below exp(FLOOR), 6e-16, of its largest entry is raised to that: the program keeps its scale."""
 SEEN = 1e-6
 """Responses of smaller probability are left out of the stationarity residuals."""
 
+NUMBERS = (
+    "agrees",
+    "value",
+    "distance",
+    "gain",
+    "stationarity",
+    "complementarity",
+    "solver_stationarity",
+    "infeasibility",
+    "solver_error",
+)
 CONIC = ("ECOS", "CLARABEL", "SCS")
 LINEAR = ("CLARABEL", "ECOS", "SCS")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -68,7 +81,7 @@ class Verification:
     infeasibility: np.ndarray
     """How far the solver's policy was from the simplex before it was normalised."""
     solver_error: np.ndarray
-    r"""Proven bound on how far the solver's policy is from the optimum: in total variation, at ``beta = 0`` in value."""
+    r"""Proven bound on the error of the solver's policy: in total variation, at ``beta = 0`` in value."""
     solver: tuple[str, ...]
     """The solver that was believed, context by context."""
     trouble: tuple[str, ...]
@@ -142,7 +155,8 @@ def verify(
 
     A solver is believed if it reports an optimum and its policy is provably close to it: with :math:`q` the reply to
     the solver's :math:`\pi` and :math:`p` the reply to :math:`q`, duality gives
-    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without any use of :math:`P+P^\top=1`. Otherwise the next solver is asked.
+    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without any use of :math:`P+P^\top=1` (with it, this is theory 2.3).
+    Otherwise the next solver is asked.
 
     Parameters
     ----------
@@ -206,9 +220,7 @@ def verify(
         matrix = np.broadcast_to(to_numpy(game.preference.matrix()).astype(float), (*batch, m, m))
 
     columns: dict[str, np.ndarray] = {
-        name: np.empty(batch, dtype=bool if name == "agrees" else float)
-        for name in ("agrees", "value", "distance", "gain", "stationarity", "complementarity")
-        + ("solver_stationarity", "infeasibility", "solver_error")
+        name: np.empty(batch, dtype=bool if name == "agrees" else float) for name in NUMBERS
     }
     names, trouble = [], []
     for index in np.ndindex(batch):
@@ -320,11 +332,18 @@ def _reply(u: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
     return log_normalize(log_ref + u / beta)
 
 
-def _proven_distance(p: np.ndarray, log_reply: np.ndarray) -> float:
-    r"""Return a bound on the total variation to the optimum from :math:`KL(p\|\cdot)` of what lies above the cut."""
-    kept = np.where(p >= CUT, p, 0.0)
-    cut = 1 - kept.sum()
-    return float(abs(cut) + np.sqrt(kl(safe_log(kept / kept.sum()), log_reply) / 2))
+def _proven_distance(p: np.ndarray, log_reply: Callable[[np.ndarray], np.ndarray]) -> float:
+    r"""Return a proven bound on the total variation from `p` to the optimum.
+
+    :math:`KL(q\|q^*)\le KL(q\|\text{reply}(q))` holds for every policy `q`, so `q` may be `p` without what is
+    below a cut: a solver's 1e-10 in place of 1e-40 says little of its accuracy, but would cost much in `KL`.
+    """
+    best = inf
+    for cut in CUTS:
+        q = np.where(p >= cut, p, 0.0)
+        q = q / q.sum()
+        best = min(best, float(np.abs(q - p).sum() / 2 + np.sqrt(kl(safe_log(q), log_reply(q)) / 2)))
+    return best
 
 
 # -- the programs and those who solve them -----------------------------------------------------------------
@@ -350,12 +369,15 @@ class _Asked:
         """Return the maximiser of theory 6.3, divided by `beta` and with the matrix centred for the solver's sake."""
         cp = self.cp
         p = cp.Variable(len(log_ref))
+        # entr and a linear term, not kl_div: a reference of 1e-100 is no number for a cone, its logarithm is
         exponents = log_ref - ((P.T - 0.5) / beta) @ p
         objective = -cp.sum(cp.entr(p)) - p @ log_ref + cp.log_sum_exp(exponents)
 
+        def reply(x: np.ndarray) -> np.ndarray:
+            return _reply(P @ np.exp(_reply(-(P.T @ x), log_ref, beta)), log_ref, beta)
+
         def error(x: np.ndarray) -> float:
-            opponent = np.exp(_reply(-(P.T @ x), log_ref, beta))
-            return _proven_distance(x, _reply(P @ opponent, log_ref, beta))
+            return _proven_distance(x, reply)
 
         problem = cp.Problem(cp.Minimize(objective), [cp.sum(p) == 1])
         return self.solve(problem, p, error, self.tv_tol, CONIC, "total variation")
@@ -364,7 +386,7 @@ class _Asked:
         """Return the best response to a fixed payoff; responses of payoff minus infinity are left out."""
         cp = self.cp
         open_ = u > -inf
-        p = cp.Variable(int(open_.sum()), nonneg=True)
+        p = cp.Variable(int(open_.sum()), nonneg=beta == 0)  # an entropy keeps to itself what is positive
         if beta == 0:
             score = u[open_] - np.max(u)
             objective, tol, order, unit = p @ score, self.gain_tol, LINEAR, "payoff"
@@ -374,8 +396,7 @@ class _Asked:
 
         else:
             score = log_ref[open_] + u[open_] / beta
-            # Below 1e-43 of the best nothing is left to see: flattened there, the program keeps a sane scale.
-            score = np.maximum(score - np.max(score), -100.0)
+            score = np.maximum(score - np.max(score), FLOOR)
             objective, tol, order, unit = (
                 cp.sum(cp.entr(p)) + p @ score,
                 self.tv_tol,
@@ -384,7 +405,7 @@ class _Asked:
             )
 
             def error(x: np.ndarray) -> float:
-                return _proven_distance(x, log_normalize(score))
+                return _proven_distance(x, lambda _: log_normalize(score))
 
         problem = cp.Problem(cp.Maximize(objective), [cp.sum(p) == 1])
         out = np.zeros(len(u))
@@ -415,8 +436,8 @@ class _Asked:
     ) -> np.ndarray:
         """Ask one solver after the other; believe the first that reports an optimum and provably has it.
 
-        If none does both, the one of smallest proven error is believed, if that is within `tol`: a proof outweighs
-        a solver's doubts about itself. The doubts are kept.
+        Once a second one is in doubt as well, the one of smallest proven error is believed, if that is within `tol`:
+        a proof outweighs a solver's doubts about itself. The doubts are kept.
         """
         best: tuple[float, str, np.ndarray, float] | None = None
         said = []
@@ -433,12 +454,14 @@ class _Asked:
                 best = bound, name, x, off
             if status == self.cp.OPTIMAL and bound <= tol:
                 break
-            said.append(f"{self.where}{name}: {status}, with {unit} proven only up to {bound:.1e}{remarks}")
+            said.append(f"{self.where}{name}: {status}, {unit} proven up to {bound:.1e}{remarks}")
+            if len(said) > 1 and best[0] <= tol:
+                break
         self.words += said
         if best is None or not best[0] <= tol:
             raise VerificationError(
                 f"No solver solved the program to within {tol:.0e} in {unit}. " + "; ".join(said) + ". "
-                "Raise the tolerance, install another of cvxpy's conic solvers, or raise beta."
+                "Raise the tolerance or beta, or let other solvers try."
             )
         self.error, self.believed, x, self.infeasibility = best
         return x
