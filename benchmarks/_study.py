@@ -181,12 +181,14 @@ def _short(path: str | Path) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the code, with a mark if the working tree differs from it."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
+    """Return the commit of the code, with a mark if a Python file in the working tree differs from it."""
+    git = ["git", "-C", str(ROOT)]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return commit + ("-dirty" if changed else "")
 
 
 def _versions() -> dict[str, str]:

@@ -282,19 +282,28 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array) -> Trace:
 # -- the status, a sentence --------------------------------------------------------------------------------
 
 
+COLLAPSE = (
+    "Collapse: with beta <= 1 (n alpha1 + alpha2 >= 1) the mass of all but a few responses may vanish (theory 3.8, "
+    "3.9), as it did here. Raise beta above 1, or mix in more of the reference."
+)
+
+
 def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array) -> str:
     last = trace.residual[-1]
     step = int(trace.steps[-1])
     log_game = isinstance(game, LogWinRateGame | BestOfNGame)
+    collapsed = bool(np.any(np.max(to_numpy(log_policy), axis=-1) > log(0.999)))
+    fallen = log_game and collapsed and bool(np.any(to_numpy(game.beta) <= 1))
     if np.all(last <= tol):
         parts = [f"Converged after {step} steps: residual {np.max(last):.2e}, asked {tol:.0e}."]
-        if plan.remark:
+        if fallen:
+            parts.append(COLLAPSE)
+        elif plan.remark:
             parts.append(plan.remark)
         if log_game and not np.all(np.isfinite(trace.kl_certificate[-1])):
             parts.append("The residual is the proof; no certificate of uniqueness exists here.")
         return " ".join(parts)
     parts = [f"Not converged after {step} steps: residual {np.max(last):.2e}, asked {tol:.0e}."]
-    collapsed = bool(np.any(np.max(to_numpy(log_policy), axis=-1) > log(0.999)))
     factor = _recent_factor(trace.residual)
     if plan.fixed_point == "unregularised":
         parts.append(plan.remark)
@@ -304,11 +313,8 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
             )
     elif plan.fixed_point == "none":
         parts.append(plan.remark)
-    elif log_game and np.any(np.asarray(to_numpy(game.beta)) <= 1) and collapsed:
-        parts.append(
-            "Collapse: with beta <= 1 (n alpha1 + alpha2 >= 1) the mass of all but the best responses may vanish "
-            "(theory 3.8, 3.9). Raise beta above 1, or mix in more of the reference."
-        )
+    elif fallen:
+        parts.append(COLLAPSE)
     elif not np.isfinite(factor) or factor >= 1:
         why = plan.remark or "The preference may be ill-defined for this game: see windgames.describe."
         parts.append(f"No convergence: the residual is not falling. {why} Lower eta, or raise beta.")
