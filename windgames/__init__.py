@@ -4,7 +4,7 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 (arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.
 """
 
-from . import bounds, continuum, rules
+from . import bounds, continuum, objectives, rules
 from .describe import Description, describe
 from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
@@ -63,6 +63,7 @@ __all__ = [
     "inpo",
     "iterative_bon",
     "nash_md",
+    "objectives",
     "omwu",
     "rules",
     "solve",

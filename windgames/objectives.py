@@ -1,0 +1,184 @@
+r"""What a policy that only sees samples minimises: one text for bandits, log-linear policies and language models.
+
+A tabular policy normalises the target of `windgames.updates`; a policy that sees `K` responses of a prompt and some
+comparisons *regresses* onto it. The step :math:`\pi_t\to\pi` is inverted to the payoff that would have caused it, the
+score (theory 7.1)
+
+.. math:: s_\pi(y) = \tfrac1\eta\bigl[(1+\beta\eta)\log\pi(y)-\log\pi_t(y)-\beta\eta\log\rho(y)\bigr] + b ,
+
+and a proper risk pulls the score to the observed win rates. The constant `b` is unknown, since it holds the
+normaliser; centring removes it, and centring and win rates must match on `K` draws (theory 7.2).
+
+Everything here is plain array-API arithmetic over the last axis, the draws of one prompt: numpy for bandits, torch with
+gradients for language models. Nothing is validated per call; the learners do that once.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+from ._array import Array, array_namespace
+from .updates import target
+
+PAIRINGS = ("group", "leave-one-out", "independent", "constant")
+"""Ways to pair win rates with a centring, all without bias but the last; see `win_rates` and `centred`."""
+RISKS = ("squared", "kl", "nce")
+FLOOR = 0.05
+"""Score below which (for KL also above one minus which) the logarithmic risks go on as parabolas."""
+
+
+def implied_payoff(log_policy: Array, log_start: Array, log_ref: Array, *, beta: Any, eta: Any) -> Array:
+    r"""Return the payoff that takes `log_start` to `log_policy` in one step of the target, up to a constant.
+
+    The inverse of `windgames.updates.target` (theory 7.1): ``target(log_start, log_ref, implied_payoff(p), ...) = p``.
+    The pull to the reference and the step size may be arrays that broadcast.
+    """
+    xp = array_namespace(log_policy)
+    still = target(log_start, log_ref, xp.zeros_like(log_start), beta=beta, eta=eta)
+    return (1 / eta + beta) * (log_policy - still)
+
+
+# -- win rates and centring ----------------------------------------------------------------------------------
+
+
+def win_rates(outcomes: Array, pairing: str = "group", own: float = 0.5) -> Array:
+    r"""Return the estimated win rate of each draw, shape ``(..., K)`` (theory 7.2).
+
+    Parameters
+    ----------
+    outcomes : array, shape ``(..., K, K)``, or ``(..., K, J)`` for independent opponents
+        ``outcomes[..., i, j]``: what draw `i` got against draw `j`, 1 for a win, 1/2 for a tie, or a probability.
+    pairing : {"group", "leave-one-out", "independent", "constant"}
+        "group" counts a draw's game against itself as `own`; "leave-one-out" and "constant" leave it out;
+        "independent" takes the opponents to be other draws.
+    own : float
+        What a draw gets against itself: 1/2, or 1 under the weak ties of a log-win-rate game.
+    """
+    xp = array_namespace(outcomes)
+    if pairing == "independent":
+        return xp.mean(outcomes, axis=-1)
+    k = outcomes.shape[-1]
+    same = xp.eye(k, dtype=outcomes.dtype, device=outcomes.device)
+    others = xp.sum(outcomes * (1 - same), axis=-1)
+    return (others + own) / k if pairing == "group" else others / (k - 1)
+
+
+def centred(scores: Array, pairing: str = "group") -> Array:
+    r"""Return scores shifted to the scale of win rates, so that the unknown constant drops out (theory 7.2).
+
+    "group" and "independent" subtract the mean of the prompt's draws, "leave-one-out" the mean of the *other* draws,
+    and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing: it takes the
+    normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4).
+    """
+    if pairing == "constant":
+        return scores + 0.5
+    xp = array_namespace(scores)
+    k = scores.shape[-1]
+    out = scores - xp.mean(scores, axis=-1, keepdims=True)
+    return (out * (k / (k - 1)) if pairing == "leave-one-out" else out) + 0.5
+
+
+# -- risks ---------------------------------------------------------------------------------------------------
+
+
+def risk(score: Array, label: Array, kind: str = "squared", floor: float = FLOOR) -> Array:
+    r"""Return the risk of a score against a label in [0, 1], entrywise (theory 7.3).
+
+    Its slope is :math:`(s-c)/v(s)`: ``"squared"`` :math:`v=1`; ``"kl"``, the cross-entropy of a Bernoulli variable,
+    :math:`v=\max(s(1-s),\delta(1-\delta))`; ``"nce"``, winners against draws of the current policy,
+    :math:`v=s(1+2s)/2`, not below its value at :math:`\delta`. Since `v` does not depend on the label, each is proper:
+    over a label of mean `w` its minimiser is :math:`s=w`, for every `w` in [0, 1].
+    """
+    if kind == "squared":
+        return (score - label) ** 2 / 2
+    xp = array_namespace(score)
+    if kind == "kl":
+        inner = xp.clip(score, floor, 1 - floor)
+        curve = -label * xp.log(inner) - (1 - label) * xp.log(1 - inner)
+    elif kind == "nce":
+        inner = xp.clip(score, floor, None)
+        curve = -2 * label * xp.log(inner) + (1 + 2 * label) * xp.log(1 + 2 * inner)
+    else:
+        raise ValueError(f"risk must be one of {', '.join(map(repr, RISKS))}, but it is {kind!r}.")
+    tail, v = score - inner, _variance_at_floor(kind, floor)
+    return curve + tail * (inner - label) / v + tail**2 / (2 * v)
+
+
+def risk_slope(score: Array, label: Array, kind: str = "squared", floor: float = FLOOR) -> Array:
+    """Return the derivative of `risk` by the score, for optimisers without automatic differentiation."""
+    if kind == "squared":
+        return score - label
+    xp = array_namespace(score)
+    if kind == "kl":
+        inner = xp.clip(score, floor, 1 - floor)
+        return (score - label) / (inner * (1 - inner))
+    if kind == "nce":
+        inner = xp.clip(score, floor, None)
+        return (score - label) / (inner * (1 + 2 * inner) / 2)
+    raise ValueError(f"risk must be one of {', '.join(map(repr, RISKS))}, but it is {kind!r}.")
+
+
+def _variance_at_floor(kind: str, floor: float) -> float:
+    return floor * (1 - floor) if kind == "kl" else floor * (1 + 2 * floor) / 2
+
+
+def regression_risk(
+    log_policy: Array,
+    log_start: Array,
+    log_ref: Array,
+    label: Array,
+    *,
+    beta: Any,
+    eta: Any,
+    pairing: str = "group",
+    kind: str = "squared",
+    floor: float = FLOOR,
+) -> Array:
+    r"""Return the risk of each draw when a policy is regressed onto one step of the target, shape ``(..., K)``.
+
+    WIND's sampled step (the paper's Algorithm 3, theory 7.1) with any of its risks; SPPO with ``beta=0,
+    pairing="constant"``; iterative best-of-n by regression with centred log win rates as labels. The arrays hold the
+    log-probabilities of a prompt's `K` draws along the last axis; only `log_policy` depends on the parameters.
+    """
+    score = centred(implied_payoff(log_policy, log_start, log_ref, beta=beta, eta=eta), pairing)
+    return risk(score, label, kind, floor)
+
+
+# -- objectives that weigh log-likelihoods --------------------------------------------------------------------
+
+
+def jbond_weights(
+    worse_than_both: Array, log_policy: Array, log_anchor: Array, *, gamma: float = 0.0
+) -> tuple[float, Array]:
+    r"""Return J-BOND's weights of :math:`\log\pi` at the better of two anchor draws, and at the policy's own draw.
+
+    The step ascends ``forward * log pi(best of two anchor draws) + backward * log pi(draw)`` with the weights held
+    fixed: Jeffreys' divergence with weight 1/2 to the best of two of the anchor, plus `gamma` times the divergence to
+    the anchor (Sessa et al. 2024; theory 7.5). Without ties the best of two has log-density :math:`\log(2q)` at anchor
+    quantile `q`; in its place stands a reward, :math:`-\log16` if the draw loses to both anchor draws and 0 otherwise,
+    whose mean :math:`-\log16\,(1-q)^2` equals :math:`\log q` at 1/2 and at 1.
+
+    Parameters
+    ----------
+    worse_than_both : array, shape ``(..., K)``
+        1 where the policy's draw is worse than the worse of two fresh anchor draws.
+    log_policy, log_anchor : arrays, shape ``(..., K)``
+        Log-probabilities of the policy's draws.
+    gamma : float
+        Weight of the divergence to the anchor.
+    """
+    reward = -log(16) * worse_than_both + log(2)
+    ratio = log_policy - log_anchor
+    return 0.5, 0.5 * (reward - ratio) - gamma * ratio
+
+
+def reinforce_weights(reward: Array, log_policy: Array, log_ref: Array, *, beta: float) -> Array:
+    r"""Return the weights of :math:`\log\pi(y_k)` in the policy gradient of :math:`E[r]-\beta KL(\pi\|\rho)`.
+
+    The other draws of the same prompt are the baseline (leave-one-out), so `K` must be at least 2.
+    """
+    xp = array_namespace(reward)
+    value = reward - beta * (log_policy - log_ref)
+    k = value.shape[-1]
+    return (value - xp.mean(value, axis=-1, keepdims=True)) * (k / (k - 1))
