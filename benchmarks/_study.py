@@ -139,9 +139,15 @@ def run_grid(
 
 
 def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float) -> Path:
-    """Write ``<name>.csv`` and, beside it, ``<name>.json`` that says where the numbers come from."""
+    """Write ``<name>.csv`` and, beside it, ``<name>.json`` that says where the numbers come from.
+
+    A table that comes out as it was keeps its sidecar: a rerun changes no file.
+    """
     path = results / f"{name}.csv"
-    _write(path, table.to_csv(index=False, float_format="%.8g"))
+    text = table.to_csv(index=False, float_format="%.8g")
+    if path.exists() and path.read_text() == text and path.with_suffix(".json").exists():
+        return path
+    _write(path, text)
     sidecar = {
         "table": path.name,
         "rows": len(table),

@@ -633,8 +633,8 @@ def verify_report(table: pd.DataFrame) -> None:
         shown.reset_index(),
         f"{int(table.agrees.sum())} of {len(table)} games agree, {int((table.responses > 100).sum())} of "
         f"them with more than 100 responses. The largest total variation is {table.tv.max():.1e}. "
-        f"In {len(sharp)} of them the solver proves its own error below {LOOSER[0]:g}, and below "
-        f"{table.solver_error.max():.0e} at worst; {int(table.asked.isna().sum())} games no solver could solve.",
+        f"In {len(sharp)} of them the solver proves its own error below {LOOSER[0]:g}; the largest "
+        f"such bound is {table.solver_error.max():.1e}; {int(table.asked.isna().sum())} games no solver could solve.",
     )
 
 

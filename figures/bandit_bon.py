@@ -41,7 +41,7 @@ for (n, rows), colour in zip(grain.groupby("n"), (style.ORANGE, style.BLUE, styl
     rows = rows.sort_values("largest_atom")
     right.plot(rows.largest_atom, rows.tv_weak, marker="v", color=colour, label=f"$n={n:g}$")
 x = np.array([grain.largest_atom.min(), grain.largest_atom.max()])
-right.plot(x, 0.5 * grain.tv_weak.min() * x / x[0], color="0.4", linestyle=":", label="slope 1")
+right.plot(x, 0.8 * grain.tv_weak.min() * (x / x[0]) ** 0.75, color="0.4", linestyle=":", label="slope 3/4")
 right.set(
     xscale="log",
     yscale="log",

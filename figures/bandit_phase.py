@@ -10,7 +10,7 @@ import numpy as np
 import style
 
 table = style.read("bandit_phase")
-part = dict(table.groupby("part"))
+part = dict(iter(table.groupby("part")))
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11.4, 3.5))
 
 # %%
@@ -52,7 +52,7 @@ middle.contour(below.columns, below.index, np.log(below.values), levels=[0], col
 middle.axvline(1.0, color="w", linestyle=":", linewidth=1.2)
 middle.text(0.08, 0.35, "collapse from\nanywhere", color="k", fontsize=8, va="center")
 middle.text(0.60, 0.009, "two stable\nequilibria", color="w", fontsize=8, ha="center", va="center")
-middle.text(1.20, 0.009, "one\nequilibrium", color="w", fontsize=8, ha="center", va="center")
+middle.text(1.20, 0.009, "one stable\nequilibrium", color="w", fontsize=8, ha="center", va="center")
 fig.colorbar(shades, ax=middle, label="mass at the limit from $\\rho$")
 
 # %%

@@ -27,13 +27,13 @@ words = {"beta/4": r"\beta/4", "beta": r"\beta", "largest": r"\eta_{\max}"}
 for (rule, step), colour in shades.items():
     one = rows[(rows.rule == rule) & (rows.step == step)].sort_values("t")
     look = style.method(rule, color=colour, markersize=3)
-    left.plot(one.t.clip(lower=0.8), one.kl, label=rf"{rule}, $\eta={words[step]}$", **look)
-    left.plot(one.t.clip(lower=0.8), one.kl_bound, color=colour, **style.BOUND)
+    left.plot(one.t + 1, one.kl, label=rf"{rule}, $\eta={words[step]}$", **look)
+    left.plot(one.t + 1, one.kl_bound, color=colour, **style.BOUND)
 left.set(
     xscale="log",
     yscale="log",
     ylim=(1e-11, 60),
-    xlabel="step $t$",
+    xlabel="step $t+1$",
     ylabel=r"$KL(\pi^*\,\|\,\pi_t)$, worst context",
     title=rf"{game.capitalize()}, $\beta={beta:g}$ (bounds dashed)",
 )
@@ -42,13 +42,13 @@ left.legend(loc="lower left")
 # %%
 for (rule, step), colour in shades.items():
     one = rate[(rate.rule == rule) & (rate.step == step) & (rate.game == game)].sort_values("beta")
-    middle.plot(one.beta, one.steps, label=rf"{rule}, $\eta={words[step]}$", **style.method(rule, color=colour))
+    middle.plot(one.beta, one.steps, **style.method(rule, color=colour))
     middle.plot(one.beta, one.steps_bound, color=colour, **style.BOUND)
 middle.set(
     xscale="log",
     yscale="log",
     xlabel=r"$\beta$",
-    ylabel="steps",
+    ylabel="steps (no marker: not within the limit)",
     title=r"Steps until $KL(\pi^*\,\|\,\pi_t)\leq 10^{-10}$, same game",
 )
 

@@ -140,7 +140,7 @@ def test_never_called_converged_without_proof(rng):
     game = wg.WinRateGame(wg.MatrixPreference(random_matrix("logistic", 50, rng)), rng.dirichlet(np.ones(50)), 0.001)
     found = wg.equilibrium(game, tol=1e-30)
     assert not found.converged
-    assert "Not converged in 1 of 1 contexts" in found.status
+    assert "Not converged: residual" in found.status
     assert np.isfinite(found.policy).all()
 
 

@@ -4,7 +4,7 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 (arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.
 """
 
-from . import bounds, continuum, objectives, rules
+from . import bandits, bounds, continuum, objectives, oracles, rules
 from .describe import Description, describe
 from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
@@ -52,6 +52,7 @@ __all__ = [
     "Trace",
     "Verification",
     "WinRateGame",
+    "bandits",
     "best_of_n",
     "bounds",
     "continuum",
@@ -65,6 +66,7 @@ __all__ = [
     "nash_md",
     "objectives",
     "omwu",
+    "oracles",
     "rules",
     "solve",
     "sppo",

@@ -5,7 +5,7 @@ Arguments broadcast like numpy arrays unless said otherwise.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, lgamma
 from typing import Any
 
 import numpy as np
@@ -217,6 +217,81 @@ def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
     """
     beta, eta = _positive(beta, "beta"), _positive(eta, "eta")
     return eta * _positive(eps, "eps", zero=True) ** 2 / (beta * (1 + beta * eta))
+
+
+def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
+    r"""Return :math:`\eta_t=\frac2{\beta(t+t_0)}`, :math:`t_0=\max(1,L^2/(2\beta^2))`, for sampled WIND (theory 7.7).
+
+    At most :math:`4\beta/L^2`, and small enough later on that the noise averages out. Derived. Raises ValueError if
+    `beta` is not positive, `t` negative or `interaction` outside [0, 1].
+    """
+    beta, t0 = _decay(beta, interaction)
+    return (2 / (beta * (_positive(t, "t", zero=True) + t0)))[()]
+
+
+def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any = 1.0) -> Any:
+    r"""Return the bound on :math:`E\,KL(\pi^*\|\pi_t)` under `wind_decaying_step` and unbiased errors (theory 7.7).
+
+    .. math:: \frac{t_0(t_0+1)\,KL_0+4\epsilon^2t/\beta^2}{(t+t_0)(t+t_0+1)}
+
+    `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` of a judge
+    who is certain and 1 of one who tosses coins. Derived. Raises ValueError as `wind_decaying_step`, and if `initial` or
+    `eps` is negative.
+    """
+    beta, t0 = _decay(beta, interaction)
+    t, initial, eps = (_positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
+    return ((t0 * (t0 + 1) * initial + 4 * (eps / beta) ** 2 * t) / ((t + t0) * (t + t0 + 1)))[()]
+
+
+def _decay(beta: Any, interaction: Any) -> tuple[np.ndarray, np.ndarray]:
+    beta, interaction = _positive(beta, "beta"), _fraction(interaction, "interaction")
+    return beta, np.maximum(1.0, (interaction / beta) ** 2 / 2)
+
+
+def coverage_floor(beta: Any, eps: Any, concentrability: Any) -> Any:
+    r"""Return :math:`2\sqrt C\,\epsilon/\beta`, WIND's floor under errors bounded in the mean square (theory 7.8).
+
+    `eps` is the root mean square error of the win rates under the current policy, `concentrability` a bound on
+    :math:`E_{\pi_t}(q/\pi_t)^2` for the equilibrium and the next policy. Derived, for :math:`\eta\le4\beta/L^2`. Raises
+    ValueError if `beta` is not positive, `eps` negative or `concentrability` below 1.
+    """
+    C = _numbers(concentrability, "concentrability")
+    if not np.all(C >= 1):
+        raise ValueError(f"concentrability must be at least 1, but it is {C}: a policy covers itself at 1.")
+    return (2 * np.sqrt(C) * _positive(eps, "eps", zero=True) / _positive(beta, "beta"))[()]
+
+
+def stability_bound(lipschitz: Any, curvature: Any, n: Any) -> Any:
+    r"""Return :math:`2G^2/(\mu n)`, the expected generalisation gap of least squares over `n` prompts (theory 7.9).
+
+    Raises ValueError if an argument is not positive (`lipschitz` may be 0).
+    """
+    lipschitz, curvature = _positive(lipschitz, "lipschitz", zero=True), _positive(curvature, "curvature")
+    return (2 * lipschitz**2 / curvature / _positive(n, "n"))[()]
+
+
+def log_win_rate_error(w: Any, k: int) -> tuple[Any, Any]:
+    r"""Return bias and standard deviation of :math:`\log\frac{B+1}{k+1}` as an estimate of :math:`\log w` (theory 7.6).
+
+    `B` is binomial with `k` trials of probability `w`: iterative best-of-n by samples regresses onto such logarithms.
+    Summed exactly. Raises ValueError if `w` lies outside (0, 1] or `k` is not a positive integer.
+    """
+    w = _numbers(w, "w")
+    if not np.all((w > 0) & (w <= 1)):
+        raise ValueError(f"w must lie in (0, 1], but it is {w}.")
+    if not (int(k) == k and k >= 1):
+        raise ValueError(f"k must be a positive integer, but it is {k}.")
+    k = int(k)
+    b = np.arange(k + 1)
+    choose = np.array([lgamma(k + 1) - lgamma(i + 1) - lgamma(k - i + 1) for i in b])
+    p = w[..., None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tail = np.where(b == k, 0.0, (k - b) * np.log1p(-p))
+    law = np.exp(choose + b * np.log(p) + tail)
+    value = np.log((b + 1) / (k + 1))
+    mean = np.sum(law * value, axis=-1)
+    spread = np.sum(law * (value - mean[..., None]) ** 2, axis=-1)
+    return (mean - np.log(w))[()], np.sqrt(spread)[()]
 
 
 def log_payoff_contraction(beta: Any, eta: Any, kappa: Any = 1.0) -> Any:

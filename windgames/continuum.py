@@ -17,8 +17,6 @@ from math import isfinite, log, log1p
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.integrate import quad
-from scipy.optimize import brentq
 from scipy.special import xlog1py, xlogy
 
 __all__ = ["BestOfN", "Frontier", "LogWinRate", "WinRate", "frontier"]
@@ -119,6 +117,8 @@ class _Quantiles:
                     f"unbounded reward needs a less sharp policy (smaller n, larger beta)."
                 )
             return value
+
+        from scipy.integrate import quad  # here and below, since they would double the time of `import windgames`
 
         kinks = sorted({float(x) for x in np.ravel(self.cdf(np.asarray(list(points), dtype=float)))} - {0.0, 1.0})
         edges = [0.0, *kinks, 1.0]
@@ -359,6 +359,8 @@ def _root(f: Callable[[float], float], kl: float) -> float:
         high *= 2
     if high > 1e300:
         raise ValueError(f"kl must be below 1e299, but it is {kl}.")
+    from scipy.optimize import brentq
+
     return float(brentq(lambda d: f(d) - kl, 0.0, high, xtol=1e-300, rtol=1e-15, maxiter=500))
 
 

@@ -25,6 +25,8 @@ from scipy.linalg.lapack import dtbtrs
 from threadpoolctl import ThreadpoolController
 
 from ._array import (
+    array_namespace,
+    batch_size,
     cumulative_sum,
     hilbert,
     like,
@@ -33,7 +35,7 @@ from ._array import (
     logsumexp,
     to_numpy,
 )
-from .games import BestOfNGame, Game, WinRateGame, log_ratio_of_powers
+from .games import BestOfNGame, Game, WinRateGame, check_game, log_ratio_of_powers
 from .preferences import MatrixPreference, Preference, RewardPreference
 from .solve import Solution
 from .updates import extragradient_step, target
@@ -74,6 +76,7 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
         If ``beta = 0`` in a log-win-rate game whose matrix is not constant-sum: a symmetric equilibrium of a general
         bimatrix game is not computed here.
     """
+    check_game(game)
     if not 0 < tol < inf:
         raise ValueError(f"tol must be a positive number, but it is {tol}.")
     batch, m = game.batch_shape, game.n_responses
@@ -123,10 +126,8 @@ def _numpy_game(game: Game) -> Game:
     if isinstance(p, RewardPreference):
         preference: Preference = RewardPreference(to_numpy(p.reward).astype(float), ties=p.ties)
     else:
-        matrix = to_numpy(p.matrix()).astype(float)
-        if p.is_constant_sum:  # a float32 matrix is constant-sum to its own rounding only
-            matrix = (matrix + 1 - np.swapaxes(matrix, -1, -2)) / 2
-        preference = MatrixPreference(matrix)
+        assert isinstance(p, MatrixPreference)
+        preference = MatrixPreference(to_numpy(p._cast(array_namespace(p.example).float64)))
     ref, beta = np.exp(to_numpy(game.log_ref)), np.asarray(to_numpy(game.beta), dtype=float)
     if isinstance(game, BestOfNGame):
         return BestOfNGame(preference, ref, game.n, beta)
@@ -146,11 +147,16 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
     worst, count = float(np.max(measured["residual"])), int(np.sum(~converged))
     sentence = f"Converged: residual {worst:.2e}, asked {tol:.0e}."
     if count:
+        where = f" in {count} of {converged.size} contexts" if batch_size(game.batch_shape) > 1 else ""
         sentence = (
-            f"Not converged in {count} of {converged.size} contexts: residual {worst:.2e}, asked {tol:.0e}. "
-            f"Raise tol or beta: rounding alone leaves about 1e-15/beta, and at the critical beta of a "
-            f"log-win-rate game (theory 3.8) best responses converge slower than geometrically."
+            f"Not converged{where}: residual {worst:.2e}, asked {tol:.0e}. Raise tol or beta: rounding alone leaves "
+            f"about 1e-15/beta."
         )
+        if not isinstance(game, WinRateGame):
+            sentence += (
+                " At the critical beta of a log-win-rate game (theory 3.8) best responses converge slower than "
+                "geometrically."
+            )
     beta = np.asarray(to_numpy(local.beta))
     if np.any(beta == 0):
         sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."

@@ -8,7 +8,7 @@ is said here and never by the rule that produced it.
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, log2
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,13 @@ class Game:
         if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
             ref = like(ref, preference.example)
         check_shape(ref, preference, "ref")
-        xp = array_namespace(ref, preference.example)
+        try:
+            xp = array_namespace(ref, preference.example)
+        except TypeError:
+            raise ValueError(
+                f"ref is an array of {type(ref).__module__}, the preference's data of "
+                f"{type(preference.example).__module__}: use one array library for both."
+            ) from None
         where = first_index(~((ref > 0) & (ref < inf)))
         if where is not None:
             raise ValueError(
@@ -124,15 +130,17 @@ class Game:
     def kl_certificate(self, log_policy: Any) -> Array:
         r"""Return a proven upper bound on :math:`KL(\pi\|\pi^*)` that needs no knowledge of :math:`\pi^*`.
 
-        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`. Computed in
-        double precision, whose rounding moves the residual by about ``1e-16 (1 + 1/beta)``.
+        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`. An allowance
+        for the rounding of double precision, which moves the residual by some ``1e-15 (1 + 1/beta)``, is included.
         """
         return self.measure(self.check_policy(log_policy))["kl_certificate"]
 
     def hilbert_certificate(self, log_policy: Any) -> Array:
-        r"""Return a proven upper bound on the Hilbert distance :math:`h(\pi,\pi^*)`; infinite where none is known."""
-        log_policy = self.check_policy(log_policy)
-        return self._hilbert_certificate(log_policy, self.measure(log_policy)["residual"])
+        r"""Return a proven upper bound on the Hilbert distance :math:`h(\pi,\pi^*)`; infinite where none is known.
+
+        The allowance for rounding of `kl_certificate` is included.
+        """
+        return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
 
     def _hilbert_certificate(self, log_policy: Array, residual: Array) -> Array:
         # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
@@ -141,8 +149,21 @@ class Game:
         bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
         return xp.where(bad, xp.full_like(residual, inf), residual * xp.where(bad, xp.ones_like(factor), factor))
 
+    def _rounding(self, payoff: Array) -> Array:
+        """Return how far rounding may have moved the residual that this payoff gave."""
+        xp = array_namespace(payoff)
+        eps = float(xp.finfo(payoff.dtype).eps)
+        finite = xp.isfinite(payoff)
+        largest = xp.max(xp.abs(xp.where(finite, payoff, xp.zeros_like(payoff))), axis=-1)
+        beta = self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0]
+        price = beta if not is_array_api_obj(beta) and beta > 0 else 1.0
+        if is_array_api_obj(beta):
+            price = xp.where(beta == 0, xp.ones_like(beta), beta)
+        each = eps * (4 + log2(self.n_responses))
+        return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
+
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
-        """Return gap, KL certificate and residual at once, in float64, for one evaluation of the payoff.
+        """Return gap, residual and both certificates at once, in float64, for one evaluation of the payoff.
 
         The policy is not validated; `payoff` saves the evaluation where it is already known.
         """
@@ -162,12 +183,15 @@ class Game:
             # rounding may leave a hair below zero; a gap is a maximum over deviations that include staying
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
-        certificate = self._kl_certificate(log_policy, divergence, residual)
+        rounding = self._rounding(u)
+        proven = self._hilbert_certificate(log_policy, residual + rounding)
+        certificate = self._kl_certificate(divergence, proven, rounding)
         if free.any():
             certificate = xp.where(zero, xp.full_like(residual, inf), certificate)
-        return {"gap": gap, "kl_certificate": certificate, "residual": residual}
+        return {"gap": gap, "kl_certificate": certificate, "hilbert_certificate": proven, "residual": residual}
 
-    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
+    def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
+        """Return the bound from ``KL(pi||BR(pi))``, the proven Hilbert distance and the allowance for rounding."""
         raise NotImplementedError
 
     @property
@@ -191,6 +215,15 @@ class Game:
     def __repr__(self) -> str:
         beta = f"{self.beta:g}" if not is_array_api_obj(self.beta) else "per context"
         return f"{type(self).__name__}({self.preference!r}, beta={beta})"
+
+
+def check_game(game: Any) -> None:
+    """Refuse anything that is not a game, with a word on what it may have been meant for."""
+    if not isinstance(game, Game):
+        raise ValueError(
+            f"game must be a windgames game, but it is a {type(game).__name__}. "
+            f"WinRateGame(preference, ref, beta) makes one."
+        )
 
 
 class WinRateGame(Game):
@@ -241,8 +274,8 @@ class WinRateGame(Game):
     def payoff(self, log_policy: Array) -> Array:
         return self.preference.win_rate(log_policy)
 
-    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
-        return divergence
+    def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
+        return with_rounding(divergence, rounding)
 
     @property
     def certificate_factor(self) -> np.ndarray:
@@ -260,9 +293,8 @@ class _LogGame(Game):
         r"""Hilbert-metric Lipschitz constant :math:`\kappa \le 1` of the payoff, per context (theory 3.7)."""
         return np.broadcast_to(self.preference.contraction, self.batch_shape)
 
-    def _kl_certificate(self, log_policy: Array, divergence: Array, residual: Array) -> Array:
-        distance = to_numpy(self._hilbert_certificate(log_policy, residual))
-        return like(np.asarray(bounds.kl_from_hilbert(distance)), residual)
+    def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
+        return like(np.asarray(bounds.kl_from_hilbert(to_numpy(proven))), proven)
 
     @property
     def certificate_factor(self) -> np.ndarray:
@@ -362,6 +394,11 @@ class BestOfNGame(_LogGame):
 
     def __repr__(self) -> str:
         return super().__repr__()[:-1] + f", n={self.n:g})"
+
+
+def with_rounding(divergence: Array, h: Array) -> Array:
+    r"""Return a bound on :math:`KL(p\|q')` from :math:`KL(p\|q)` and :math:`h(q,q')\le h` (theory 1.3)."""
+    return divergence + h * (divergence / 2) ** 0.5 + h * h / 8
 
 
 def needs_order(preference: Preference, n: float) -> None:

@@ -64,16 +64,19 @@ def win_rates(outcomes: Array, pairing: str = "group", own: float = 0.5) -> Arra
     return (others + own) / k if pairing == "group" else others / (k - 1)
 
 
-def centred(scores: Array, pairing: str = "group") -> Array:
+def centred(scores: Array, pairing: str = "group", share: Array | None = None) -> Array:
     r"""Return scores shifted to the scale of win rates, so that the unknown constant drops out (theory 7.2).
 
     "group" and "independent" subtract the mean of the prompt's draws, "leave-one-out" the mean of the *other* draws,
     and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing: it takes the
-    normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4).
+    normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4). Draws that were
+    not sampled from the policy itself are averaged with their importance weights `share`, which sum to one.
     """
     if pairing == "constant":
         return scores + 0.5
     xp = array_namespace(scores)
+    if share is not None:
+        return scores - xp.sum(share * scores, axis=-1, keepdims=True) + 0.5
     k = scores.shape[-1]
     out = scores - xp.mean(scores, axis=-1, keepdims=True)
     return (out * (k / (k - 1)) if pairing == "leave-one-out" else out) + 0.5

@@ -130,7 +130,12 @@ class MatrixPreference(Preference):
         if dtype == self._matrix.dtype:
             return self._matrix
         if dtype not in self._other:
-            self._other[dtype] = array_namespace(self._matrix).astype(self._matrix, dtype)
+            xp = array_namespace(self._matrix)
+            matrix = xp.astype(self._matrix, dtype)
+            if self.is_constant_sum and xp.finfo(dtype).eps < xp.finfo(self._matrix.dtype).eps:
+                # constant-sum to its own rounding only: what is meant is the nearest matrix that is so to the finer one
+                matrix = (matrix + 1 - xp.matrix_transpose(matrix)) / 2
+            self._other[dtype] = matrix
         return self._other[dtype]
 
     def win_rate(self, log_policy: Array) -> Array:
@@ -138,8 +143,9 @@ class MatrixPreference(Preference):
         return xp.matmul(self._cast(log_policy.dtype), xp.exp(log_policy)[..., None])[..., 0]
 
     def log_win_rate(self, log_policy: Array) -> Array:
-        xp = array_namespace(log_policy)
-        return logsumexp(xp.astype(self._log_matrix, log_policy.dtype) + log_policy[..., None, :])
+        finer = log_policy.dtype != self._matrix.dtype
+        log_matrix = safe_log(self._cast(log_policy.dtype)) if finer else self._log_matrix
+        return logsumexp(log_matrix + log_policy[..., None, :])
 
     @cached_property
     def _log_matrix(self) -> Array:

@@ -16,14 +16,13 @@ import numpy as np
 
 from . import bounds
 from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
-from .games import BestOfNGame, Game, LogWinRateGame
-from .updates import Plan, Rule
+from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
+from .updates import DISTANCES, Plan, Rule
 
-QUANTITIES = ("gap", "kl_certificate", "residual")
-DISTANCES = ("kl_to_solution", "kl_from_solution", "hilbert_to_solution")
+QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     r"""What the game said of each recorded iterate, as numpy arrays of shape ``(records, ...)``.
 
@@ -34,6 +33,7 @@ class Trace:
     steps: np.ndarray
     gap: np.ndarray
     kl_certificate: np.ndarray
+    hilbert_certificate: np.ndarray
     residual: np.ndarray
     kl_to_solution: np.ndarray | None = None
     r""":math:`KL(\pi_t\|\pi^*)`."""
@@ -42,9 +42,15 @@ class Trace:
     hilbert_to_solution: np.ndarray | None = None
     r""":math:`h(\pi_t,\pi^*)`."""
     bound: np.ndarray | None = None
-    """The theorem's bound on the quantity named by `bound_on`; None where no theorem applies."""
+    """The theorem's bound on the quantity named by `bound_on`, with what the reference solution's own certificate
+    leaves open; None where no theorem applies."""
     bound_on: str = ""
     theorem: str = ""
+
+    def __repr__(self) -> str:
+        there = [name for name in (*QUANTITIES, *DISTANCES) if getattr(self, name) is not None]
+        bound = f"; {self.theorem} bounds {self.bound_on}" if self.theorem else ""
+        return f"Trace of {len(self.steps)} records: {', '.join(there)}{bound}"
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """Return the columns that exist, ready for ``pandas.DataFrame`` (contexts are flattened into columns)."""
@@ -181,6 +187,11 @@ def solve(
     ValueError
         If the rule does not fit the game, or `start` is not a policy of the game.
     """
+    check_game(game)
+    if not isinstance(rule, Rule):
+        raise ValueError(
+            f"rule must be a rule such as windgames.wind(), but it is {rule!r}: it needs a name and a plan(game)."
+        )
     if not (0 <= tol < inf):
         raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
     if int(max_steps) != max_steps or max_steps < 0:
@@ -227,7 +238,7 @@ def solve(
 
     columns: dict[str, Any] = {name: np.stack(record[name]) for name in QUANTITIES}
     columns |= {name: np.stack(record[name]) for name in DISTANCES if record[name]}
-    trace = _with_bound(Trace(steps=np.arange(step + 1), **columns), plan, game, current)
+    trace = _with_bound(Trace(steps=np.arange(step + 1), **columns), plan, game, current, solution)
     return Solution(
         game=game,
         log_policy=slots["current"],
@@ -257,7 +268,7 @@ def _distances(log_policy: Array, solution: Array) -> dict[str, np.ndarray]:
     return {name: to_numpy(value) for name, value in values.items()}
 
 
-def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array) -> Trace:
+def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Array | None) -> Trace:
     theorem = plan.guarantee
     if theorem is None:
         return trace
@@ -271,9 +282,15 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array) -> Trace:
     # A distance that is infinite at the start bounds nothing.
     if not np.all(np.isfinite(initial)):
         return trace
+    bound = theorem.bound(initial, trace.steps)
+    if solution is not None:
+        # The reference solution, and each iterate, are known only up to this.
+        slack = 2 * to_numpy(game.hilbert_certificate(solution))
+        slack = np.where(np.isfinite(slack), slack, 0.0)
+        bound = with_rounding(bound, slack) if theorem.quantity == "kl_from_solution" else bound + slack
     return Trace(
         **{k: v for k, v in vars(trace).items() if k not in ("bound", "bound_on", "theorem")},
-        bound=theorem.bound(initial, trace.steps),
+        bound=bound,
         bound_on=theorem.quantity,
         theorem=theorem.statement,
     )
@@ -305,7 +322,10 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
         return " ".join(parts)
     parts = [f"Not converged after {step} steps: residual {np.max(last):.2e}, asked {tol:.0e}."]
     factor = _recent_factor(trace.residual)
-    if plan.fixed_point == "unregularised":
+    beta = np.asarray(to_numpy(game.beta), dtype=float)
+    if np.all(last <= 1e-14 * (1 + 1 / np.where(beta > 0, beta, 1.0))):
+        parts.append("That is the rounding of double precision: no smaller tol can be met.")
+    elif plan.fixed_point == "unregularised":
         parts.append(plan.remark)
         if collapsed:
             parts.append(

@@ -18,11 +18,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("windgames.testing needs hypothesis: install windgames[testing].") from error
 
 from ._array import kl, to_numpy
 from .equilibria import equilibrium
-from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
+from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game
 from .preferences import BradleyTerryPreference, MatrixPreference, Preference, RewardPreference
 from .solve import solve
 from .updates import Rule
@@ -183,7 +187,10 @@ def check_rule(rule: Rule, examples: Iterable[Game], *, steps: int = 30, rtol: f
         With a sentence that names the property, the game and the numbers.
     """
     report = []
-    for game in examples:
+    for game in [examples] if isinstance(examples, Game) else examples:
+        check_game(game)
+        if game.batch_shape != ():
+            raise ValueError(f"check_rule takes games without contexts, but {game!r} has {game.batch_shape}.")
         try:
             plan = rule.plan(game)
         except ValueError:
@@ -192,23 +199,21 @@ def check_rule(rule: Rule, examples: Iterable[Game], *, steps: int = 30, rtol: f
         before = game.log_ref.copy()
         first = _steps(game, rule, 2)
         _require(np.array_equal(before, game.log_ref), f"{rule.name} modified the reference of {game!r}.")
-        if plan.fixed_point == "equilibrium" and np.all(to_numpy(game.beta) > 0):
-            found = equilibrium(game)
+        found = equilibrium(game) if np.all(to_numpy(game.beta) > 0) else None
+        if found is not None and plan.fixed_point == "equilibrium":
             moved = solve(game, rule, tol=0, max_steps=1, start=found.log_policy).log_policy
             distance = float(np.max(kl(found.log_policy, moved)))
             _require(
                 distance <= (1e3 * rtol) ** 2, f"{rule.name} moves the equilibrium of {game!r} by KL {distance:.2e}."
             )
             checked.append("fixed point")
-            if plan.guarantee is not None:
-                trace = solve(game, rule, tol=0, max_steps=steps, reference_solution=found).trace
-                assert trace is not None
-                if trace.bound is not None:
-                    excess = np.max(getattr(trace, trace.bound_on) - trace.bound * (1 + rtol))
-                    _require(
-                        excess <= 1e-11, f"{rule.name} breaks {plan.guarantee.statement} by {excess:.2e} on {game!r}."
-                    )
-                    checked.append("bound")
+        if found is not None and plan.guarantee is not None:
+            trace = solve(game, rule, tol=0, max_steps=steps, reference_solution=found).trace
+            assert trace is not None
+            if trace.bound is not None:
+                excess = np.max(getattr(trace, trace.bound_on) - trace.bound * (1 + rtol))
+                _require(excess <= 1e-11, f"{rule.name} breaks {plan.guarantee.statement} by {excess:.2e} on {game!r}.")
+                checked.append("bound")
         order = np.arange(game.n_responses)[::-1]
         mirrored = _steps(_rebuild(game, lambda x, k, o=order: x[np.ix_(*(o,) * k)]), rule, 2)
         _close(mirrored, first[order], rtol, f"{rule.name} does not commute with a permutation of {game!r}.")

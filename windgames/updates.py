@@ -72,15 +72,26 @@ class Stage:
         return log_normalize(target(log_policy, log_ref, total, beta=beta, eta=eta))
 
 
+DISTANCES = ("kl_to_solution", "kl_from_solution", "hilbert_to_solution")
+"""Distances to the equilibrium that a trace records and a theorem may bound."""
+FIXED_POINTS = ("equilibrium", "unregularised", "none")
+
+
 @dataclass(frozen=True)
 class Guarantee:
     r"""A theorem about a rule on a game: ``quantity_t <= factor**t * quantity_0 + floor``."""
 
     statement: str
     quantity: str
-    """Which of `Trace`'s quantities it bounds: ``kl_from_solution`` or ``hilbert_to_solution``."""
+    """Which of `Trace`'s quantities it bounds: one of `DISTANCES`."""
     factor: np.ndarray
     floor: np.ndarray | float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.quantity not in DISTANCES:
+            raise ValueError(
+                f"A guarantee bounds one of {', '.join(DISTANCES)}, but its quantity is {self.quantity!r}."
+            )
 
     def bound(self, initial: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return the bound at each step, shape ``(len(steps), ...)``."""
@@ -99,6 +110,16 @@ class Plan:
     guarantee: Guarantee | None = None
     remark: str = ""
     """A sentence for the status when no theorem applies: why, and what to change."""
+
+    def __post_init__(self) -> None:
+        if self.fixed_point not in FIXED_POINTS:
+            raise ValueError(f"fixed_point must be one of {FIXED_POINTS}, but it is {self.fixed_point!r}.")
+        written = {"current", "previous"}
+        for stage in self.stages:
+            unknown = sorted({stage.start, *stage.against} - written)
+            if unknown:
+                raise ValueError(f"A stage reads slot {unknown[0]!r}, but only {sorted(written)} are written by then.")
+            written.add(stage.out)
 
 
 @runtime_checkable
@@ -333,7 +354,8 @@ def _proximal(eta: Any, game: Game, kind: str) -> tuple[Any, Guarantee | None, s
                     "At beta = 0 no theorem gives WIND's last iterate a step. Pass eta, take extragradient(), or "
                     "windgames.equilibrium, which solves the linear program."
                 )
-            eta = largest
+            # at beta = 0 a game without interaction takes any step
+            eta = np.where(np.isinf(largest) & (beta == 0), 1.0, largest)
         eta = _match(eta, game)
         eta_numpy = np.asarray(to_numpy(eta), dtype=float)
         if np.any(eta_numpy > largest * (1 + 1e-12)):
@@ -398,7 +420,10 @@ def _check_step(eta: Any, required: bool = False) -> Any:
         if required:
             raise ValueError("This rule has no theorem that sets its step: pass eta.")
         return None
-    values = np.asarray(to_numpy(eta), dtype=float)
+    try:
+        values = np.asarray(to_numpy(eta), dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"eta must be a number or one per context, but it is {eta!r}.") from None
     if not np.all((values > 0) & (values < inf)):
         raise ValueError(f"eta must be positive and finite, but it is {eta}.")
     return eta

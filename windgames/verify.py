@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import entr, xlogy
 
 from ._array import Array, array_namespace, is_array_api_obj, kl, log_normalize, safe_log, to_numpy
-from .games import Game, WinRateGame
+from .games import Game, WinRateGame, check_game
 from .solve import Solution
 
 LARGEST = 2000
@@ -191,6 +191,7 @@ def verify(
     >>> bool(wg.verify(game, np.log([0.2, 0.3, 0.5])))
     False
     """
+    check_game(game)
     for name, tol in (("tv_tol", tv_tol), ("gain_tol", gain_tol)):
         if not 0 < tol < inf:
             raise ValueError(f"{name} must be a positive number, but it is {tol}.")
