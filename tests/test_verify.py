@@ -162,7 +162,7 @@ def test_collapse_onto_the_best_is_an_equilibrium_and_onto_the_worst_is_not(beta
 
 
 def test_playing_what_never_wins_is_infinitely_bad():
-    game = wg.LogWinRateGame(wg.MatrixPreference([[0.0, 1.0], [0.0, 1.0]]), [0.5, 0.5], 1.0)
+    game = wg.LogWinRateGame(wg.MatrixPreference([[0.5, 1.0], [0.5, 1.0]]), [0.5, 0.5], 1.0)
     with np.errstate(divide="ignore"):
         assert wg.verify(game, np.log([0.5, 0.5]))
     lost = wg.LogWinRateGame(wg.MatrixPreference([[0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]]), np.full(3, 1 / 3), 1.0)

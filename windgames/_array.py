@@ -37,9 +37,29 @@ def as_float(x: Any, name: str) -> Array:
     xp = array_namespace(x)
     if xp.isdtype(x.dtype, "real floating"):
         return x
+    if xp.isdtype(x.dtype, "integral") and 0 not in x.shape and float(xp.max(xp.abs(x))) >= 2**53:
+        raise ValueError(
+            f"{name} holds integers of 2**53 or more, which float64 cannot tell apart: scale or rank them."
+        )
     if xp.isdtype(x.dtype, "integral") or xp.isdtype(x.dtype, "bool"):
         return xp.astype(x, xp.float64)
     raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+
+
+def number(x: Any, name: str) -> float:
+    """Return `x` as a float, or say that it is not one number."""
+    try:
+        return float(x)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
+
+
+def whole(x: Any, name: str) -> int:
+    """Return `x` as a non-negative integer, or say that it is not one."""
+    value = number(x, name)
+    if not (0 <= value < inf and value == int(value)):
+        raise ValueError(f"{name} must be a non-negative integer, but it is {x}.")
+    return int(value)
 
 
 def to_numpy(x: Any) -> np.ndarray:
@@ -48,6 +68,8 @@ def to_numpy(x: Any) -> np.ndarray:
         return x
     if hasattr(x, "detach"):
         x = x.detach().cpu()
+        if str(x.dtype).endswith("bfloat16"):  # numpy has no such type
+            x = x.float()
     return np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
 
 

@@ -61,7 +61,8 @@ def implied_beta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
     """
     n, alpha1, alpha2 = _mixing(n, alpha1, alpha2)
     # Weights that sum to 1 up to rounding (1e-12) mean beta = 0.
-    return (np.maximum(0.0, 1 - alpha1 - alpha2) / ((n - 1) * alpha1))[()]
+    with np.errstate(over="ignore"):
+        return (np.maximum(0.0, 1 - alpha1 - alpha2) / (n - 1) / alpha1)[()]
 
 
 def implied_eta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
@@ -196,9 +197,11 @@ def geometric_bound(initial: Any, factor: Any, steps: Any, floor: Any = 0.0) -> 
     initial = _positive(initial, "initial", zero=True, infinite=True)[..., None]
     factor = _positive(factor, "factor", zero=True)[..., None]
     floor = _positive(floor, "floor", zero=True, infinite=True)[..., None]
-    power = factor ** _positive(steps, "steps", zero=True)
-    empty = np.isinf(initial) | np.isinf(floor)
-    return np.where(empty, inf, power * np.where(np.isinf(initial), 0.0, initial) + floor)
+    with np.errstate(over="ignore"):  # a bound beyond the largest float is infinite
+        power = factor ** _positive(steps, "steps", zero=True)
+        empty = np.isinf(initial) | np.isinf(floor)
+        start = np.where(np.isinf(initial), 0.0, initial)
+        return np.where(empty, inf, np.where(start == 0, 0.0, np.where(start == 0, 1.0, power) * start) + floor)
 
 
 def inexact_floor(beta: Any, eps: Any) -> Any:
@@ -207,7 +210,8 @@ def inexact_floor(beta: Any, eps: Any) -> Any:
     Derived, for :math:`\eta\le2\beta/L^2`; the errors may be chosen by an adversary. Raises ValueError if `beta` is
     not positive or `eps` negative.
     """
-    return (_positive(eps, "eps", zero=True) / _positive(beta, "beta")) ** 2
+    with np.errstate(over="ignore"):
+        return (_positive(eps, "eps", zero=True) / _positive(beta, "beta")) ** 2
 
 
 def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
@@ -215,8 +219,9 @@ def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
 
     Derived, for :math:`\eta\le4\beta/L^2`. Raises ValueError if `beta` or `eta` is not positive or `eps` negative.
     """
-    beta, eta = _positive(beta, "beta"), _positive(eta, "eta")
-    return eta * _positive(eps, "eps", zero=True) ** 2 / (beta * (1 + beta * eta))
+    beta, eta, eps = _positive(beta, "beta"), _positive(eta, "eta"), _positive(eps, "eps", zero=True)
+    with np.errstate(over="ignore"):
+        return (eps / beta * (eps / (1 / eta + beta)))[()]
 
 
 def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
@@ -234,9 +239,9 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
 
     .. math:: \frac{t_0(t_0+1)\,KL_0+4\epsilon^2t/\beta^2}{(t+t_0)(t+t_0+1)}
 
-    `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` of a judge
-    who is certain and 1 of one who tosses coins. Derived. Raises ValueError as `wind_decaying_step`, and if `initial` or
-    `eps` is negative.
+    `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` of a
+    judge who is certain and 1 of one who tosses coins. Derived. Raises ValueError as `wind_decaying_step`, and if
+    `initial` or `eps` is negative.
     """
     beta, t0 = _decay(beta, interaction)
     t, initial, eps = (_positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
@@ -302,11 +307,8 @@ def log_payoff_contraction(beta: Any, eta: Any, kappa: Any = 1.0) -> Any:
     """
     beta, eta = _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
     kappa = _fraction(kappa, "kappa")
-    last = np.isinf(eta)
-    with np.errstate(over="ignore"):
-        return np.where(
-            last, kappa / beta, (1 + np.where(last, 1.0, eta) * kappa) / (1 + beta * np.where(last, 1.0, eta))
-        )[()]
+    pull = 1 / eta  # 0 at eta = inf, and no overflow of beta eta
+    return ((pull + kappa) / (pull + beta))[()]
 
 
 # -- certificates ------------------------------------------------------------------------------------------

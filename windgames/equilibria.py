@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache, cached_property
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -29,14 +31,16 @@ from ._array import (
     batch_size,
     cumulative_sum,
     hilbert,
+    kl,
     like,
     log_cumulative_sum,
     log_normalize,
     logsumexp,
+    number,
     to_numpy,
 )
 from .games import BestOfNGame, Game, WinRateGame, check_game, log_ratio_of_powers
-from .preferences import MatrixPreference, Preference, RewardPreference
+from .preferences import BradleyTerryPreference, MatrixPreference, Preference, RewardPreference
 from .solve import Solution
 from .updates import extragradient_step, target
 
@@ -53,7 +57,8 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
     - Log-win-rate games, ``beta`` above the contraction constant: the unique equilibrium of full support (theory 3.7).
     - Log-win-rate games at smaller ``beta``: the equilibrium that the best-response map reaches from the reference,
       for weak ties the one nearest to it (theory 3.10), with its support; where best responses cycle, the one at the
-      end of the path in beta. Others may exist; the status says so, and `converged` rests on the residual alone.
+      end of the path in beta, and where that folds, the nearest to the reference that Newton finds from random
+      policies. Others may exist; the status says so, and `converged` rests on the residual alone.
     - ``beta = 0``: of all winners (:math:`P\pi\le\frac12`) the KL projection of the reference, the limit of the
       regularised equilibria of the win-rate game (theory 2.6); with a uniform reference that of maximum entropy. For
       a reward that is the reference restricted to the best responses.
@@ -77,6 +82,7 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
         bimatrix game is not computed here.
     """
     check_game(game)
+    tol = number(tol, "tol")
     if not 0 < tol < inf:
         raise ValueError(f"tol must be a positive number, but it is {tol}.")
     batch, m = game.batch_shape, game.n_responses
@@ -125,6 +131,8 @@ def _numpy_game(game: Game) -> Game:
         return game
     if isinstance(p, RewardPreference):
         preference: Preference = RewardPreference(to_numpy(p.reward).astype(float), ties=p.ties)
+    elif isinstance(p, BradleyTerryPreference):
+        preference = BradleyTerryPreference(to_numpy(p.reward).astype(float), p.scale)
     else:
         assert isinstance(p, MatrixPreference)
         preference = MatrixPreference(to_numpy(p._cast(array_namespace(p.example).float64)))
@@ -143,28 +151,37 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
         better = other["residual"] < measured["residual"]
         log_policy = np.where(better[..., None], again, log_policy)
         measured = {name: np.where(better, other[name], value) for name, value in measured.items()}
-    converged = measured["residual"] <= tol
+    finite = np.where(log_policy > -inf, log_policy, 0.0)
+    # a log-probability of size z is itself known to eps z only
+    proven = measured["residual"] + np.finfo(float).eps * np.max(np.abs(finite), axis=-1)
+    converged = proven <= tol
     worst, count = float(np.max(measured["residual"])), int(np.sum(~converged))
     sentence = f"Converged: residual {worst:.2e}, asked {tol:.0e}."
     if count:
         where = f" in {count} of {converged.size} contexts" if batch_size(game.batch_shape) > 1 else ""
         sentence = (
-            f"Not converged{where}: residual {worst:.2e}, asked {tol:.0e}. Raise tol or beta: rounding alone leaves "
-            f"about 1e-15/beta."
+            f"Not converged{where}: residual {worst:.2e}, asked {tol:.0e}; log-probabilities go down to "
+            f"{finite.min():.1e}."
         )
-        if not isinstance(game, WinRateGame):
+        beta = np.broadcast_to(np.asarray(to_numpy(local.beta), dtype=float), converged.shape)
+        rounding = 1e-14 * (1 + 1 / np.where(beta > 0, beta, 1.0)) + 1e-15 * np.max(np.abs(finite), axis=-1)
+        if np.all(proven[~converged] <= rounding[~converged]):
+            sentence += " That is the rounding of double precision: raise tol."
+        elif isinstance(game, WinRateGame):
+            sentence += " An equilibrium exists: raise beta, or go on with solve(game, extragradient(), start=...)."
+        else:
             sentence += (
                 " At the critical beta of a log-win-rate game (theory 3.8) best responses converge slower than "
-                "geometrically."
+                "geometrically; with a matrix they may cycle, and the path in beta may fold. Raise beta."
             )
     beta = np.asarray(to_numpy(local.beta))
-    if np.any(beta == 0):
+    if np.any(beta == 0) and np.all(converged[np.broadcast_to(beta == 0, converged.shape)]):
         sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
     if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
         sentence += (
             " beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
-            "that best responses reach from the reference (where they cycle: the path in beta), and the residual is "
-            "all that proves it."
+            "that best responses reach from the reference (where they cycle: the path in beta, then random starts), "
+            "and the residual is all that proves it."
         )
     return Solution(
         game=game,
@@ -224,13 +241,18 @@ class _Dense(_Problem):
         matrix = np.broadcast_to(game.preference.matrix(), (*batch, m, m)).reshape(-1, m, m)
         self.shared = game.preference.batch_shape == () or matrix.shape[0] == 1
         self.matrix = matrix[:1] if self.shared else matrix[rows]
+        self.log_matrix = None
+        if not isinstance(game, WinRateGame):
+            assert isinstance(game.preference, MatrixPreference)
+            logs = np.broadcast_to(game.preference.log_matrix(matrix.dtype), (*batch, m, m)).reshape(-1, m, m)
+            self.log_matrix = logs[:1] if self.shared else logs[rows]
         self.log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
         self.beta = beta
         self.log_payoff = not isinstance(game, WinRateGame)
         self.game, self.rows = game, rows
 
-    def _matrix(self, rows: np.ndarray) -> np.ndarray:
-        return self.matrix if self.shared else self.matrix[rows]
+    def _rows(self, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return matrix if self.shared else matrix[rows]
 
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         p = np.exp(z)
@@ -242,18 +264,18 @@ class _Dense(_Problem):
             return win
         if win.min() > 1e-280:  # nothing that underflowed above could have counted
             return np.log(win)
-        with np.errstate(divide="ignore"):
-            return logsumexp(np.log(self._matrix(rows)) + z[:, None, :])
+        assert self.log_matrix is not None
+        return logsumexp(self._rows(self.log_matrix, rows) + z[:, None, :])
 
     def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
         q = np.exp(z)
         if self.log_payoff:
-            alive = np.isfinite(u)
-            M = self._matrix(rows) * np.exp(
-                np.where(alive[..., None], z[:, None, :] - np.where(alive, u, 0.0)[..., None], -inf)
-            )
+            assert self.log_matrix is not None
+            dead = (u == -inf)[..., None]
+            logs = self._rows(self.log_matrix, rows) + z[:, None, :] - np.where(dead, 0.0, u[..., None])
+            M = np.where(dead, 0.0, np.exp(np.where(dead, 0.0, logs)))
         else:
-            M = self._matrix(rows) * q[:, None, :]
+            M = self._rows(self.matrix, rows) * q[:, None, :]
         A = (q[:, None, :] @ M - M) / beta[:, None, None]
         index = np.arange(z.shape[1])
         A[:, index, index] += 1
@@ -536,7 +558,10 @@ def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[
 def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
     """Run the rule with a theorem (extragradient, or best responses) and let Newton finish."""
     one = np.asarray([row])
-    z, beta, total = z[None], problem.beta[row], 0
+    flat, total = _from_flat_reference(problem, one, tol)
+    if flat is not None:
+        return flat, total
+    z, beta = z[None], problem.beta[row]
     for _ in range(40):
         for _ in range(500):
             z = _proven_step(problem, one, z, beta)
@@ -545,6 +570,43 @@ def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[
         if span <= tol:
             return done[0], total
     return z[0], total
+
+
+def _from_flat_reference(problem: _Problem, one: np.ndarray, tol: float) -> tuple[np.ndarray | None, int]:
+    """Follow the equilibrium of the reference's powers, from the uniform one to the reference itself."""
+    log_ref = problem.log_ref[one]
+    alive = log_ref > -inf
+    part = copy(problem)
+    part.log_ref, part.guess = problem.log_ref.copy(), None
+
+    def reference(share: float) -> None:
+        part.log_ref[one] = log_normalize(np.where(alive, share * np.where(alive, log_ref, 0.0), -inf))
+
+    reference(0.0)
+    good, success, solves = _follow(part, one, 0.1)
+    total = int(solves[0])
+    if not success[0]:
+        return None, total
+    share, stride = 0.0, min(1.0, 5.0 / max(1e-300, float(np.ptp(log_ref[alive]))))
+    while share < 1 and stride > 1e-6:
+        ahead = min(1.0, share + stride)
+        before = part.log_ref[one].copy()
+        reference(ahead)
+        moved = np.where(alive, good + np.where(alive, part.log_ref[one] - before, 0.0), -inf)
+        done, span, count = _newton_at_goal(part, one, log_normalize(moved))
+        if not span <= 0.1:  # the guess without the shift may be nearer
+            done, span, more = _newton_at_goal(part, one, good)
+            count += more
+        total += count
+        if span <= 0.1:
+            good, share, stride = done, ahead, 2 * stride
+        else:
+            reference(share)
+            stride /= 4
+    if share < 1:
+        return None, total
+    done, span, count = _newton_at_goal(problem, one, good)
+    return (done[0] if span <= tol else None), total + count
 
 
 def _proven_step(problem: _Problem, row: np.ndarray, z: np.ndarray, beta: float) -> np.ndarray:
@@ -593,7 +655,24 @@ def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np
         path, success, solves = _follow(problem, rows[active], tol)
         steps[active] += solves
         z[active] = np.where(success[:, None], path, z[active])
+        for row in active[~success]:
+            z[row], more = _from_anywhere(problem, rows[[row]], z[row], tol)
+            steps[row] += more
     return z, steps
+
+
+def _from_anywhere(problem: _Problem, one: np.ndarray, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+    """Try Newton from random policies, where cycles and folds leave nothing better; keep the nearest to `ref`."""
+    rng = np.random.default_rng(0)
+    log_ref, total = problem.log_ref[one], 0
+    best, price = z, inf
+    for k in range(60):
+        start = log_normalize(log_ref + rng.normal(size=log_ref.shape) * (1 + k))
+        done, span, count = _newton_at_goal(problem, one, start)
+        total += count
+        if span <= tol and (spent := float(kl(done, log_ref)[0])) < price:
+            best, price = done[0], spent
+    return best, total
 
 
 def _bury(problem: _Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray) -> np.ndarray:
@@ -632,61 +711,74 @@ def _solve_free(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
 
 
 def _winner(matrix: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-    r"""Return the KL projection of the reference onto the winners :math:`\{\pi: P\pi\le\frac12\}` (theory 2.6)."""
+    r"""Return the KL projection of the reference onto the winners :math:`\{\pi: P\pi\le\frac12\}` (theory 2.6).
+
+    The dual :math:`\log\sum\rho\,e^{-B^\top x}` has free multipliers for the responses in play, where
+    :math:`P\pi=\frac12`, and non-negative ones for the rest. A quasi-Newton method finds which of those bind; Newton
+    gives the digits. A lopsided reference is approached through its powers, from the uniform one on.
+    """
     A = (matrix - matrix.T) / 2  # P - 1/2, skew to the last bit
-    m = len(A)
     support = _largest_support(A)
     S, T = np.flatnonzero(support), np.flatnonzero(~support)
+    B = np.concatenate([A[np.ix_(S, S)], A[np.ix_(T, S)]])
     log_rho = log_normalize(log_ref[S])
-    # (P pi)_S = 1/2 holds for every winner; of the inequalities (P pi)_T <= 1/2 find those that bind.
-    active: list[int] = []
-    multiplier = np.zeros(len(S))
-    for _ in range(4 * m):
-        rows = np.concatenate([S, np.asarray(active, dtype=int)])
-        log_pi, multiplier = _project(A[np.ix_(rows, S)], log_rho, multiplier)
-        excess = A[np.ix_(T, S)] @ np.exp(log_pi)
-        excess[np.isin(T, active)] = -inf
-        pulled = multiplier[len(S) :]
-        if len(pulled) and pulled.min() < 0:
-            drop = int(np.argmin(pulled))
-            active.pop(drop)
-            multiplier = np.delete(multiplier, len(S) + drop)
-        elif len(T) and excess.max() > 1e-14:
-            active.append(int(T[np.argmax(excess)]))
-            multiplier = np.append(multiplier, 0.0)
-        else:
-            break
-    out = np.full(m, -inf)
+    x = np.zeros(len(B))
+    stages = np.linspace(0, 1, 2 + int(np.ptp(log_rho) / 10))
+    for before, share in pairwise(stages):
+        log_part = log_normalize(share * log_rho)
+        x = _project(B, log_part, x * share / before if before else x, len(S))
+    log_pi = log_normalize(log_rho - B.T @ x)
+    out = np.full(len(A), -inf)
     out[S] = log_pi
     return out
 
 
-def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return the KL projection of `rho` onto :math:`\{\pi: B\pi = 0\}` and its multipliers, from the guess `x`.
+def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> np.ndarray:
+    """Return the multipliers of the projection, the first `free` of any sign, from the guess `x`."""
+    from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
 
-    Newton with backtracking on the dual :math:`\log\sum\rho\,e^{-B^\top x}`, whose gradient is :math:`-B\pi`.
-    """
+    def dual(x: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = log_rho - B.T @ x
+        top = logits.max()
+        p = np.exp(logits - top)
+        return float(top + np.log(p.sum())), -B @ (p / p.sum())
 
-    def dual(x: np.ndarray) -> float:
-        return float(logsumexp(log_rho - B.T @ x))
-
-    for _ in range(200):
-        log_pi = log_normalize(log_rho - B.T @ x)
-        pi = np.exp(log_pi)
-        gradient = -B @ pi
-        if np.max(np.abs(gradient)) < 1e-16:
+    bounds = [(None, None)] * free + [(0.0, None)] * (len(B) - free)
+    options = {"maxiter": 5000, "maxfun": 20_000, "ftol": 0.0, "gtol": 1e-12, "maxcor": 30}
+    for _ in range(10):  # it may stop on a poor line search; started again it forgets its curvature and goes on
+        x = minimize(dual, x, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
+        if _infeasibility(dual(x)[1], x, free) < 1e-6:
             break
-        centred = B + gradient[:, None]
-        step = -np.linalg.lstsq((centred * pi) @ centred.T, gradient, rcond=1e-13)[0]
-        slope, size = float(gradient @ step), 1.0
-        if not slope < 0:
-            break
-        while size > 1e-8 and dual(x + size * step) > dual(x) + 1e-4 * size * slope + 1e-15:
+    best, best_error = x, _infeasibility(dual(x)[1], x, free)
+    for _ in range(50):
+        value, gradient = dual(x)
+        # a multiplier that is small and wants to fall is taken to zero; Newton moves the others
+        small = 1e-3 * (1 + float(np.max(np.abs(x))))
+        tight = np.concatenate([np.ones(free, dtype=bool), (x[free:] > small) | (gradient[free:] < 0)])
+        p = np.exp(log_normalize(log_rho - B.T @ x))
+        centred = (B + gradient[:, None])[tight]
+        step = np.where(tight, 0.0, -x)
+        step[tight] = -np.linalg.lstsq((centred * p) @ centred.T, gradient[tight], rcond=1e-14)[0]
+        size = 1.0
+        slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
+        while size > 1e-8 and not dual(_clipped(x + size * step, free))[0] <= value + slack:
             size /= 2
-        if size <= 1e-8:
+        x = _clipped(x + size * step, free)
+        error = _infeasibility(dual(x)[1], x, free)
+        if not error < 0.9 * best_error:
             break
-        x = x + size * step
-    return log_pi, x
+        best, best_error = x, error
+    return best
+
+
+def _clipped(x: np.ndarray, free: int) -> np.ndarray:
+    return np.concatenate([x[:free], np.maximum(x[free:], 0.0)])
+
+
+def _infeasibility(gradient: np.ndarray, x: np.ndarray, free: int) -> float:
+    """Return how far the dual's first-order conditions are from being met."""
+    pulled = np.where(x[free:] > 0, np.abs(gradient[free:]), np.maximum(-gradient[free:], 0.0))
+    return float(np.max(np.concatenate([np.abs(gradient[:free]), pulled]), initial=0.0))
 
 
 def _largest_support(A: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from ._array import (
     kl,
     like,
     log_normalize,
+    number,
     safe_log,
     scale,
     to_numpy,
@@ -315,14 +316,15 @@ class LogWinRateGame(_LogGame):
     Parameters
     ----------
     preference : Preference
-        Any non-negative preference without a zero row. The paper's is ``RewardPreference(reward, ties="weak")``.
+        Any non-negative preference without a zero row or column. The paper's is
+        ``RewardPreference(reward, ties="weak")``.
     ref, beta
         As in `WinRateGame`.
 
     Raises
     ------
     ValueError
-        If a row of the preference is zero (strict ties: the worst response beats nobody, not even itself).
+        If a row or a column of the preference is zero (strict ties: the worst response beats nobody, not even itself).
     """
 
     def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
@@ -334,9 +336,14 @@ class LogWinRateGame(_LogGame):
                     "response beats nobody. Use ties='weak' (the paper's) or 'half'."
                 )
         else:
-            where = first_index(np.all(to_numpy(preference.matrix()) == 0, axis=-1))
-            if where is not None:
-                raise ValueError(f"A log-win-rate game needs a preference without a zero row, but row {where} is.")
+            zero = to_numpy(preference.matrix()) == 0
+            for axis, line, why in ((-1, "row", "beats nobody"), (-2, "column", "is beaten by nobody")):
+                where = first_index(np.all(zero, axis=axis))
+                if where is not None:
+                    raise ValueError(
+                        f"A log-win-rate game needs a preference without a zero {line}, but {line} {where} is: that "
+                        f"response {why}, not even itself. Give the diagonal 1/2 or 1."
+                    )
 
     @classmethod
     def from_best_of_n(
@@ -371,9 +378,9 @@ class BestOfNGame(_LogGame):
 
     def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
         super().__init__(preference, ref, beta)
+        self.n = n = number(n, "n")
         if not 1 < n < inf:
             raise ValueError(f"n must be a finite number above 1, but it is {n}.")
-        self.n = n
         needs_order(preference, n)
 
     @classmethod
@@ -434,7 +441,7 @@ def _log_gap(xp: Any, upto: Array, below: Array) -> Array:
 def log_ratio_of_powers(d: Array, n: float) -> Array:
     r"""Return :math:`\log\frac{1-e^{-nd}}{1-e^{-d}}` for :math:`d\in[0,\infty]`; :math:`\log n` at 0."""
     xp = array_namespace(d)
-    tiny = d < 1e-8
+    tiny = n * d < 1e-8  # the series needs n d small, not d alone
     safe = xp.where(tiny, xp.ones_like(d), d)
     exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
     return xp.where(tiny, log(n) - (n - 1) * d / 2, exact)
@@ -442,6 +449,8 @@ def log_ratio_of_powers(d: Array, n: float) -> Array:
 
 def _check_beta(beta: Any) -> Any:
     array = as_float(beta, "beta")
+    if 0 in array.shape:
+        raise ValueError(f"beta must be a number or one per context, but its shape is {tuple(array.shape)}.")
     where = first_index(~((array >= 0) & (array < inf)))
     if where is not None:
         value = float(array[where]) if where else float(array)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from ._array import Array, log_normalize, scale
+from ._array import (
+    Array,
+    array_namespace,
+    as_float,
+    first_index,
+    in_context,
+    log_normalize,
+    number,
+    scale,
+    whole,
+)
 from .games import log_best_of_n_ratio, needs_order
 from .preferences import Preference, RewardPreference, check_log_policy
 
@@ -43,6 +53,7 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
         If `n` is below 1, or the exact form is asked of a preference that does not order the responses.
     """
     log_policy = check_log_policy(log_policy, preference)
+    n = number(n, "n")
     if not 1 <= n < inf:
         raise ValueError(f"n must be a finite number, at least 1, but it is {n}.")
     if form == "exact":
@@ -56,7 +67,7 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
             log_win_rate = preference.log_cdf(log_policy)[0]
         else:
             log_win_rate = preference.log_win_rate(log_policy)
-        return log_normalize(log_policy + (n - 1) * log_win_rate) if n > 1 else log_policy
+        return _normalized(log_policy + (n - 1) * log_win_rate, "win rates") if n > 1 else log_policy
     raise ValueError(f"form must be 'exact' or 'power', but it is {form!r}.")
 
 
@@ -66,15 +77,36 @@ def tournament(preference: Preference, log_policy: Array, rounds: int) -> Array:
     Each match is decided by the preference, afresh; the winner's law is :math:`B_2` applied `rounds` times, for any
     constant-sum preference (theory 3.3).
     """
-    if int(rounds) != rounds or rounds < 0:
-        raise ValueError(f"rounds must be a non-negative integer, but it is {rounds}.")
-    for _ in range(int(rounds)):
+    rounds, log_policy = whole(rounds, "rounds"), check_log_policy(log_policy, preference)
+    needs_order(preference, 2)
+    for _ in range(rounds):
         log_policy = best_of_n(preference, log_policy, 2)
     return log_policy
 
 
 def geometric_mixture(log_policies: list[Array], weights: list[Any]) -> Array:
-    r"""Return the log-probabilities of :math:`\prod_k \pi_k^{w_k}`, normalised."""
-    if len(log_policies) != len(weights) or not weights:
+    r"""Return the log-probabilities of :math:`\prod_k \pi_k^{w_k}`, normalised.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many finite weights as policies, shapes differ, or no response is in all policies of
+        positive weight.
+    """
+    if len(log_policies) != len(weights) or not len(weights):
         raise ValueError(f"{len(log_policies)} policies need as many weights, but there are {len(weights)}.")
-    return log_normalize(sum(scale(w, x) for w, x in zip(weights, log_policies, strict=True)))
+    policies = [as_float(x, "log_policies") for x in log_policies]
+    shapes = sorted({tuple(x.shape) for x in policies})
+    if len(shapes) > 1 or not shapes[0]:
+        raise ValueError(f"Policies must have one shape (..., m), but there are {', '.join(map(str, shapes))}.")
+    numbers = [number(w, "weight") for w in weights]
+    if not all(-inf < w < inf for w in numbers):
+        raise ValueError(f"weights must be finite, but they are {weights}.")
+    return _normalized(sum(scale(w, x) for w, x in zip(numbers, policies, strict=True)), "policies")
+
+
+def _normalized(x: Array, what: str) -> Array:
+    where = first_index(array_namespace(x).max(x, axis=-1) == -inf)
+    if where is not None:
+        raise ValueError(f"The {what} leave no response any mass{in_context(where)}: their supports do not meet.")
+    return log_normalize(x)

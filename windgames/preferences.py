@@ -28,6 +28,7 @@ from ._array import (
     like,
     log_cumulative_sum,
     logsumexp,
+    number,
     safe_log,
     to_numpy,
 )
@@ -116,6 +117,7 @@ class MatrixPreference(Preference):
     def _set(self, matrix: Array) -> None:
         self._matrix = matrix
         self._other: dict[Any, Array] = {}
+        self._logs: dict[Any, Array] = {}
         self.batch_shape = tuple(matrix.shape[:-2])
         self.n_responses = matrix.shape[-1]
 
@@ -143,13 +145,17 @@ class MatrixPreference(Preference):
         return xp.matmul(self._cast(log_policy.dtype), xp.exp(log_policy)[..., None])[..., 0]
 
     def log_win_rate(self, log_policy: Array) -> Array:
-        finer = log_policy.dtype != self._matrix.dtype
-        log_matrix = safe_log(self._cast(log_policy.dtype)) if finer else self._log_matrix
-        return logsumexp(log_matrix + log_policy[..., None, :])
+        return logsumexp(self.log_matrix(log_policy.dtype) + log_policy[..., None, :])
 
-    @cached_property
-    def _log_matrix(self) -> Array:
-        return safe_log(self._matrix)
+    def log_matrix(self, dtype: Any = None) -> Array:
+        """Return the logarithm of the matrix, ``-inf`` where it is zero."""
+        dtype = self._matrix.dtype if dtype is None else dtype
+        if dtype not in self._logs:
+            self._logs[dtype] = self._make_log_matrix(dtype)
+        return self._logs[dtype]
+
+    def _make_log_matrix(self, dtype: Any) -> Array:
+        return safe_log(self._cast(dtype))
 
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
         r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
@@ -184,21 +190,34 @@ class BradleyTerryPreference(MatrixPreference):
 
     def __init__(self, reward: Any, scale: float = 1.0) -> None:
         self.reward = _check_reward(reward)
-        if not 0 < scale < inf:
+        self.scale = number(scale, "scale")
+        if not 0 < self.scale < inf:
             raise ValueError(f"scale must be positive and finite, but it is {scale}.")
-        self.scale = float(scale)
-        d = (self.reward[..., :, None] - self.reward[..., None, :]) / self.scale
-        self._difference = d
-        xp = array_namespace(d)
-        # exp of a non-positive number only: no overflow at either end, and P + P^T = 1 to rounding.
-        e = xp.exp(-xp.abs(d))
-        self._set(xp.where(d >= 0, 1 / (1 + e), e / (1 + e)))
+        self._set(self._sigmoid(self._odds(self.reward.dtype)))
 
-    @cached_property
-    def _log_matrix(self) -> Array:
+    def _odds(self, dtype: Any) -> Array:
+        r = array_namespace(self.reward).astype(self.reward, dtype)
+        with np.errstate(over="ignore"):  # a difference too large for a float is certainty
+            return (r[..., :, None] - r[..., None, :]) / self.scale
+
+    @staticmethod
+    def _sigmoid(d: Array) -> Array:
+        # exp of a non-positive number only: no overflow at either end, and P + P^T = 1 to rounding.
+        xp = array_namespace(d)
+        e = xp.exp(-xp.abs(d))
+        return xp.where(d >= 0, 1 / (1 + e), e / (1 + e))
+
+    def _cast(self, dtype: Any) -> Array:
+        if dtype == self._matrix.dtype:
+            return self._matrix
+        if dtype not in self._other:
+            self._other[dtype] = self._sigmoid(self._odds(dtype))
+        return self._other[dtype]
+
+    def _make_log_matrix(self, dtype: Any) -> Array:
         # log sigma(d), accurate where sigma(d) underflows
-        xp = array_namespace(self._difference)
-        return -xp.logaddexp(xp.zeros_like(self._difference), -self._difference)
+        xp, d = array_namespace(self.reward), self._odds(dtype)
+        return -xp.logaddexp(xp.zeros_like(d), -d)
 
 
 class RewardPreference(Preference):
@@ -231,7 +250,8 @@ class RewardPreference(Preference):
         self.is_constant_sum = ties == "half"
         r = to_numpy(self.reward)
         order = np.argsort(r, axis=-1, kind="stable")
-        new = np.diff(np.take_along_axis(r, order, -1), axis=-1) > 0
+        ordered = np.take_along_axis(r, order, -1)
+        new = ordered[..., 1:] > ordered[..., :-1]
         edge = np.ones((*self.batch_shape, 1), dtype=bool)
         starts = np.concatenate([edge, new], axis=-1)
         ends = np.concatenate([new, edge], axis=-1)
@@ -338,12 +358,14 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
     wins = as_float(wins, "wins")
     if wins.ndim < 2 or wins.shape[-1] != wins.shape[-2] or 0 in wins.shape:
         raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
+    prior = number(prior, "prior")
     if not 0 <= prior < inf:
         raise ValueError(f"prior must be a non-negative count, but it is {prior}.")
     xp = array_namespace(wins)
     where = first_index(~((wins >= 0) & (wins < inf)))
     if where is not None:
         raise ValueError(f"wins must hold non-negative finite counts, but entry {where} is {wins[where]}.")
+    wins = wins / max(1.0, float(xp.max(wins)) / 1e300)  # sums of the largest counts stay finite
     m = wins.shape[-1]
     total = wins + xp.matrix_transpose(wins) + 2 * prior
     diagonal = xp.eye(m, dtype=wins.dtype, device=device_of(wins)) > 0
@@ -388,7 +410,9 @@ def check_log_policy(log_policy: Any, preference: Preference, name: str = "log_p
     if not array_namespace(x).isdtype(x.dtype, "real floating"):
         raise ValueError(f"{name} must hold log-probabilities in floating point, but its dtype is {x.dtype}.")
     x = as_float(x, name)
-    if isinstance(x, np.ndarray) and not isinstance(preference.example, np.ndarray):
+    if isinstance(preference.example, np.ndarray):
+        x = to_numpy(x)
+    elif isinstance(x, np.ndarray):
         x = like(x, preference.example)
     check_shape(x, preference, name)
     xp = array_namespace(x)

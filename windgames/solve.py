@@ -15,9 +15,20 @@ from typing import Any
 import numpy as np
 
 from . import bounds
-from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
+from ._array import (
+    Array,
+    array_namespace,
+    broadcast,
+    hilbert,
+    is_array_api_obj,
+    kl,
+    log_normalize,
+    number,
+    to_numpy,
+    whole,
+)
 from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
-from .updates import DISTANCES, Plan, Rule
+from .updates import DISTANCES, Guarantee, Plan, Rule
 
 QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
 
@@ -192,10 +203,9 @@ def solve(
         raise ValueError(
             f"rule must be a rule such as windgames.wind(), but it is {rule!r}: it needs a name and a plan(game)."
         )
+    tol, max_steps = number(tol, "tol"), whole(max_steps, "max_steps")
     if not (0 <= tol < inf):
         raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
-    if int(max_steps) != max_steps or max_steps < 0:
-        raise ValueError(f"max_steps must be a non-negative integer, but it is {max_steps}.")
     current = _start(game, start)
     solution = None
     if reference_solution is not None:
@@ -309,8 +319,10 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     last = trace.residual[-1]
     step = int(trace.steps[-1])
     log_game = isinstance(game, LogWinRateGame | BestOfNGame)
-    collapsed = bool(np.any(np.max(to_numpy(log_policy), axis=-1) > log(0.999)))
-    fallen = log_game and collapsed and bool(np.any(to_numpy(game.beta) <= 1))
+    largest = [np.max(to_numpy(x), axis=-1) for x in (log_policy, game.log_ref)]
+    narrow = (largest[0] > log(0.999)) & (largest[1] < log(0.99))
+    collapsed = bool(np.any(narrow))
+    fallen = log_game and bool(np.any(narrow & np.asarray(to_numpy(game.beta) <= 1)))
     if np.all(last <= tol):
         parts = [f"Converged after {step} steps: residual {np.max(last):.2e}, asked {tol:.0e}."]
         if fallen:
@@ -323,8 +335,15 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     parts = [f"Not converged after {step} steps: residual {np.max(last):.2e}, asked {tol:.0e}."]
     factor = _recent_factor(trace.residual)
     beta = np.asarray(to_numpy(game.beta), dtype=float)
-    if np.all(last <= 1e-14 * (1 + 1 / np.where(beta > 0, beta, 1.0))):
-        parts.append("That is the rounding of double precision: no smaller tol can be met.")
+    dtype = str(log_policy.dtype).rpartition(".")[-1]
+    eps = float(array_namespace(log_policy).finfo(log_policy.dtype).eps)
+    if np.all(last <= 50 * eps * (1 + 1 / np.where(beta > 0, beta, 1.0))):
+        parts.append(f"That is the rounding of {dtype}: no smaller tol can be met.")
+    elif plan.guarantee is not None:
+        parts.append(f"Slow: {plan.guarantee.statement} applies{_outlook(plan.guarantee, last, tol)}.")
+        parts.append("Go on from solution.log_policy, take windgames.equilibrium, or raise beta or eta.")
+    elif len(trace.steps) < 3:
+        parts.append("Too few steps to tell where this goes. " + plan.remark)
     elif plan.fixed_point == "unregularised":
         parts.append(plan.remark)
         if collapsed:
@@ -345,6 +364,19 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
             parts.append(plan.remark)
         parts.append("Go on from solution.log_policy, take windgames.equilibrium, raise beta or change eta.")
     return " ".join(parts)
+
+
+def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
+    """Say how many more steps a theorem promises to be enough, if it does."""
+    rate = float(np.max(theorem.factor))
+    if np.any(np.asarray(theorem.floor) > 0):
+        return f", down to a floor of {float(np.max(theorem.floor)):.2g} in {theorem.quantity}"
+    if not (0 < rate < 1 and tol > 0):
+        return ""
+    order = 2 if theorem.quantity.startswith("kl") else 1  # the divergence falls with the square of the residual
+    more = ceil(order * log(float(np.max(residual)) / tol) / -log(rate)) if np.all(np.isfinite(residual)) else 0
+    promise = f", at most about {more} more steps" if more else ""
+    return f": its bound falls by {1 - rate:.2g} of itself a step{promise}"
 
 
 def _recent_factor(residual: np.ndarray) -> float:

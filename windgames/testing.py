@@ -186,14 +186,15 @@ def check_rule(rule: Rule, examples: Iterable[Game], *, steps: int = 30, rtol: f
     AssertionError
         With a sentence that names the property, the game and the numbers.
     """
-    report = []
+    report, refused = [], "."
     for game in [examples] if isinstance(examples, Game) else examples:
         check_game(game)
         if game.batch_shape != ():
             raise ValueError(f"check_rule takes games without contexts, but {game!r} has {game.batch_shape}.")
         try:
             plan = rule.plan(game)
-        except ValueError:
+        except ValueError as error:
+            refused = f": {error}"
             continue
         checked = []
         before = game.log_ref.copy()
@@ -229,7 +230,7 @@ def check_rule(rule: Rule, examples: Iterable[Game], *, steps: int = 30, rtol: f
             _close(to_numpy(other), first, rtol, f"{rule.name} gives something else in {name} on {game!r}.")
             checked.append(name)
         report.append(f"{game!r}: {', '.join(checked)}")
-    _require(bool(report), f"{rule.name} refused every game it was given.")
+    _require(bool(report), f"{rule.name} refused every game it was given{refused}")
     return report
 
 

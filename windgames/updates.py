@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from . import bounds
-from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, scale, to_numpy
+from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, number, scale, to_numpy
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 
 
@@ -234,6 +234,7 @@ def iterative_bon(n: float, alpha1: float, alpha2: float = 0.0) -> IterativeBest
     on a log payoff. Exact form on `BestOfNGame`, power form on `LogWinRateGame`; on a game whose `beta` is not the
     implied one it is an error. Contracts by :math:`n\alpha_1+\alpha_2` in the Hilbert metric (theory 3.7).
     """
+    n, alpha1, alpha2 = (number(x, name) for x, name in ((n, "n"), (alpha1, "alpha1"), (alpha2, "alpha2")))
     bounds.implied_eta(n, alpha1, alpha2)
     return IterativeBestOfN(n, alpha1, alpha2)
 
@@ -424,7 +425,7 @@ def _check_step(eta: Any, required: bool = False) -> Any:
         values = np.asarray(to_numpy(eta), dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"eta must be a number or one per context, but it is {eta!r}.") from None
-    if not np.all((values > 0) & (values < inf)):
+    if values.size == 0 or not np.all((values > 0) & (values < inf)):
         raise ValueError(f"eta must be positive and finite, but it is {eta}.")
     return eta
 
