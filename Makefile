@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bandit test test-all lint figures format clean
+.PHONY: bandit bandit-full test test-all lint figures format clean
 
-bandit: $(READY)  ## the exact bandit study: tables in benchmarks/results, pictures in figures
+bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
+
+bandit-full: $(READY)  ## the committed tables and pictures, half an hour
+	$(BIN)/python benchmarks/bandit.py --full
 
 test: $(READY)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
@@ -22,8 +25,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in bon phase distance rates; do $(BIN)/python figures/bandit_$$f.py || exit 1; done
-	$(BIN)/python figures/tour.py
+	for f in figures/bandit_*.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -35,6 +35,30 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How large a study is: ``smoke`` in seconds, the default in minutes, ``full`` for the committed tables."""
+
+    smoke: bool = False
+    full: bool = False
+    seeds: int = 8
+
+    def pick(self, smoke: Any, default: Any, full: Any) -> Any:
+        """Return the value for this scale."""
+        return smoke if self.smoke else full if self.full else default
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid, what to do in each cell of it, and what to say of the table."""
+
+    configs: Callable[[Scale], list[dict[str, Any]]]
+    cell: Callable[[dict[str, Any], np.random.Generator], Rows]
+    report: Callable[[pd.DataFrame], None]
+    one_job: bool = False
+    """Cells measure time, and run one by one."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One configuration of a grid, and what decides whether saved rows are still its rows."""
 

@@ -17,14 +17,18 @@ from sklearn.model_selection import train_test_split
 
 import windgames as wg
 
+DIGIT_FEATURES = 12
+"""Principal components of an image that a log-linear policy sees."""
+
 
 @dataclass(frozen=True)
 class Bandit:
-    """Rewards and reference probabilities, both of shape ``(contexts, responses)``."""
+    """Rewards and reference probabilities of shape ``(contexts, responses)``, features with one more axis."""
 
     name: str
     reward: np.ndarray
     ref: np.ndarray
+    features: np.ndarray | None = None
 
     @property
     def top_mass(self) -> np.ndarray:
@@ -32,9 +36,10 @@ class Bandit:
         best = self.reward == self.reward.max(axis=-1, keepdims=True)
         return np.sum(self.ref * best, axis=-1)
 
-    def head(self, contexts: int) -> Bandit:
-        """Return the first few contexts."""
-        return Bandit(self.name, self.reward[:contexts], self.ref[:contexts])
+    def part(self, contexts: slice) -> Bandit:
+        """Return some of the contexts."""
+        features = None if self.features is None else self.features[contexts]
+        return Bandit(self.name, self.reward[contexts], self.ref[contexts], features)
 
 
 @cache
@@ -59,6 +64,27 @@ def synthetic(contexts: int = 8, responses: int = 20, ties: bool = True, seed: i
 
 
 @cache
+def featured(contexts: int, responses: int = 20, dimension: int = 32, seed: int = 0) -> Bandit:
+    """Return a bandit whose policies may be log-linear: the reward of `synthetic`, and other random waves as features.
+
+    The features are smooth functions of (context, response), as the reward is, but not the same ones: the more there
+    are, the nearer a log-linear policy comes to the equilibrium.
+    """
+    rng = np.random.default_rng([seed, responses])
+    dim, waves = 4, 64
+    y = rng.normal(size=(responses, dim))
+    frequency, phase = rng.normal(size=(2 * dim, waves)) / 3, rng.uniform(0, 2 * np.pi, waves)
+    weight, bilinear = rng.normal(size=waves) * np.sqrt(2 / waves), rng.normal(size=(dim, dim)) / dim
+    mine = rng.normal(size=(2 * dim, 512)) / 3, rng.uniform(0, 2 * np.pi, 512)
+    x = np.random.default_rng([seed, responses, 1]).normal(size=(contexts, dim))
+    pair = np.concatenate(np.broadcast_arrays(x[:, None, :], y[None, :, :]), axis=-1)
+    reward = np.cos(pair @ frequency + phase) @ weight
+    features = np.cos(pair @ mine[0][:, :dimension] + mine[1][:dimension])
+    ref = softmax(np.einsum("ci,ij,rj->cr", x, bilinear, y), axis=-1)
+    return Bandit(f"featured {contexts}x{responses}, d={dimension}", reward, ref, features)
+
+
+@cache
 def digits(contexts: int = 100) -> Bandit:
     """Return handwritten digits as contexts and the ten labels as responses.
 
@@ -79,7 +105,11 @@ def digits(contexts: int = 100) -> Bandit:
     reward = log_softmax(judge.decision_function(x), axis=-1)
     tempered = softmax(poor.decision_function(x[:, few]) / 2, axis=-1)
     prior = np.bincount(train_y) / len(train_y)
-    return Bandit(f"digits {contexts}x10", reward, 0.8 * tempered + 0.2 * prior)
+    # features: the first principal components of the image, and a constant, for each label
+    axes = np.linalg.svd(train_x - train_x.mean(axis=0), full_matrices=False)[2][:DIGIT_FEATURES]
+    image = np.column_stack([(x - train_x.mean(axis=0)) @ axes.T, np.ones(len(x))])
+    features = np.einsum("ci,rk->crki", image, np.eye(10)).reshape(len(x), 10, -1)
+    return Bandit(f"digits {contexts}x10", reward, 0.8 * tempered + 0.2 * prior, features)
 
 
 def atoms(responses: int, seed: int = 0) -> Bandit:

@@ -41,6 +41,17 @@ METHODS = {
     "Nash-MD": (SKY, "P"),
     "OMWU": (BLACK, "X"),
     "J-BOND": (YELLOW, "*"),
+    "WIND, independent": ("#4477AA", "h"),
+    "WIND, mixture": ("#66CCEE", "<"),
+    "WIND, unseen = 1/2": ("#AABBDD", "x"),
+    "WIND, reused": ("#88AADD", "+"),
+    "WIND, all responses": ("#003D73", ">"),
+    "WIND, decaying": ("#332288", "p"),
+    "WIND, beta (1 - 2q)": ("#882255", "H"),
+    "best-of-n distillation": (ORANGE, "v"),
+    "iterative BOND": (GREEN, "^"),
+    "REINFORCE": ("#999999", "d"),
+    "REINFORCE, self-play": ("#555555", "1"),
 }
 """Colour and marker of each method, the same in every figure."""
 

@@ -125,6 +125,16 @@ def test_oracle_models():
     np.testing.assert_allclose(Oracle(CYCLES, reward=REWARD).score(np.array([[1], [0], [3]])), [[1.0], [1.0], [0.0]])
 
 
+@given(st.floats(0, 0.49), st.integers(0, 10**6))
+def test_flips_are_a_larger_price(q, seed):
+    """Theory 7.10, with the dense solver on one side and the sorted one on the other."""
+    reward = np.random.default_rng(seed).normal(size=5)
+    ref = random_reference(5, np.random.default_rng(seed + 1))
+    noisy = wg.equilibrium(wg.WinRateGame(flipped(wg.RewardPreference(reward), q), ref, 0.2))
+    clean = wg.equilibrium(wg.WinRateGame(wg.RewardPreference(reward), ref, 0.2 / (1 - 2 * q)))
+    assert hilbert(noisy.log_policy, clean.log_policy) < 1e-9
+
+
 def test_a_budget_ends_the_run_at_a_whole_round():
     oracle = Oracle(REWARDS, budget=50)  # a round costs 18
     found = learn(LEARNERS["group"][0], oracle=oracle, rounds=100)

@@ -418,7 +418,9 @@ class Regress:
         return replace(seen, label=_centred(label, seen)) if log_payoff else seen
 
     def _fit(self, policy: Policy, start: np.ndarray, seen: Seen, stage: Stage) -> np.ndarray:
-        if self.risk == "squared" and self.pairing != "constant":
+        # On a table the three risks have one minimiser if the labels are those of one group (theory 7.3).
+        one_group = isinstance(policy, Tabular) and self.pairing in ("group", "leave-one-out")
+        if one_group or (self.risk == "squared" and self.pairing != "constant"):
             if self.unseen == "half" and isinstance(policy, Tabular):
                 start = _pull_unseen(policy, start, seen, stage)
             return policy.least_squares(start, seen, start, stage)
@@ -721,6 +723,7 @@ def run(
     *,
     rounds: float = inf,
     queries: float = inf,
+    seconds: float = inf,
     judge: Game | None = None,
     solution: Solution | np.ndarray | None = None,
     policy: Policy | None = None,
@@ -740,6 +743,8 @@ def run(
     rng : numpy.random.Generator
     rounds, queries : int
         Stop after this many rounds, or as soon as this many queries per replicate are used.
+    seconds : float
+        Stop as soon as learning has taken this long, grading not counted.
     judge : Game, optional
         The game that grades, `game` if None: its certificates, win rates and divergences are recorded.
     solution : Solution or array, optional
@@ -774,8 +779,8 @@ def run(
     >>> bool(found.mean("kl_from_solution")[-1] < 0.1 * found.mean("kl_from_solution")[0])
     True
     """
-    if not (rounds < inf or queries < inf or oracle.budget < inf):
-        raise ValueError("Nothing ends this run: pass rounds, queries, or an oracle with a budget.")
+    if min(rounds, queries, seconds, oracle.budget) == inf:
+        raise ValueError("Nothing ends this run: pass rounds, queries, seconds, or an oracle with a budget.")
     judge = game if judge is None else judge
     if len(game.batch_shape) != 1 or judge.batch_shape != game.batch_shape:
         raise ValueError(
@@ -800,9 +805,9 @@ def run(
     size, answered = max(1, int(np.prod(batch))), oracle.queries
     marks: list[tuple[float, ...]] = [(0, 0, 0, 0.0)]
     grades = [grade(policy.log_policy(state["current"]))]
-    step, seconds, next_mark, used = 0, 0.0, 0.0, 0.0
+    step, spent, next_mark, used = 0, 0.0, 0.0, 0.0
     status = "Finished."
-    while step < rounds and used < queries:
+    while step < rounds and used < queries and spent < seconds:
         clock = time.perf_counter()
         at = slice(None) if prompts is None else np.sort(rng.choice(contexts, prompts, replace=False))
         try:
@@ -812,28 +817,28 @@ def run(
             break
         finally:
             oracle.at(slice(None))
-        seconds += time.perf_counter() - clock
+        spent += time.perf_counter() - clock
         step += 1
         used = (oracle.queries - answered) / size
-        done = max(step / rounds, used / queries)
+        done = max(step / rounds, used / queries, spent / seconds)
         if done == 0:  # only the oracle's budget bounds the run
             done = oracle.queries / oracle.budget
         if done >= next_mark or done >= 1:
             next_mark = done * 1000 ** (1 / records)
-            marks.append((step, used, state["draws"] / size, seconds))
+            marks.append((step, used, state["draws"] / size, spent))
             grades.append(grade(policy.log_policy(state["current"])))
     if marks[-1][0] != step:
         used = (oracle.queries - answered) / size
-        marks.append((step, used, state["draws"] / size, seconds))
+        marks.append((step, used, state["draws"] / size, spent))
         grades.append(grade(policy.log_policy(state["current"])))
-    steps, asked, drawn, spent = (np.asarray(x, dtype=float) for x in zip(*marks, strict=True))
+    steps, asked, drawn, clocks = (np.asarray(x, dtype=float) for x in zip(*marks, strict=True))
     return Run(
         learner=learner,
         game=game,
         steps=steps.astype(int),
         queries=asked,
         draws=drawn,
-        seconds=spent,
+        seconds=clocks,
         trace={name: np.stack([g[name] for g in grades]) for name in grades[0]},
         theta=state["current"],
         log_policy=policy.log_policy(state["current"]),

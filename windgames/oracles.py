@@ -106,7 +106,10 @@ class Oracle:
 
 
 def flipped(preference: Preference, q: float) -> MatrixPreference:
-    r"""Return the preference of a judge who reports the opposite with probability `q`: :math:`(1-q)P+q(1-P)`."""
+    r"""Return the preference of a judge who reports the opposite with probability `q`: :math:`(1-q)P+q(1-P)`.
+
+    Its win-rate game at `beta` has the equilibrium of the true one at :math:`\beta/(1-2q)` (theory 7.10).
+    """
     if not 0 <= q <= 1:
         raise ValueError(f"q must be a probability, but it is {q}.")
     P = np.asarray(preference.matrix())
