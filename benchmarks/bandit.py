@@ -60,8 +60,8 @@ class Config:
     dask: str = ""
     """"local", or the address of a dask scheduler; empty for processes on this machine."""
     results: Path | None = None
-    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in benchmarks/results
-    and pictures in figures."""
+    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in
+    benchmarks/results and pictures in figures."""
     pictures: bool = True
     """Draw the figures at the end."""
 
@@ -117,7 +117,7 @@ def run_study(name: str, scale: Scale, config: Config, results: Path) -> None:
     told = asdict(config) | {"study": name, "seeds": scale.seeds, "results": results}
     path = write_table(table, f"bandit_{name}", results, told, started)
     study.report(pd.read_csv(path))
-    print(f"   {path}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
+    print(f"   {os.path.relpath(path)}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
 
 
 def draw(results: Path, names: list[str]) -> None:

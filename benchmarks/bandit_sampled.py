@@ -623,7 +623,8 @@ def robust_report(table: pd.DataFrame) -> None:
             f"True win rate against the reference, by {words} (world: {table.world.iloc[0]})",
             shown.reset_index(),
             f"At {rows.level.max():g} it is {low.win_rate:.3f} ({low.learner}) to {high.win_rate:.3f} "
-            f"({high.learner}); the judge's own equilibrium has {judge.iloc[-1]:.3f}, the true one {rows.true_equilibrium.iloc[0]:.3f}.",
+            f"({high.learner}); the judge's own equilibrium has {judge.iloc[-1]:.3f}, the true one "
+            f"{rows.true_equilibrium.iloc[0]:.3f}.",
         )
 
 
