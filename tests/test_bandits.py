@@ -49,14 +49,15 @@ class Recorder(Oracle):
 
     asked = 0
 
-    def compare(self, first, second, rng):
-        out = super().compare(first, second, rng)
+    def compare(self, *arguments):
+        out = super().compare(*arguments)
         self.asked += out.size
         return out
 
-    def score(self, responses):
-        self.asked += responses.size
-        return super().score(responses)
+    def score(self, *arguments):
+        out = super().score(*arguments)
+        self.asked += out.size
+        return out
 
 
 LEARNERS = {

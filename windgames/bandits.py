@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ._array import hilbert, kl, log_normalize, logsumexp
+from ._array import kl, log_normalize, logsumexp
 from .games import Game, LogWinRateGame, WinRateGame
 from .objectives import (
     PAIRINGS,
@@ -377,7 +377,7 @@ class Regress:
                     f"{self.name} plays against other policies than its own ({', '.join(stage.against)}): "
                     f"pass opponents."
                 )
-            asked["games"].append((1.0, stage.start, None, None, _round_robin(y, oracle, rng)))
+            asked["games"].append((1.0, stage.start, None, None, _round_robin(y, oracle, contexts, rng)))
             return asked
         for slot, factor in stage.against.items():
             log_other = policy.log_policy(slots[slot], contexts)
@@ -386,7 +386,7 @@ class Regress:
             else:
                 other = draw(log_other, self.opponents, rng)
                 asked["draws"] += other.size
-            asked["games"].append((factor, slot, other, log_other, _all_pairs(y, other, oracle, rng)))
+            asked["games"].append((factor, slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
         return asked
 
     def _label(self, asked: dict[str, Any], slots: dict[str, Any], policy: Policy, game: Game) -> Seen:
@@ -487,20 +487,20 @@ def _objective(
     return value
 
 
-def _round_robin(y: np.ndarray, oracle: Oracle, rng: np.random.Generator) -> np.ndarray:
+def _round_robin(y: np.ndarray, oracle: Oracle, contexts: Any, rng: np.random.Generator) -> np.ndarray:
     """Return the outcomes of all pairs of draws, one query a pair, shape ``(..., K, K)``."""
     k = y.shape[-1]
     i, j = np.triu_indices(k, 1)
-    got = oracle.compare(y[..., i], y[..., j], rng)
+    got = oracle.compare(y[..., i], y[..., j], rng, contexts)
     out = np.full((*y.shape, k), 0.5)
     out[..., i, j], out[..., j, i] = got, 1 - got
     return out
 
 
-def _all_pairs(y: np.ndarray, other: np.ndarray, oracle: Oracle, rng: np.random.Generator) -> np.ndarray:
+def _all_pairs(y: np.ndarray, other: np.ndarray, oracle: Oracle, contexts: Any, rng: np.random.Generator) -> np.ndarray:
     """Return the outcomes of every draw against every opponent, shape ``(..., K, J)``."""
     k, j = y.shape[-1], other.shape[-1]
-    got = oracle.compare(np.repeat(y, j, axis=-1), np.tile(other, k), rng)
+    got = oracle.compare(np.repeat(y, j, axis=-1), np.tile(other, k), rng, contexts)
     return got.reshape(*y.shape, j)
 
 
@@ -557,9 +557,9 @@ class JBond:
         theta, anchor = state["current"], state["anchor"]
         log_policy, log_anchor = policy.log_policy(theta, contexts), policy.log_policy(anchor, contexts)
         y, a, b = (draw(p, self.draws, rng) for p in (log_policy, log_anchor, log_anchor))
-        first = oracle.compare(a, b, rng)
+        first = oracle.compare(a, b, rng, contexts)
         best, worst = np.where(first >= 0.5, a, b), np.where(first >= 0.5, b, a)
-        against = oracle.compare(y, worst, rng)
+        against = oracle.compare(y, worst, rng, contexts)
         worse = (against < 1.0) if self.or_equal else (against == 0.0)
         forward, backward = jbond_weights(worse, _take(log_policy, y), _take(log_anchor, y), gamma=self.gamma)
         gradient = policy.gradient(theta, best, np.full(y.shape, forward), contexts)
@@ -612,7 +612,7 @@ class Distil:
         best = draw(log_policy, self.draws, rng)
         for _ in range(self.n - 1):
             rival = draw(log_policy, self.draws, rng)
-            best = np.where(oracle.compare(best, rival, rng) >= 0.5, best, rival)
+            best = np.where(oracle.compare(best, rival, rng, contexts) >= 0.5, best, rival)
         a = self.reference_share
         gradient = policy.gradient(theta, best, np.full(best.shape, 1 - a), contexts)
         if a:
@@ -658,9 +658,9 @@ class Reinforce:
         y = draw(log_policy, self.draws, rng)
         drawn = y.size
         if self.signal == "score":
-            reward = oracle.score(y)
+            reward = oracle.score(y, contexts)
         else:
-            reward = oracle.compare(y, draw(log_policy, self.draws, rng), rng)
+            reward = oracle.compare(y, draw(log_policy, self.draws, rng), rng, contexts)
             drawn *= 2
         beta = _column(np.broadcast_to(np.asarray(game.beta, dtype=float), policy.log_ref.shape[:1]), contexts)
         weights = reinforce_weights(reward, _take(log_policy, y), _take(policy.log_ref[contexts], y), beta=beta)
@@ -811,12 +811,10 @@ def run(
         clock = time.perf_counter()
         at = slice(None) if prompts is None else np.sort(rng.choice(contexts, prompts, replace=False))
         try:
-            state = learner.step(state, policy, game, oracle.at(at), at, rng)
+            state = learner.step(state, policy, game, oracle, at, rng)
         except BudgetExhausted as stop:
             status = f"Stopped after {step} rounds: {stop}"
             break
-        finally:
-            oracle.at(slice(None))
         spent += time.perf_counter() - clock
         step += 1
         used = (oracle.queries - answered) / size
@@ -859,14 +857,10 @@ class _Grader:
 
     def __call__(self, log_policy: np.ndarray) -> dict[str, np.ndarray]:
         p = np.exp(log_policy)
-        response = self.game.best_response(log_policy)
-        certificate = kl(log_policy, response)
         out = {
             "kl_from_solution": kl(np.broadcast_to(self.star, log_policy.shape), log_policy),
             "kl_to_solution": kl(log_policy, self.star),
-            "gap": np.asarray(self.game.beta) * certificate,
-            "kl_certificate": certificate,
-            "residual": hilbert(log_policy, response),
+            **self.game.measure(log_policy),
             "win_rate": np.sum(p * self.against_ref, axis=-1),
             "kl_ref": kl(log_policy, self.log_ref),
             "entropy": -np.sum(p * np.where(p > 0, log_policy, 0.0), axis=-1),

@@ -171,7 +171,7 @@ class Game:
         xp = array_namespace(log_policy)
         if log_policy.dtype != xp.float64:
             log_policy, payoff = log_normalize(xp.astype(log_policy, xp.float64)), None
-        log_policy = broadcast(log_policy, self.batch_shape)
+        log_policy = broadcast(log_policy, np.broadcast_shapes(tuple(log_policy.shape[:-1]), self.batch_shape))
         u = self.payoff(log_policy) if payoff is None else payoff
         response = self.respond(u)
         divergence = kl(log_policy, response)

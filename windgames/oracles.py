@@ -48,7 +48,6 @@ class Oracle:
             raise ValueError(f"budget must be a non-negative number of queries, but it is {budget}.")
         self.preference, self.budget, self.certain = preference, budget, certain
         self.queries = 0
-        self._contexts: Any = slice(None)
         m, batch = preference.n_responses, preference.batch_shape
         if len(batch) > 1:
             raise ValueError(f"An oracle needs at most one axis of contexts, but the preference has {batch}.")
@@ -62,38 +61,39 @@ class Oracle:
             reward = preference.reward
         self._score = None if reward is None else np.atleast_2d(np.asarray(reward, dtype=float))
 
-    def at(self, contexts: Any) -> Oracle:
-        """Ask about these contexts from now on (all of them with ``slice(None)``); return the oracle."""
-        self._contexts = contexts
-        return self
+    def compare(
+        self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, contexts: Any = slice(None)
+    ) -> np.ndarray:
+        """Return what the first responses got against the second, 1, 1/2 or 0, each of shape ``(..., contexts, n)``.
 
-    def compare(self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return what the first responses got against the second: 1, 1/2 or 0; shape ``(..., contexts, n)``."""
+        `contexts` selects the ones that are asked about, as an index of the preference's.
+        """
         first, second = np.broadcast_arrays(first, second)
         self._count(first.size)
         if self._reward is not None:
-            r = self._rows(self._reward, first.shape[-2])
+            r = self._rows(self._reward, first.shape[-2], contexts)
             a, b = (
                 np.take_along_axis(np.broadcast_to(r, (*x.shape[:-1], r.shape[-1])), x, -1) for x in (first, second)
             )
             return (np.sign(a - b) + 1) / 2
         assert self._matrix is not None  # one of the two is set
-        matrix = self._rows(self._matrix, first.shape[-2])
+        matrix = self._rows(self._matrix, first.shape[-2], contexts)
         p = matrix[np.arange(len(matrix))[:, None], first, second]
         if self.certain:
             return p
         return np.where(first == second, 0.5, (rng.random(first.shape) < p).astype(float))
 
-    def score(self, responses: np.ndarray) -> np.ndarray:
-        """Return the rewards of responses; each counts as a query."""
+    def score(self, responses: np.ndarray, contexts: Any = slice(None)) -> np.ndarray:
+        """Return the rewards of responses, shape ``(..., contexts, n)``; each counts as a query."""
         if self._score is None:
             raise ValueError("This oracle has no rewards, only comparisons: pass reward to Oracle.")
         self._count(responses.size)
-        r = self._rows(self._score, responses.shape[-2])
+        r = self._rows(self._score, responses.shape[-2], contexts)
         return np.take_along_axis(np.broadcast_to(r, (*responses.shape[:-1], r.shape[-1])), responses, -1)
 
-    def _rows(self, x: np.ndarray, contexts: int) -> np.ndarray:
-        return np.broadcast_to(x, (contexts, *x.shape[1:])) if len(x) == 1 else x[self._contexts]
+    @staticmethod
+    def _rows(x: np.ndarray, count: int, contexts: Any) -> np.ndarray:
+        return np.broadcast_to(x, (count, *x.shape[1:])) if len(x) == 1 else x[contexts]
 
     def _count(self, n: int) -> None:
         if self.queries + n > self.budget:
