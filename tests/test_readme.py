@@ -29,13 +29,13 @@ def test_readme_examples():
             printed, ran = out.getvalue(), ran + 1
         else:  # residuals, and the last Newton step, differ with the last bits from machine to machine
             assert ROUNDING.sub("#", printed) == ROUNDING.sub("#", code)
-    assert ran == 3
+    assert ran == 4
     assert np.all(scope["trace"].kl_from_solution <= scope["trace"].bound)
 
 
 def test_readme_names_exist():
     """Every function and file of the claim table is there."""
-    for name in re.findall(r"`((?:bounds|continuum)\.\w+)`", README):
+    for name in re.findall(r"`((?:bounds|continuum|objectives|oracles)\.\w+)`", README):
         module, attribute = name.split(".")
         assert hasattr(getattr(windgames, module), attribute), name
     for name in set(re.findall(r"`(test_\w+)`", README)):
