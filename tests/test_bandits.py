@@ -22,7 +22,7 @@ from windgames.bandits import (
     draw,
     run,
 )
-from windgames.objectives import PAIRINGS, RISKS
+from windgames.objectives import PAIRINGS, RISKS, win_rates
 from windgames.oracles import BudgetExhausted, Oracle, biased_reward, flipped, judges
 from windgames.testing import MATRICES, random_matrix, random_reference
 from windgames.updates import Stage
@@ -141,6 +141,7 @@ def test_a_budget_ends_the_run_at_a_whole_round():
     found = learn(LEARNERS["group"][0], oracle=oracle, rounds=100)
     assert oracle.queries == 36
     assert found.steps[-1] == 2
+    assert found.queries[-1] == 36
     assert "Stopped after 2 rounds" in found.status
     same = learn(LEARNERS["group"][0], rounds=2)
     np.testing.assert_array_equal(found.log_policy, same.log_policy)
@@ -198,13 +199,71 @@ def test_every_risk_and_policy_class_takes_the_exact_step(risk, make):
     assert np.max(hilbert(found.log_policy, expected)) < (1e-8 if risk == "squared" else 1e-3)
 
 
-def test_reusing_exact_opponents_changes_nothing():
-    """Re-weighted comparisons of every response still give the win rate against the current policy, in the mean."""
-    game = wg.WinRateGame(REWARDS, REF, 0.2)
-    learner = Regress(wg.wind(0.1), sampler="all", opponents=20_000, reuse=3)
-    found = learn(learner, game, rounds=3)
-    expected = wg.solve(game, wg.wind(0.1), tol=0, max_steps=3).log_policy
-    assert np.max(hilbert(found.log_policy, expected)) < 0.02
+def labels(learner, now, then, trials=20_000):
+    """Return the mean labels of every response when comparisons drawn at `then` serve the policy `now`."""
+    policy, oracle, rng = Tabular(np.log(REF)), Oracle(REWARDS), np.random.default_rng(0)
+    slots = {"current": np.broadcast_to(then, (trials, *then.shape))}
+    stage = learner._rule(0).plan(GAME).stages[0]
+    asked = learner._ask(slots, stage, policy, GAME, oracle, slice(None), rng)
+    found = learner._label(asked, {"current": np.broadcast_to(now, (trials, *now.shape))}, policy, GAME)
+    return found.label.mean(axis=0), found.label.std(axis=0) / np.sqrt(trials)
+
+
+@pytest.mark.parametrize("opponents", [1, 4])
+def test_reused_comparisons_are_reweighted_without_bias(opponents):
+    """For a policy that has not learned from them: importance weights are exact, also for a single opponent."""
+    now = np.log([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.25] * 4])
+    learner = Regress(wg.wind(0.1), sampler="all", opponents=opponents, reuse=3)
+    mean, error = labels(learner, now, np.log(REF))
+    np.testing.assert_array_less(np.abs(mean - GAME.payoff(now)), 5 * error + 1e-12)
+    assert np.abs(GAME.payoff(now) - GAME.payoff(np.log(REF))).max() > 0.1
+
+
+def test_unseen_responses_as_a_win_rate_of_a_half():
+    """The whole table takes the target, with payoff 1/2 where nothing was drawn (by hand)."""
+    start = np.log([[0.05, 0.05, 0.1, 0.8]])
+    policy = Tabular(np.log([[0.4, 0.3, 0.2, 0.1]]))
+    seen = Seen(slice(None), np.array([[3, 3, 3, 2]]), np.array([[0.625, 0.625, 0.625, 0.125]]), None, "group")
+    beta, eta = 0.2, 2.0
+    got = np.exp(policy.log_policy(policy.least_squares(start, seen, start, Stage(beta, eta), "half")))
+    expected = np.exp(
+        (start + beta * eta * policy.log_ref + eta * np.array([0.5, 0.5, 0.125, 0.625])) / (1 + beta * eta)
+    )
+    np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-12)
+    kept = np.exp(policy.log_policy(policy.least_squares(start, seen, start, Stage(beta, eta))))
+    np.testing.assert_allclose(kept[0, :2], [0.05, 0.05], rtol=1e-12)
+    assert kept[0, 2] / kept[0, 3] == pytest.approx(expected[0, 2] / expected[0, 3])
+
+
+def test_one_group_at_a_time_has_a_bias_and_independent_opponents_have_none():
+    """Theory 7.2, the remark: the mean step at the equilibrium, all groups of two enumerated, eta towards 0."""
+    rock, ref, beta, eta = np.array([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]]), np.array([[0.7, 0.2, 0.1]]), 0.2, 1e-4
+    game = wg.WinRateGame(wg.MatrixPreference(rock[None]), ref, beta)
+    star = wg.equilibrium(game, tol=1e-12).log_policy
+    policy, stage = Tabular(np.log(ref)), Stage(beta, eta)
+    drift = {"group": np.zeros(3), "independent": np.zeros(3)}
+    for pair in np.ndindex(3, 3):
+        y = np.array([pair])
+        weight = np.exp(star[0, list(pair)]).prod()
+        group = win_rates(rock[y[..., :, None], y[..., None, :]], "group")
+        independent = (rock @ np.exp(star[0]))[y]
+        for name, label in (("group", group), ("independent", independent)):
+            seen = Seen(slice(None), y, label, None, name)
+            after = np.exp(policy.log_policy(policy.least_squares(star, seen, star, stage)))
+            drift[name] += weight * (after[0] - np.exp(star[0])) / eta
+    assert np.abs(drift["independent"]).max() < 1e-3 * np.abs(drift["group"]).max()
+    assert np.abs(drift["group"]).max() > 0.005
+
+
+def test_a_dying_mass_is_no_nan():
+    """Exact log win rates where the lower responses' mass underflows: as the tabular rule, until the end."""
+    game = wg.LogWinRateGame.from_best_of_n(WEAK, REF, 4, 0.8, 0.0)
+    found = learn(Regress(wg.iterative_bon(4, 0.8), **EXACT), game, Oracle(REWARDS), rounds=40)
+    expected = wg.solve(game, wg.iterative_bon(4, 0.8), tol=0, max_steps=40).policy
+    np.testing.assert_allclose(np.exp(found.log_policy), expected, atol=1e-9)
+    wild = learn(Reinforce(1e308, draws=2), rounds=50)
+    assert np.all(np.isfinite(wild.theta))
+    assert "not finite" in wild.status
 
 
 def expected_step(learner, gradient, trials=40_000, rate=1e-3):
@@ -316,15 +375,18 @@ def test_the_certificate_bounds_the_distance_all_along():
     assert np.all(found.trace["kl_to_solution"] <= found.trace["kl_certificate"] * (1 + 1e-9) + 1e-12)
 
 
-def test_prompts_in_turn():
+@pytest.mark.parametrize(
+    "rule", [wg.wind(0.3), wg.extragradient(0.3), wg.nash_md(0.3), wg.omwu(0.3)], ids=lambda r: r.name
+)
+def test_prompts_in_turn(rule):
     """Only the contexts that were drawn move, and only their questions are counted."""
-    oracle = Oracle(REWARDS)
-    found = learn(LEARNERS["group"][0], oracle=oracle, rounds=1, prompts=1)
+    oracle, learner = Oracle(REWARDS), Regress(rule, draws=16, opponents=3)
+    found = learn(learner, oracle=oracle, rounds=1, prompts=1)
     moved = np.any(np.abs(found.log_policy - np.log(REF)) > 1e-9, axis=-1)
     assert moved.sum() == 1
-    assert oracle.queries == 6
-    long = learn(LEARNERS["group"][0], rounds=2000, prompts=2)
-    assert long.mean("kl_from_solution")[-1] < 0.1 * long.mean("kl_from_solution")[0]
+    assert oracle.queries == found.queries[-1]
+    exact = learn(Regress(rule, **EXACT), rounds=600, prompts=2)
+    assert exact.mean("kl_from_solution")[-1] < (0.01 if rule.name == "Nash-MD" else 1e-6)
 
 
 def test_log_linear_policies_share_what_they_learn(rng):
@@ -377,6 +439,16 @@ def test_the_finite_time_bound_holds_in_the_mean(beta, kind, share, certain):
         assert np.all(measured.mean(axis=-1) - 5 * error <= bound(found.steps) * (1 + 1e-9) + 1e-25)
 
 
+def test_the_ridge_is_the_same_for_every_way_to_the_minimum(rng):
+    """Closed form and L-BFGS meet at the same penalised minimum."""
+    policy = LogLinear(np.log(REF), features(rng), ridge=0.1)
+    label = rng.uniform(size=(3, 5))
+    seen = Seen(slice(None), rng.integers(0, 4, (3, 5)), label - label.mean(-1, keepdims=True) + 0.5, None, "group")
+    start, stage = policy.start() + 0.1, Stage(0.2, 0.7)
+    closed = policy.least_squares(start, seen, start, stage)
+    np.testing.assert_allclose(_minimise(policy, start, seen, stage, "squared"), closed, atol=1e-5)
+
+
 def test_coverage_bound_of_a_step(rng):
     """Theory 7.8 for one step with an arbitrary error, against the exact divergence."""
     for _ in range(200):
@@ -410,6 +482,16 @@ def test_coverage_bound_of_a_step(rng):
         (lambda: Regress(wg.wind(0.1), opponents=2, pairing="group"), "leave opponents out"),
         (lambda: Regress(wg.wind(0.1), reuse=2), "pass an integer opponents"),
         (lambda: Regress(wg.wind(0.1), unseen="forget"), "unseen must be one of"),
+        (lambda: Regress(wg.wind(0.1), opponents=1, risk="kl", unseen="half"), "closed form"),
+        (
+            lambda: learn(Regress(wg.wind(0.1), unseen="half"), policy=LogLinear(np.log(REF), np.ones((3, 4, 1)))),
+            "for a table",
+        ),
+        (lambda: learn(JBond(1.0), oracle=Oracle(CYCLES, certain=True)), "answers with probabilities"),
+        (lambda: learn(Distil(2, 1.0), oracle=Oracle(CYCLES, certain=True)), "answers with probabilities"),
+        (lambda: learn(JBond(1.0), policy=Tabular(np.log(np.full((3, 4), 0.25)))), "not the game's"),
+        (lambda: Oracle(REWARDS, reward=np.zeros((3, 9))), "one finite number per context"),
+        (lambda: Oracle(REWARDS, reward=np.full((3, 4), np.nan)), "NaN or infinities"),
         (lambda: JBond(0.0), "rate must be positive"),
         (lambda: JBond(1.0, anchor_rate=2), "anchor_rate in"),
         (lambda: Distil(1, 1.0), "n must be an integer"),

@@ -161,6 +161,8 @@ def test_other_sampled_tables(tables):
     unseen = tables["unseen"]
     assert (unseen.kl < unseen.kl_start).all()
     pieces = tables["pieces"]
+    estimation = pieces[pieces.part == "sum"].estimation
+    assert (estimation < 0.12).all()
     runs, gaps = pieces[pieces.part == "sum"], pieces[pieces.part == "generalise"]
     assert (runs.kl <= runs.bound_exact_cross * SLACK).all()
     assert (runs.bound_exact_cross <= runs.bound_coverage * SLACK).all()

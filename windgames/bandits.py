@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ._array import kl, log_normalize, logsumexp
+from ._array import kl, log_normalize, logsumexp, safe_log
 from .games import Game, LogWinRateGame, WinRateGame
 from .objectives import (
     PAIRINGS,
@@ -65,6 +65,12 @@ class Tabular:
         """Return the parameters of a stage without a payoff, the geometric mixture with the reference."""
         return target(theta, self.log_ref, np.zeros_like(theta), beta=_column(stage.beta), eta=_column(stage.eta))
 
+    def only(self, new: np.ndarray, old: np.ndarray, contexts: Any) -> np.ndarray:
+        """Return the old parameters with the new ones of these contexts."""
+        out = old.copy()
+        out[..., contexts, :] = new[..., contexts, :]
+        return out
+
     def gradient(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, contexts: Any = slice(None)) -> np.ndarray:
         r"""Return the gradient of :math:`\sum_k w_k\log\pi_\theta(y_k)`, shape of `theta`."""
         policy = np.exp(self.log_policy(theta, contexts))
@@ -72,11 +78,14 @@ class Tabular:
         out[..., contexts, :] = _scatter(y, w, theta.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
         return out
 
-    def least_squares(self, theta: np.ndarray, seen: Seen, start: np.ndarray, stage: Stage) -> np.ndarray:
+    def least_squares(
+        self, theta: np.ndarray, seen: Seen, start: np.ndarray, stage: Stage, unseen: str = "keep"
+    ) -> np.ndarray:
         r"""Minimise the squared risk: the target with the mean label of each response that was seen.
 
         The risk is centred, so it says nothing of how much mass the seen responses have together, nor of the others.
-        Those stay where they were, and so does the total mass of the seen ones.
+        With "keep" those stay where they were, and so does the total mass of the seen ones; with "half" they move as
+        a win rate of 1/2 moves them.
         """
         at, m = seen.contexts, theta.shape[-1]
         log_start = self.log_policy(start, at)
@@ -87,12 +96,20 @@ class Tabular:
         beta, eta = _column(stage.beta, at), _column(stage.eta, at)
         new = target(log_start, self.log_ref[at], payoff, beta=beta, eta=eta)
         there = count > 0
+        out = self.log_policy(theta)
+        if unseen == "half":
+            half = target(log_start, self.log_ref[at], np.full_like(payoff, 0.5), beta=beta, eta=eta)
+            out[..., at, :] = log_normalize(np.where(there, new, half))
+            return out
         low = np.full_like(new, -inf)
         mass = logsumexp(np.where(there, log_start, low), keepdims=True)
         new = new - logsumexp(np.where(there, new, low), keepdims=True) + mass
-        out = self.log_policy(theta)
         out[..., at, :] = np.where(there, new, log_start)
         return out
+
+    def pull(self, seen: Seen, stage: Stage) -> float:
+        """A table has no ridge."""
+        return 0.0
 
 
 class LogLinear:
@@ -131,6 +148,9 @@ class LogLinear:
     def mixed(self, theta: np.ndarray, stage: Stage) -> np.ndarray:
         return theta / (1 + _one(stage.beta) * _one(stage.eta))
 
+    def only(self, new: np.ndarray, old: np.ndarray, contexts: Any) -> np.ndarray:
+        return new  # contexts share parameters
+
     def gradient(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, contexts: Any = slice(None)) -> np.ndarray:
         policy = np.exp(self.log_policy(theta, contexts))
         weight = _scatter(y, w, policy.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
@@ -146,9 +166,17 @@ class LogLinear:
         x, weighted = (z.reshape(*z.shape[:-3], -1, z.shape[-1]) for z in (x, weighted))
         A = np.swapaxes(weighted, -1, -2) @ x
         b = (np.swapaxes(weighted, -1, -2) @ short.reshape(*short.shape[:-2], -1, 1))[..., 0]
-        if self.ridge:
-            A = A + self.ridge * np.trace(A, axis1=-2, axis2=-1)[..., None, None] / A.shape[-1] * np.eye(A.shape[-1])
+        A = A + self._ridge(A)[..., None, None] * np.eye(A.shape[-1])
         return theta + (np.linalg.pinv(A, rcond=1e-11, hermitian=True) @ b[..., None])[..., 0]
+
+    def _ridge(self, A: np.ndarray) -> np.ndarray:
+        return self.ridge * np.trace(A, axis1=-2, axis2=-1) / A.shape[-1]
+
+    def pull(self, seen: Seen, stage: Stage) -> float:
+        """Return the weight of the ridge, half the squared length of a step, beside any risk."""
+        x = self.design(seen).reshape(-1, self.features.shape[-1]) * (1 / _one(stage.eta) + _one(stage.beta))
+        w = 1.0 if seen.weight is None else seen.weight.reshape(-1, 1)
+        return float(self._ridge((x * w).T @ x))
 
     def design(self, seen: Seen) -> np.ndarray:
         """Return the features of the draws, centred as the scores are, shape ``(..., contexts, K, d)``."""
@@ -274,7 +302,8 @@ class Regress:
     unseen : {"keep", "half"}
         What a table does with responses that were not drawn: leave them, or treat their win rate as 1/2.
     reuse : int
-        Rounds that the same comparisons serve, re-weighted; more than 1 needs opponents from the current policy.
+        Rounds that the same comparisons serve, opponents weighted by the ratio of the policy to the one that drew them.
+        Unbiased for a policy that has not learned from them; after a step it has, and some bias is the price.
     """
 
     rule: Rule | Callable[[int], Rule]
@@ -306,6 +335,8 @@ class Regress:
             _at_least("opponents", self.opponents, 1)
         if self.reuse > 1 and self.opponents in (None, "all"):
             raise ValueError("Comparisons are reused by re-weighing their opponents: pass an integer opponents.")
+        if self.unseen == "half" and (pairing == "constant" or (pairing == "independent" and self.risk != "squared")):
+            raise ValueError("unseen='half' needs a risk with a closed form: the squared one, centred.")
         if not self.name:
             object.__setattr__(self, "name", self._rule(0).name)
 
@@ -315,6 +346,8 @@ class Regress:
     def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
         if not isinstance(game, WinRateGame | LogWinRateGame):
             raise ValueError(f"Samples estimate win rates: learn on a WinRateGame or a LogWinRateGame, not {game!r}.")
+        if self.unseen == "half" and not isinstance(policy, Tabular):
+            raise ValueError("unseen='half' is for a table: a log-linear policy moves unseen responses as it must.")
         self._rule(0).plan(game)
         theta = policy.start(replicates)
         return {"current": theta, "previous": theta, "t": 0, "draws": 0, "kept": {}}
@@ -336,7 +369,7 @@ class Regress:
             seen = self._label(kept[i], slots, policy, game)
             slots[stage.out] = self._fit(policy, slots[stage.start], seen, stage)
         return {
-            "current": slots["current"],
+            "current": policy.only(slots["current"], state["current"], contexts),
             "previous": state["current"],
             "t": state["t"] + 1,
             "draws": slots["draws"],
@@ -403,17 +436,14 @@ class Regress:
             else:
                 now = policy.log_policy(slots[slot], asked["contexts"])
                 if self.opponents == "all":
-                    v = np.exp(now)
-                else:
-                    v = np.exp(_take(now, other) - _take(log_other, other))
-                    v = v / np.sum(v, axis=-1, keepdims=True)
-                rate = np.sum(outcomes * v[..., None, :], axis=-1)
-                if log_payoff and self.opponents != "all":  # a draw is among its own opponents: no log of zero
+                    log_rate = logsumexp(safe_log(outcomes) + now[..., None, :])
+                    label = label + factor * (log_rate if log_payoff else np.exp(log_rate))
+                    continue
+                v = np.exp(_take(now, other) - _take(log_other, other))  # 1 unless the comparisons are reused
+                rate = np.mean(outcomes * v[..., None, :], axis=-1)
+                if log_payoff:  # a draw is among its own opponents: no log of zero
                     rate = (rate * other.shape[-1] + (1.0 if weak else 0.5)) / (other.shape[-1] + 1)
-            if log_payoff:
-                with np.errstate(divide="ignore"):
-                    rate = np.log(rate)
-            label = label + factor * rate
+            label = label + factor * (np.log(rate) if log_payoff else rate)
         seen = Seen(asked["contexts"], asked["y"], label, asked["weight"], self.pairing)
         return replace(seen, label=_centred(label, seen)) if log_payoff else seen
 
@@ -421,22 +451,10 @@ class Regress:
         # On a table the three risks have one minimiser if the labels are those of one group (theory 7.3).
         one_group = isinstance(policy, Tabular) and self.pairing in ("group", "leave-one-out")
         if one_group or (self.risk == "squared" and self.pairing != "constant"):
-            if self.unseen == "half" and isinstance(policy, Tabular):
-                start = _pull_unseen(policy, start, seen, stage)
+            if isinstance(policy, Tabular):
+                return policy.least_squares(start, seen, start, stage, self.unseen)
             return policy.least_squares(start, seen, start, stage)
         return _minimise(policy, start, seen, stage, self.risk)
-
-
-def _pull_unseen(policy: Tabular, start: np.ndarray, seen: Seen, stage: Stage) -> np.ndarray:
-    """Move the responses that were not drawn as a win rate of 1/2 would, and the drawn ones not at all."""
-    at = seen.contexts
-    count = _scatter(seen.y, np.ones(seen.y.shape), start.shape[-1])
-    log_start = policy.log_policy(start, at)
-    beta, eta = _column(stage.beta, at), _column(stage.eta, at)
-    moved = target(log_start, policy.log_ref[at], np.zeros_like(log_start), beta=beta, eta=eta)
-    out = start.copy()
-    out[..., at, :] = np.where(count > 0, log_start, moved)
-    return out
 
 
 def _minimise(policy: Policy, start: np.ndarray, seen: Seen, stage: Stage, kind: str) -> np.ndarray:
@@ -469,20 +487,27 @@ def _objective(
     """Return the risk of one replicate, and its gradient, as a function of the flat parameters."""
     at, w = seen.contexts, 1.0 if seen.weight is None else seen.weight
     beta, eta = _column(stage.beta, at), _column(stage.eta, at)
-    log_start, log_ref = (_take(x, seen.y) for x in (policy.log_policy(start, at), policy.log_ref[at]))
+    log_start, log_ref = policy.log_policy(start, at), policy.log_ref[at]
+    shift: Any = 0.0
+    if seen.pairing == "constant":  # the mixture's own normaliser is known; the payoff's is taken to be that of 1/2
+        mixture = target(log_start, log_ref, np.zeros_like(log_start), beta=beta, eta=eta)
+        shift = (1 / eta + beta) * logsumexp(mixture, keepdims=True)
+    log_start, log_ref = (_take(x, seen.y) for x in (log_start, log_ref))
+    ridge = policy.pull(seen, stage)
 
     def value(x: np.ndarray) -> tuple[float, np.ndarray]:
         theta = x.reshape(start.shape)
         log_policy = _take(policy.log_policy(theta, at), seen.y)
-        score = _centred(implied_payoff(log_policy, log_start, log_ref, beta=beta, eta=eta), seen)
+        score = _centred(implied_payoff(log_policy, log_start, log_ref, beta=beta, eta=eta) + shift, seen)
         slope = w * risk_slope(score, seen.label, kind)
         # the transpose of centring: of equal weights it is centring itself
         if seen.share is None:
             pull = centred(slope, seen.pairing) - 0.5
         else:
             pull = slope - seen.share * np.sum(slope, axis=-1, keepdims=True) * (seen.pairing != "constant")
-        gradient = policy.gradient(theta, seen.y, (1 / eta + beta) * pull, at)
-        return float(np.sum(w * risk(score, seen.label, kind))), gradient.ravel()
+        gradient = policy.gradient(theta, seen.y, (1 / eta + beta) * pull, at) + ridge * (theta - start)
+        total = np.sum(w * risk(score, seen.label, kind)) + ridge * np.sum((theta - start) ** 2) / 2
+        return float(total), gradient.ravel()
 
     return value
 
@@ -554,6 +579,7 @@ class JBond:
     def step(
         self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
     ) -> dict[str, Any]:
+        _needs_outcomes(self.name, oracle)
         theta, anchor = state["current"], state["anchor"]
         log_policy, log_anchor = policy.log_policy(theta, contexts), policy.log_policy(anchor, contexts)
         y, a, b = (draw(p, self.draws, rng) for p in (log_policy, log_anchor, log_anchor))
@@ -607,6 +633,7 @@ class Distil:
     def step(
         self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
     ) -> dict[str, Any]:
+        _needs_outcomes(self.name, oracle)
         theta = state["current"]
         log_policy = policy.log_policy(theta, contexts)
         best = draw(log_policy, self.draws, rng)
@@ -619,7 +646,7 @@ class Distil:
             usual = draw(np.broadcast_to(policy.log_ref[contexts], log_policy.shape), self.draws, rng)
             gradient += policy.gradient(theta, usual, np.full(best.shape, a), contexts)
         theta = theta + self.rate * _mean(gradient, best, policy)
-        return {"current": theta, "draws": state["draws"] + self.n * best.size}
+        return {"current": theta, "draws": state["draws"] + (self.n + bool(a)) * best.size}
 
 
 @dataclass(frozen=True)
@@ -666,6 +693,11 @@ class Reinforce:
         weights = reinforce_weights(reward, _take(log_policy, y), _take(policy.log_ref[contexts], y), beta=beta)
         gradient = policy.gradient(theta, y, weights, contexts)
         return {"current": theta + self.rate * _mean(gradient, y, policy), "draws": state["draws"] + drawn}
+
+
+def _needs_outcomes(name: str, oracle: Oracle) -> None:
+    if oracle.certain and not isinstance(oracle.preference, RewardPreference):
+        raise ValueError(f"{name} needs wins and losses, but this oracle answers with probabilities (certain=True).")
 
 
 def _mean(gradient: np.ndarray, y: np.ndarray, policy: Policy) -> np.ndarray:
@@ -794,6 +826,8 @@ def run(
         raise ValueError(f"prompts must lie between 1 and {contexts}, but it is {prompts}.")
     if policy is None:
         policy = Tabular(np.broadcast_to(game.log_ref, (contexts, game.n_responses)))
+    if not np.allclose(np.exp(policy.log_ref), np.exp(game.log_ref), atol=1e-6):
+        raise ValueError("The policy's reference is not the game's: build it from game.log_ref.")
     if solution is None:
         from .equilibria import equilibrium
 
@@ -811,10 +845,15 @@ def run(
         clock = time.perf_counter()
         at = slice(None) if prompts is None else np.sort(rng.choice(contexts, prompts, replace=False))
         try:
-            state = learner.step(state, policy, game, oracle, at, rng)
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+                after = learner.step(state, policy, game, oracle, at, rng)
         except BudgetExhausted as stop:
             status = f"Stopped after {step} rounds: {stop}"
             break
+        if not np.all(np.isfinite(after["current"])):
+            status = f"Stopped after {step} rounds: the next step's parameters are not finite. Take smaller steps."
+            break
+        state = after
         spent += time.perf_counter() - clock
         step += 1
         used = (oracle.queries - answered) / size
@@ -826,7 +865,6 @@ def run(
             marks.append((step, used, state["draws"] / size, spent))
             grades.append(grade(policy.log_policy(state["current"])))
     if marks[-1][0] != step:
-        used = (oracle.queries - answered) / size
         marks.append((step, used, state["draws"] / size, spent))
         grades.append(grade(policy.log_policy(state["current"])))
     steps, asked, drawn, clocks = (np.asarray(x, dtype=float) for x in zip(*marks, strict=True))

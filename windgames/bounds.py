@@ -245,12 +245,15 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
     """
     beta, t0 = _decay(beta, interaction)
     t, initial, eps = (_positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
-    return ((t0 * (t0 + 1) * initial + 4 * (eps / beta) ** 2 * t) / ((t + t0) * (t + t0 + 1)))[()]
+    with np.errstate(over="ignore"):
+        share = t0 / (t + t0) * ((t0 + 1) / (t + t0 + 1))
+        return (share * initial + 4 * (eps / beta) ** 2 * (t / (t + t0) / (t + t0 + 1)))[()]
 
 
 def _decay(beta: Any, interaction: Any) -> tuple[np.ndarray, np.ndarray]:
     beta, interaction = _positive(beta, "beta"), _fraction(interaction, "interaction")
-    return beta, np.maximum(1.0, (interaction / beta) ** 2 / 2)
+    with np.errstate(over="ignore"):
+        return beta, np.minimum(np.maximum(1.0, (interaction / beta) ** 2 / 2), 1e300)
 
 
 def coverage_floor(beta: Any, eps: Any, concentrability: Any) -> Any:

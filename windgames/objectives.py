@@ -22,7 +22,8 @@ from ._array import Array, array_namespace
 from .updates import target
 
 PAIRINGS = ("group", "leave-one-out", "independent", "constant")
-"""Ways to pair win rates with a centring, all without bias but the last; see `win_rates` and `centred`."""
+"""Ways to pair win rates with a centring, see `win_rates` and `centred`: over many groups of draws all without bias but
+the last (theory 7.2)."""
 RISKS = ("squared", "kl", "nce")
 FLOOR = 0.05
 """Score below which (for KL also above one minus which) the logarithmic risks go on as parabolas."""
@@ -68,8 +69,9 @@ def centred(scores: Array, pairing: str = "group", share: Array | None = None) -
     r"""Return scores shifted to the scale of win rates, so that the unknown constant drops out (theory 7.2).
 
     "group" and "independent" subtract the mean of the prompt's draws, "leave-one-out" the mean of the *other* draws,
-    and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing: it takes the
-    normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4). Draws that were
+    and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing: at ``beta = 0``
+    it takes the normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4); with
+    a pull to the reference the mixture's own normaliser would have to be added first. Draws that were
     not sampled from the policy itself are averaged with their importance weights `share`, which sum to one.
     """
     if pairing == "constant":

@@ -60,6 +60,13 @@ class Oracle:
         if reward is None and isinstance(preference, RewardPreference):
             reward = preference.reward
         self._score = None if reward is None else np.atleast_2d(np.asarray(reward, dtype=float))
+        if self._score is not None and (
+            self._score.shape not in ((1, m), (*batch, m)) or not np.all(np.isfinite(self._score))
+        ):
+            raise ValueError(
+                f"reward must hold one finite number per context and response, shape {(*batch, m)}, but its shape is "
+                f"{self._score.shape}" + (", with NaN or infinities." if self._score.shape[-1] == m else ".")
+            )
 
     def compare(
         self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, contexts: Any = slice(None)
