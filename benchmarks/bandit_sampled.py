@@ -306,8 +306,9 @@ def queries_report(table: pd.DataFrame) -> None:
     )
     print(
         f"=> Pass within 0.1 of the equilibrium and leave it again: {gone.to_dict() or 'none'}. "
-        f"The mean distance was at "
-        f"most {(same.kl_mean / same.kl_bound).max():.3f} of the finite-time bound (theory 7.7) in {len(same)} records."
+        f"SPPO, J-BOND, best-of-n "
+        f"distillation, iterative BOND and REINFORCE on rewards aim elsewhere, and are measured from here all the same. "
+        f"After the first round the mean distance was at most {(same.kl_mean / same.kl_bound).max():.3f} of the finite-time bound (theory 7.7) in {len(same)} records."
     )
 
 
@@ -842,9 +843,8 @@ def unseen_configs(scale: Scale) -> list[dict[str, Any]]:
         for w in worlds
         for n in sizes
     ]
-    few = scale.pick(4, 20, 40)
     cells += [
-        {"world": "featured", "contexts": 40, "risk": r, "rounds": few, "seeds": scale.pick(2, 4, 10)}
+        {"world": "featured", "contexts": 40, "risk": r, "rounds": rounds, "seeds": scale.pick(2, 4, 10)}
         for r in UNSEEN_RISKS[1:]
     ]
     return cells

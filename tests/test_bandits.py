@@ -261,9 +261,19 @@ def test_a_dying_mass_is_no_nan():
     found = learn(Regress(wg.iterative_bon(4, 0.8), **EXACT), game, Oracle(REWARDS), rounds=40)
     expected = wg.solve(game, wg.iterative_bon(4, 0.8), tol=0, max_steps=40).policy
     np.testing.assert_allclose(np.exp(found.log_policy), expected, atol=1e-9)
-    wild = learn(Reinforce(1e308, draws=2), rounds=50)
-    assert np.all(np.isfinite(wild.theta))
-    assert "not finite" in wild.status
+
+
+class Diverges(JBond):
+    def step(self, state, *arguments):
+        after = super().step(state, *arguments)
+        return after | {"current": after["current"] * (np.nan if state["draws"] else 1.0)}
+
+
+def test_a_learner_that_diverges_is_stopped_before_it():
+    found = learn(Diverges(1.0), rounds=50)
+    assert found.steps[-1] == 1
+    assert np.all(np.isfinite(found.theta))
+    assert "not finite" in found.status
 
 
 def expected_step(learner, gradient, trials=40_000, rate=1e-3):
