@@ -305,10 +305,11 @@ def queries_report(table: pd.DataFrame) -> None:
         bound, on=["world", "learner", "step", "queries"], suffixes=("", "_bound")
     )
     print(
-        f"=> Pass within 0.1 of the equilibrium and leave it again: {gone.to_dict() or 'none'}. "
-        f"SPPO, J-BOND, best-of-n "
-        f"distillation, iterative BOND and REINFORCE on rewards aim elsewhere, and are measured from here all the same. "
-        f"After the first round the mean distance was at most {(same.kl_mean / same.kl_bound).max():.3f} of the finite-time bound (theory 7.7) in {len(same)} records."
+        f"=> Pass within 0.1 of the equilibrium and leave it again: {gone.to_dict() or 'none'}.\n"
+        f"=> SPPO, J-BOND, best-of-n distillation, iterative BOND and REINFORCE on rewards aim elsewhere, and are "
+        f"measured from here all the same.\n"
+        f"=> After the first round the mean distance was at most {(same.kl_mean / same.kl_bound).max():.3f} of the "
+        f"finite-time bound (theory 7.7) in {len(same)} records."
     )
 
 
