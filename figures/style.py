@@ -41,6 +41,10 @@ METHODS = {
     "Nash-MD": (SKY, "P"),
     "OMWU": (BLACK, "X"),
     "J-BOND": (YELLOW, "*"),
+    "WIND, KL risk": ("#56708A", "<"),
+    "WIND, NCE risk": ("#7FA6C9", ">"),
+    "iterative BOND": (GREEN, "^"),
+    "best-of-n, likelihood": (ORANGE, "v"),
 }
 """Colour and marker of each method, the same in every figure."""
 

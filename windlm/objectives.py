@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -168,7 +168,8 @@ class Regression:
 
     def plan(self, progress: float) -> tuple[wg.Stage, ...]:
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        return rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
+        stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
+        return tuple(replace(stage, beta=float(stage.beta), eta=float(stage.eta)) for stage in stages)
 
     def collect(self, stage: wg.Stage, table: Table, draws: int) -> Frozen:
         at = max(stage.against, key=lambda slot: stage.against[slot], default=stage.start)

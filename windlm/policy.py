@@ -26,6 +26,9 @@ from torch.utils.checkpoint import checkpoint
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
 
+AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""What configurations call an operation between the output layer and the logits."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -309,6 +312,7 @@ class LanguagePolicy(torch.nn.Module):
         rows = torch.cat([padded.repeat_interleave(k, 0), padded.new_full((b * k, longest), self.pad_id)], dim=-1)
         rows = rows.scatter(1, at, torch.where(mask, tokens, self.pad_id))
         attention = (torch.arange(rows.shape[1], device=device) < start + mask.sum(-1, keepdim=True)).long()
+        rows, attention = rows[:, :-1], attention[:, :-1]  # nothing follows the last token
         row, column = mask.nonzero(as_tuple=True)
         place = (row, at[row, column] - 1)
         log_p = torch.cat(list(self._token_log_probs(rows, attention, place, tokens[mask])))
@@ -343,14 +347,14 @@ class LanguagePolicy(torch.nn.Module):
 
     @torch.no_grad()
     def _head_is_all(self) -> bool:
-        """Ask on two tokens whether logits are the output layer of hidden states; some models cap or scale them."""
-        head = self._base.get_output_embeddings()
-        if head is None:
+        """Ask whether logits are the output layer of hidden states: some models cap or scale them on top of that."""
+        head, config = self._base.get_output_embeddings(), self._base.config.get_text_config()
+        if head is None or any(getattr(config, name, None) not in (None, 1) for name in AFTER_THE_HEAD):
             return False
-        ids = torch.tensor([[self.pad_id, self.pad_id]], device=self.device)
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        ours = head(self._base.base_model(input_ids=ids, use_cache=False)[0])
-        return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-4, atol=1e-4)
+        ids = torch.arange(min(8, config.vocab_size), device=self.device)[None]
+        logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        ours = head(self._base.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0])
+        return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
 
 
 def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
@@ -378,13 +382,17 @@ class Slots:
         """Return the trainable weights that are in the model now."""
         return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
 
+    def copy(self) -> dict[str, Tensor]:
+        """Return a copy of them on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.weights().items()}
+
     def path(self, name: str) -> Path:
         """Return where a slot lies."""
         return self.folder / f"{name}.pt"
 
     def save(self, name: str) -> None:
         """Set the weights of now aside."""
-        torch.save({k: p.detach().cpu() for k, p in self.weights().items()}, self.path(name))
+        torch.save(self.copy(), self.path(name))
 
     def load(self, name: str) -> None:
         """Put the weights of a slot into the model."""

@@ -67,7 +67,7 @@ class Enumeration:
         # the first stem that begins with the response's own tokens before its last one
         first = {s[:j]: n for n, s in reversed(list(enumerate(stems))) for j in range(length)}
         stem = torch.tensor([first[tuple(w[:-1])] for w in words])
-        return cls(policy, tokens, mask, torch.tensor(stems).view(len(stems), length - 1), stem)
+        return cls(policy, tokens, mask, torch.tensor(stems, dtype=torch.long).view(len(stems), length - 1), stem)
 
     def __len__(self) -> int:
         return len(self.tokens)

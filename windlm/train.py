@@ -57,6 +57,8 @@ class Config:
     warmup: int = 0
     """Optimiser steps over which the learning rate rises first."""
     betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    """Adam's; below it a gradient counts as rounding. Attention's key biases have no gradient but rounding."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -121,7 +123,7 @@ def train(
 
     slots = Slots(policy, config.out / "slots" / f"rank-{rank}")
     weights = list(slots.weights().values())
-    optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, 1e-10, config.weight_decay)
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     stages_per_round = len(objective.plan(0.0))
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
@@ -380,7 +382,7 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: 
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     path = temporary / f"rank-{accelerator.process_index}.pt"
-    torch.save(state | {"weights": slots.weights()}, path)
+    torch.save(state | {"weights": slots.copy()}, path)
     sync(path)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
