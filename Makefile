@@ -1,13 +1,16 @@
-# Two commands set everything up from a fresh clone: make bandit, make test.
+# Three commands set everything up from a fresh clone: make bandit, make lm, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bandit test test-all lint figures format clean
+.PHONY: bandit lm test test-all lint figures format clean
 
 bandit: $(READY)  ## the exact bandit study: tables in benchmarks/results, pictures in figures
 	$(BIN)/python benchmarks/bandit.py
+
+lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
+	$(BIN)/python benchmarks/lm.py
 
 test: $(READY)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
@@ -23,6 +26,7 @@ lint: $(READY)
 
 figures: $(READY)  ## draw the pictures again from the committed tables
 	for f in bon phase distance rates; do $(BIN)/python figures/bandit_$$f.py || exit 1; done
+	$(BIN)/python figures/lm.py
 	$(BIN)/python figures/tour.py
 
 format: $(READY)

@@ -47,20 +47,22 @@ from windlm.train import train
 STUDIES = ("methods", "floor", "memory")
 PROMPTS = list("abcdefgh")
 BETA = 0.2
-ETA = 16 * BETA
-"""The largest step of theory 5.2 for a reward; four times that of any judge, for which it is outside the theorem."""
-JUDGES = ("reward", "bradley-terry", "intransitive")
+INTERACTION = {"reward": 0.5, "bradley-terry": 0.5, "intransitive": 1.0}
+"""The constant L of theory 5.2 in the worst case of each kind of judge; default steps are taken from it."""
+ETA = {judge: 4 * BETA / constant**2 for judge, constant in INTERACTION.items()}
+"""WIND's largest step inside the theorem, which SPPO gets as well."""
+JUDGES = tuple(INTERACTION)
 LEVELS = (0.5, 0.2, 0.1, 0.05)
 
-METHODS: dict[str, Callable[[], Objective]] = {
-    "WIND": lambda: wind(BETA, ETA),
-    "WIND, KL risk": lambda: wind(BETA, ETA, risk="kl"),
-    "WIND, NCE risk": lambda: wind(BETA, ETA, risk="nce"),
-    "extragradient": lambda: Regression(wg.extragradient(ETA), BETA),
-    "SPPO": lambda: sppo(ETA),
-    "J-BOND": JBond,
-    "iterative BOND": lambda: bond(2),
-    "best-of-n, likelihood": lambda: BestOfN(2),
+METHODS: dict[str, Callable[[str], Objective]] = {
+    "WIND": lambda judge: wind(BETA, ETA[judge]),
+    "WIND, KL risk": lambda judge: wind(BETA, ETA[judge], risk="kl"),
+    "WIND, NCE risk": lambda judge: wind(BETA, ETA[judge], risk="nce"),
+    "extragradient": lambda judge: Regression(wg.extragradient(), BETA, interaction=INTERACTION[judge]),
+    "SPPO": lambda judge: sppo(ETA[judge]),
+    "J-BOND": lambda judge: JBond(),
+    "iterative BOND": lambda judge: bond(2),
+    "best-of-n, likelihood": lambda judge: BestOfN(2),
 }
 
 
@@ -82,7 +84,7 @@ class Config:
 
     @property
     def rounds(self) -> int:
-        return 6 if self.smoke else 250 if self.full else 120
+        return 6 if self.smoke else 100 if self.full else 60
 
 
 # -- the task ------------------------------------------------------------------------------------------------
@@ -107,13 +109,16 @@ class Task:
         self.where = {text: i for i, text in enumerate(self.enumeration.text)}
 
     def _score(self) -> np.ndarray:
-        """Return a random score of each response, standardised: a sum over letters and over pairs of letters."""
+        """Return a random score of each response, standardised.
+
+        A sum over letters, whose worth hangs on the prompt, and over pairs of letters, whose worth does not.
+        """
         letters = torch.where(self.enumeration.mask, self.enumeration.tokens, self.policy.stop_ids[0]).numpy()
-        shape, length = (len(self.prompts), letters.max() + 1), letters.shape[1]
-        score = sum(self.rng.normal(size=shape)[:, letters[:, j]] for j in range(length))
+        size, length = letters.max() + 1, letters.shape[1]
+        score = sum(self.rng.normal(size=(len(self.prompts), size))[:, letters[:, j]] for j in range(length))
         for i in range(length):
             for j in range(i):
-                score = score + self.rng.normal(size=(*shape, shape[1]))[:, letters[:, i], letters[:, j]]
+                score = score + self.rng.normal(size=(size, size))[letters[:, i], letters[:, j]]
         return (score - score.mean(-1, keepdims=True)) / score.std(-1, keepdims=True)
 
     def _preference(self, judge: str) -> wg.Preference:
@@ -122,10 +127,10 @@ class Task:
             return wg.RewardPreference(reward)
         if judge == "bradley-terry":
             return wg.BradleyTerryPreference(reward, 0.5)
-        # a reward, and cycles of twice its size
+        # a reward, and cycles
         x, y = self._score(), self._score()
         cycles = x[..., :, None] * y[..., None, :] - y[..., :, None] * x[..., None, :]
-        upper = 1 / (1 + np.exp(-(reward[..., :, None] - reward[..., None, :] + 2 * cycles)))
+        upper = 1 / (1 + np.exp(-(reward[..., :, None] - reward[..., None, :] + cycles)))
         return wg.MatrixPreference((upper + 1 - np.swapaxes(upper, -1, -2)) / 2)
 
     def preference(self, prompts: list[str], responses: list[list[str]]) -> wg.Preference:
@@ -149,11 +154,13 @@ class Task:
         }
 
 
-def run(task: Task, objective: Objective, every: int, settings: dict[str, Any]) -> Rows:
-    """Train, and return what was true after every few rounds, against tokens and seconds."""
+def run(task: Task, objective: Objective, points: int, settings: dict[str, Any]) -> Rows:
+    """Train, and return what was true after some rounds, many of them early, against tokens and seconds."""
+    rounds = settings["rounds"]
+    times = {0, *np.geomspace(1, rounds, points).astype(int), *np.linspace(1, rounds, points).astype(int)}
 
     def evaluate(number: int, policy: LanguagePolicy) -> dict[str, float]:
-        return task.measure(policy) if number % every == 0 or number == settings["rounds"] else {}
+        return task.measure(policy) if number in times else {}
 
     with tempfile.TemporaryDirectory() as folder:
         rows = train(
@@ -179,7 +186,7 @@ def run(task: Task, objective: Objective, every: int, settings: dict[str, Any]) 
 
 def layout(method: str, rounds: int) -> dict[str, Any]:
     """Return rounds and draws that give every method the same tokens and the same optimiser steps, 4 per 64 draws."""
-    common = {"rounds": rounds, "draws": 64, "epochs": 4, "learning_rate": 2e-3}
+    common = {"rounds": rounds, "draws": 64, "epochs": 4, "learning_rate": 2e-3, "warmup": 20}
     if method == "extragradient":  # draws twice in a round
         return common | {"draws": 32}
     if method == "J-BOND":  # on-policy: one step per round, and as many draws of the anchor as of the policy
@@ -191,8 +198,7 @@ def run_method(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     torch.set_num_threads(1)
     task = Task(cell["judge"], cell["seed"], cell["smoke"])
     settings = layout(cell["method"], cell["rounds"]) | {"seed": cell["seed"]}
-    every = max(1, settings["rounds"] // 25)
-    rows = run(task, METHODS[cell["method"]](), every, settings)
+    rows = run(task, METHODS[cell["method"]](cell["judge"]), 20, settings)
     keys = {k: cell[k] for k in ("judge", "method", "seed")}
     return [keys | row | {"fraction": row["kl_from_solution"] / rows[0]["kl_from_solution"]} for row in rows]
 
@@ -303,13 +309,13 @@ def run_floor(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
         left = task.measure(task.policy)
         row = {"tokens": 0, "seconds": time.perf_counter() - begun, "fraction": left["kl_from_solution"] / start}
         return [{"change": cell["change"], "seed": cell["seed"]} | row | left]
-    eta = changes.pop("eta", ETA)
+    eta = changes.pop("eta", ETA["reward"])
     if eta == "falls":
-        objective: Objective = Regression(lambda progress: wg.wind(ETA * (1 / 16) ** progress), BETA)
+        objective: Objective = Regression(lambda progress: wg.wind(ETA["reward"] * 16**-progress), BETA)
     else:
         objective = wind(BETA, eta)
     settings = layout("WIND", rounds) | changes | {"seed": cell["seed"]}
-    rows = run(task, objective, rounds, settings)
+    rows = run(task, objective, 1, settings)
     fraction = rows[-1]["kl_from_solution"] / rows[0]["kl_from_solution"]
     return [{"change": cell["change"], "seed": cell["seed"]} | rows[-1] | {"fraction": fraction}]
 

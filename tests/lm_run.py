@@ -39,8 +39,8 @@ def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=Non
     policy = small_policy(letters=4, length=2, width=16, spread=0.3)
     config = Config(
         Path(out),
-        **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "progress": False}
-        | {"reference_draws": 4, "processes": processes, "cpu": True}
+        **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
+        | {"reference_draws": 4, "processes": processes, "cpu": True, "progress": False}
         | settings,
     )
     rows = train(policy, ["a", "b c", "c", "d d d"], RewardJudge(reward), OBJECTIVES[objective](), config, evaluate)

@@ -98,7 +98,7 @@ def test_what_has_no_pull_to_the_reference_leaves_it(arena, tmp_path, objective)
     assert kl(log_p, game.log_ref).min() > 1.3 * kl(solution.log_policy, game.log_ref).max()
 
 
-RULES = [wg.wind(0.8), wg.inpo(0.5), wg.extragradient(1.0), wg.nash_md(0.8), wg.omwu(0.8), wg.sppo(0.8)]
+RULES = [wg.wind(4.0), wg.inpo(1.5), wg.extragradient(4.0), wg.nash_md(4.0), wg.omwu(4.0), wg.sppo(4.0)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -116,13 +116,17 @@ def test_any_rule_of_windgames_runs_through_its_stages(tmp_path, rule):
             index = np.array([[where[t] for t in row] for row in responses])
             return wg.MatrixPreference(matrix[index[:, :, None], index[:, None, :]])
 
-    game = wg.WinRateGame(wg.MatrixPreference(matrix), np.exp(enumeration.log_policy(["a"])), 0.3)
-    settings = {"draws": 1500, "epochs": 60, "rounds": 2, "batch_prompts": 1, "learning_rate": 5e-3}
-    train(policy, ["a"], TableJudge(), Regression(rule, 0.3), quick(tmp_path, schedule="constant", **settings))
-    expected = np.exp(wg.solve(game, rule, max_steps=2, tol=0).log_policy)
+    game = wg.WinRateGame(wg.MatrixPreference(matrix), np.exp(enumeration.log_policy(["a"])), 0.1)
+    settings = {"draws": 2000, "epochs": 80, "rounds": 2, "batch_prompts": 1, "learning_rate": 1e-2}
+    train(policy, ["a"], TableJudge(), Regression(rule, 0.1), quick(tmp_path, schedule="constant", **settings))
     found = np.exp(enumeration.log_policy(["a"]))
-    assert np.abs(expected - game.ref).sum() / 2 > 0.1
-    assert np.abs(found - expected).sum() / 2 < 0.04
+
+    def distance(other):
+        return np.abs(found - np.exp(wg.solve(game, other, max_steps=2, tol=0).log_policy)).sum() / 2
+
+    assert distance(rule) < 0.03
+    others = [distance(other) for other in RULES if other.name != rule.name]
+    assert distance(rule) < 0.6 * min(others)
 
 
 # -- what it logs --------------------------------------------------------------------------------------------
@@ -162,7 +166,20 @@ def test_metrics_are_estimates_of_the_enumerated_truth(tmp_path):
 def test_micro_batches_add_up(tmp_path):
     whole, _ = lm_run.main(tmp_path / "whole", rounds=2, batch_prompts=4)
     pieces, _ = lm_run.main(tmp_path / "pieces", rounds=2, batch_prompts=4, micro_prompts=1)
-    assert difference(weights(whole), weights(pieces)) < 1e-5
+    assert difference(weights(whole), weights(pieces)) < 1e-4
+
+
+def test_rounding_moves_only_what_does_nothing(tmp_path):
+    """Adam makes steps of rounding errors where there is no gradient: at key biases, which change no attention."""
+    whole, _ = lm_run.main(tmp_path / "whole", rounds=2, batch_prompts=4, epsilon=1e-8, checkpoint_every=0)
+    pieces, _ = lm_run.main(
+        tmp_path / "pieces", rounds=2, batch_prompts=4, epsilon=1e-8, checkpoint_every=0, micro_prompts=1
+    )
+    one, other = (Enumeration.of(policy).log_policy(["a", "b c"]) for policy in (whole, pieces))
+    assert np.abs(one - other).max() < 1e-4
+    one, other = weights(whole), weights(pieces)
+    moved = {name for name in one if (one[name] - other[name]).abs().max() > 1e-4}
+    assert moved <= {name for name in one if name.endswith("c_attn.bias")}
 
 
 def test_rounds_take_every_prompt_once_before_any_twice():
@@ -237,7 +254,7 @@ def test_two_processes_are_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     two = final(tmp_path / "two")
     start = weights(small_policy(letters=4, length=2, width=16, spread=0.3))
-    assert difference(weights(whole), two) < 1e-5 < 0.01 < difference(start, two)
+    assert difference(weights(whole), two) < 1e-4 < 0.01 < difference(start, two)
     parts = sorted(p.name for p in next((tmp_path / "two" / "checkpoints").iterdir()).iterdir())
     assert parts == ["rank-0.pt", "rank-1.pt"]
     told = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]

@@ -105,7 +105,10 @@ class Plan:
 class Rule(Protocol):
     """Anything with a name that turns a game into a plan is a rule; `windgames.testing.check_rule` examines it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the rule is called."""
+        ...
 
     def plan(self, game: Game) -> Plan:
         """Return stages, settings, fixed point and guarantee for this game, or raise ValueError."""

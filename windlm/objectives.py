@@ -8,7 +8,7 @@ that moves. Formulas are those of `windgames.objectives` and `windgames.updates`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -35,8 +35,8 @@ class Frozen:
     """Whether the first draws are those of the round's policy, for the metrics; ``"now"`` and ``"ref"`` among the
     fixed arrays are then its and the reference's log-probabilities."""
 
-    def __getitem__(self, index: Sequence[int]) -> Frozen:
-        rows = list(index)
+    def __getitem__(self, index: Iterable[int]) -> Frozen:
+        rows = [int(i) for i in index]
         return Frozen(self.samples[rows], {k: x[rows] for k, x in self.fixed.items()}, self.on_policy)
 
     @staticmethod

@@ -12,7 +12,7 @@ and never written to text and read again.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def __getitem__(self, index: Sequence[int]) -> Samples:
+    def __getitem__(self, index: Iterable[int]) -> Samples:
         rows = [int(i) for i in index]
         return Samples(
             [self.prompts[i] for i in rows], self.tokens[rows], self.mask[rows], [self.text[i] for i in rows]
@@ -382,9 +382,9 @@ class Slots:
         """Return the trainable weights that are in the model now."""
         return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
 
-    def copy(self) -> dict[str, Tensor]:
-        """Return a copy of them on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.weights().items()}
+    def plain(self) -> dict[str, Tensor]:
+        """Return them on the CPU and without gradients, for a file."""
+        return {name: p.detach().cpu() for name, p in self.weights().items()}
 
     def path(self, name: str) -> Path:
         """Return where a slot lies."""
@@ -392,11 +392,11 @@ class Slots:
 
     def save(self, name: str) -> None:
         """Set the weights of now aside."""
-        torch.save(self.copy(), self.path(name))
+        torch.save(self.plain(), self.path(name))
 
     def load(self, name: str) -> None:
         """Put the weights of a slot into the model."""
-        self.put(torch.load(self.path(name), map_location="cpu"))
+        self.put(torch.load(self.path(name), map_location="cpu", mmap=True))
 
     @torch.no_grad()
     def put(self, kept: Mapping[str, Tensor]) -> None:

@@ -168,6 +168,7 @@ def small_policy(
         n_embd=width,
         n_layer=layers,
         n_head=4,
+        activation_function="relu",
         initializer_range=spread,
         eos_token_id=letters,
         bos_token_id=letters,

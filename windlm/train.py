@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from tqdm import tqdm
 
 from windgames import objectives as shared
@@ -116,6 +116,11 @@ def train(
         a loss is not finite, or the folder holds another run.
     """
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"{accelerator.distributed_type.value} shards weights or optimiser, but responses are drawn from whole "
+            f"weights: start several processes with torchrun (DDP), or train an adapter."
+        )
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
@@ -161,7 +166,7 @@ def train(
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         mine = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         streams = count_streams([config.seed, number], mine)
-        table = Table(policy, slots, judge, [prompts[i] for i in mine], lambda streams=streams: next(streams))
+        table = Table(policy, slots, judge, [prompts[i] for i in mine], streams.__next__)
         asked, training, losses, norms = judge.calls, 0.0, [], []
         stages = objective.plan((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
@@ -341,7 +346,9 @@ class Metrics:
         self.rows = [json.loads(line) for line in lines[: done + 1]]
         self._write()
 
-    def add(self, head: dict[str, Any], said: dict[str, float], counts: dict[str, int], exact: Any) -> None:
+    def add(
+        self, head: dict[str, Any], said: dict[str, float], counts: Mapping[str, float], exact: Mapping[str, float]
+    ) -> None:
         """Put the processes' numbers together: means, sums and the slowest one's seconds."""
         parts = gather_object([(said, counts)])
         row = head | {k: sum(p[0][k] for p in parts) / len(parts) for k in said}
@@ -382,7 +389,7 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: 
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     path = temporary / f"rank-{accelerator.process_index}.pt"
-    torch.save(state | {"weights": slots.copy()}, path)
+    torch.save(state | {"weights": slots.plain()}, path)
     sync(path)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
