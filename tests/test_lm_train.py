@@ -20,6 +20,7 @@ import lm_run
 import windgames as wg
 from windgames._array import kl
 from windlm import BestOfN, JBond, Regression, RewardJudge, bond, sppo, wind
+from windlm.policy import LanguagePolicy
 from windlm.tabular import Enumeration, small_policy
 from windlm.train import Config, round_prompts, train
 
@@ -127,6 +128,27 @@ def test_any_rule_of_windgames_runs_through_its_stages(tmp_path, rule):
     assert distance(rule) < 0.03
     others = [distance(other) for other in RULES if other.name != rule.name]
     assert distance(rule) < 0.6 * min(others)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_is_trained_against_its_base(tmp_path):
+    peft = pytest.importorskip("peft")
+    policy = small_policy(letters=3, length=2, width=16, spread=0.3)
+    before, base = Enumeration.of(policy).log_policy(PROMPTS), weights(policy)
+    config = peft.LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    ours = LanguagePolicy(peft.get_peft_model(policy.model, config), policy.tokenizer, max_new_tokens=2)
+    reward = RewardJudge(lambda p, r: [t.count("a") for t in r])
+    settings = {"rounds": 40, "draws": 16, "epochs": 2, "learning_rate": 1e-2, "checkpoint_every": 20}
+    rows = train(ours, PROMPTS, reward, wind(0.2, 3.2), quick(tmp_path, **settings))
+    now = Enumeration.of(ours).log_policy(PROMPTS)
+    assert rows[-1]["reward"] > rows[1]["reward"] + 0.3
+    assert rows[1]["kl"] == pytest.approx(0, abs=1e-5)
+    assert abs(rows[-1]["kl"] - kl(now, before).mean()) < 5 * rows[-1]["kl_error"] + 0.02
+    for name, p in ours.model.named_parameters():
+        if "lora" not in name:
+            assert torch.equal(p, base[name.removeprefix("base_model.model.").replace("base_layer.", "")])
+    assert (tmp_path / "final" / "adapter_config.json").exists()
+    assert all("lora" in name for name in final(tmp_path))
 
 
 # -- what it logs --------------------------------------------------------------------------------------------

@@ -176,9 +176,9 @@ def train(
             # draw, judge and freeze: from here on only log pi_theta of the draws moves
             frozen = objective.collect(stage, table, config.draws)
             if stage is stages[0]:
-                tokens, calls = table.tokens, judge.calls
-                said = seen.measure(frozen, table, mine)
-                table.tokens, asked = tokens, asked + judge.calls - calls  # measuring is not the method's expense
+                calls = judge.calls  # measuring is not the method's expense
+                said = seen.measure(frozen, replace(table, seconds=dict(table.seconds)), mine)
+                asked += judge.calls - calls
             frozen = Frozen.stack(gather_object([frozen]))
 
             # regress: E epochs in mini-batches, each split among the processes
@@ -235,7 +235,7 @@ def train(
     return metrics.rows
 
 
-# -- one line of the loop each -------------------------------------------------------------------------------
+# -- lines of the loop --------------------------------------------------------------------------------------
 
 
 def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
