@@ -104,7 +104,8 @@ class PairwiseJudge:
     r"""A judge of pairs. Every pair is asked in both orders and symmetrised.
 
     :math:`P_{ij} = (p(i, j) + 1 - p(j, i))/2`, hence :math:`P + P^\top = 1`; what the two orders disagree by,
-    :math:`|p(i,j)+p(j,i)-1|`, is the judge's position bias and is reported. Equal responses tie.
+    :math:`|p(i,j)+p(j,i)-1|`, is the judge's position bias and is reported. Equal responses tie. `K` distinct responses
+    cost :math:`K(K-1)` verdicts.
 
     Parameters
     ----------

@@ -128,6 +128,9 @@ class Regression:
     level of whole responses: it is the geometric mixture of sequence models itself, as far as the model can express
     it, and not a mixture of next-token distributions.
 
+    A regression says nothing of responses that it did not see: there the model generalises as it likes, and every
+    guarantee of the exact step needs the draws to cover what matters (theory 7.1).
+
     Parameters
     ----------
     rule : windgames rule, or callable of the progress in [0, 1] that returns one
@@ -251,7 +254,8 @@ class JBond:
 
     A round draws `K` responses of the policy and `K` of the anchor, whose neighbours make `K/2` pairs. Its gradient is
     on-policy: train one epoch, all prompts in one mini-batch. There is no equilibrium that it aims at: the anchor
-    follows the policy, which follows the anchor's best of two, without limit.
+    follows the policy, which follows the anchor's best of two, without limit. It knows an order of responses, not
+    probabilities: a response loses where it wins less than half of its games.
 
     Parameters
     ----------
