@@ -63,8 +63,8 @@ class Config:
     max_grad_norm: float = 1.0
     seed: int = 0
     reference_draws: int = 0
-    """Draws `J` of the reference and of the round before that `J` of a round's own are judged against, for the metrics; 0
-    for none. A judge of pairs is asked for all pairs among these."""
+    """Draws of the reference and of the round before against which as many of a round's own are judged, for the metrics;
+    0 for none. A judge of pairs is asked for all pairs among these."""
     checkpoint_every: int = 1
     """Rounds between checkpoints; 0 for none."""
     processes: int | None = None
