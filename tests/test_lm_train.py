@@ -90,7 +90,7 @@ def test_what_has_no_pull_to_the_reference_leaves_it(arena, tmp_path, objective)
     """Their theory: multiplicative weights and iterated best-of-n go to the best response, past the equilibrium."""
     _, table, game, solution = arena
     one_pass = isinstance(objective, JBond | BestOfN)
-    settings = {"rounds": 150, "draws": 32, "epochs": 1 if one_pass else 2, "learning_rate": 4e-3}
+    settings = {"rounds": 110, "draws": 32, "epochs": 1 if one_pass else 2, "learning_rate": 6e-3}
     log_p, _ = trained(arena, tmp_path, objective, schedule="constant", **settings)
     best = np.take_along_axis(np.exp(log_p), table.argmax(-1)[:, None], -1)
     at_equilibrium = np.take_along_axis(solution.policy, table.argmax(-1)[:, None], -1)
@@ -119,7 +119,7 @@ def test_any_rule_of_windgames_runs_through_its_stages(tmp_path, rule):
             return wg.MatrixPreference(matrix[index[:, :, None], index[:, None, :]])
 
     game = wg.WinRateGame(wg.MatrixPreference(matrix), np.exp(enumeration.log_policy(["a"])), 0.1)
-    settings = {"draws": 2000, "epochs": 80, "rounds": 2, "batch_prompts": 1, "learning_rate": 1e-2}
+    settings = {"draws": 2000, "epochs": 60, "rounds": 2, "batch_prompts": 1, "learning_rate": 1e-2}
     train(policy, ["a"], TableJudge(), Regression(rule, 0.1), quick(tmp_path, schedule="constant", **settings))
     found = np.exp(enumeration.log_policy(["a"]))
 

@@ -63,7 +63,7 @@ class Config:
     max_grad_norm: float = 1.0
     seed: int = 0
     reference_draws: int = 0
-    """Draws of the reference and of the round before against which as many of a round's own are judged, for the metrics;
+    """Draws of the reference and of the round before against which as many of a round's own are judged for metrics;
     0 for none. A judge of pairs is asked for all pairs among these."""
     checkpoint_every: int = 1
     """Rounds between checkpoints; 0 for none."""
