@@ -159,7 +159,7 @@ class Task:
 def run(task: Task, objective: Objective, points: int, settings: dict[str, Any]) -> Rows:
     """Train, and return what was true after some rounds, many of them early, against tokens and seconds."""
     rounds = settings["rounds"]
-    times = {0, *np.geomspace(1, rounds, points).astype(int), *np.linspace(1, rounds, points).astype(int)}
+    times = {0, rounds, *np.geomspace(1, rounds, points).astype(int), *np.linspace(1, rounds, points).astype(int)}
 
     def evaluate(number: int, policy: LanguagePolicy) -> dict[str, float]:
         return task.measure(policy) if number in times else {}
@@ -335,7 +335,7 @@ def floor(config: Config, started: float) -> None:
     show(
         "What sets WIND's floor (reward judge): one change at a time",
         table[columns],
-        f"The standard run ends at {table.fraction.iloc[0]:.1%}; what hurts most is: {worst.change}.",
+        f"The standard run ends at {table.fraction.iloc[0]:.1%}; the worst is {worst.change}, {worst.fraction:.1%}.",
     )
 
 

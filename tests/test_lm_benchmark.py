@@ -54,6 +54,13 @@ def test_methods_have_the_same_tokens_and_start_at_the_same_place(smoke):
     assert (table.kl_to_solution <= table.gap / 0.2 * (1 + 1e-6) + 1e-9).all()
 
 
+def test_the_floor_is_measured_at_the_end(smoke):
+    table = pd.read_csv(smoke[0] / "lm_floor.csv").set_index("change")
+    methods = pd.read_csv(smoke[0] / "lm_methods.csv").query("judge == 'reward' and method == 'WIND'")
+    assert table.tokens["standard"] == methods.tokens.iloc[-1]
+    assert table.fraction["standard"] == pytest.approx(methods.fraction.iloc[-1])
+
+
 def test_the_picture_names_its_table(smoke):
     image = pytest.importorskip("PIL.Image")
     with image.open(smoke[0] / "lm.png") as picture:
