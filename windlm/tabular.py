@@ -32,8 +32,9 @@ class Enumeration:
         The tokens of each response, and which of them belong to it.
     stems : tensor, shape ``(s, L - 1)``
         The longest beginnings of a response.
-    stem : tensor, shape ``(m,)``
-        A stem that begins as the response does before its last token.
+    stem : tensor, shape ``(m, L)``
+        For each place of a response, the stem that its beginning is read from: one for all responses that share it, so
+        that rounding cannot differ between them and probabilities sum to one.
     """
 
     policy: LanguagePolicy
@@ -64,9 +65,9 @@ class Enumeration:
         mask = torch.tensor([[j < len(w) for j in range(length)] for w in words])
         tokens = torch.tensor([w + [policy.pad_id] * (length - len(w)) for w in words])
         stems = list(product(letters, repeat=length - 1))
-        # the first stem that begins with the response's own tokens before its last one
+        # the first stem with each beginning
         first = {s[:j]: n for n, s in reversed(list(enumerate(stems))) for j in range(length)}
-        stem = torch.tensor([first[tuple(w[:-1])] for w in words])
+        stem = torch.tensor([[first[tuple(w[: min(j, len(w) - 1)])] for j in range(length)] for w in words])
         return cls(policy, tokens, mask, torch.tensor(stems, dtype=torch.long).view(len(stems), length - 1), stem)
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ class Enumeration:
                 for part in rows.to(device).split(policy.rows)
             ]
             table.append(torch.log_softmax(torch.cat(parts).double(), dim=-1))
-        after = torch.stack(table)[:, self.stem.to(device)]
+        after = torch.stack(table)[:, self.stem.to(device), torch.arange(length, device=device)]
         token = after.gather(-1, self.tokens.to(device).expand(len(table), -1, -1)[..., None])[..., 0]
         return torch.where(self.mask.to(device), token, 0.0).sum(-1)
 
