@@ -1,16 +1,19 @@
-# Two commands set everything up from a fresh clone: make bandit, make test.
+# Three commands set everything up from a fresh clone: make bandit, make lm, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bandit bandit-full test test-all lint figures format clean
+.PHONY: bandit bandit-full lm test test-all lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
 
 bandit-full: $(READY)  ## the committed tables and pictures, half an hour
 	$(BIN)/python benchmarks/bandit.py --full
+
+lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
+	$(BIN)/python benchmarks/lm.py
 
 test: $(READY)
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
@@ -25,7 +28,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in figures/bandit_*.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
+	for f in figures/bandit_*.py figures/lm.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,9 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+"""The committed tables, which ``--full`` makes."""
+QUICK = ROOT / "benchmarks" / "quick"
+"""Where anything smaller goes, pictures included."""
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "cvxpy")
 
 Rows = list[dict[str, Any]]

@@ -31,11 +31,10 @@ import bandit_sampled
 import joblib
 import pandas as pd
 import tyro
-from _study import RESULTS, ROOT, Scale, fingerprint, run_grid, write_table
+from _study import QUICK, RESULTS, ROOT, Scale, fingerprint, run_grid, write_table
 
 STUDIES = bandit_exact.STUDIES | bandit_sampled.STUDIES
 FIGURES = ROOT / "figures"
-QUICK = ROOT / "benchmarks" / "quick"
 HERE = Path(__file__).resolve().parent
 
 

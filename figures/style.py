@@ -52,6 +52,9 @@ METHODS = {
     "iterative BOND": (GREEN, "^"),
     "REINFORCE": ("#999999", "d"),
     "REINFORCE, self-play": ("#555555", "1"),
+    "WIND, KL risk": ("#56708A", "<"),
+    "WIND, NCE risk": ("#7FA6C9", ">"),
+    "best-of-n, likelihood": (ORANGE, "v"),
 }
 """Colour and marker of each method, the same in every figure."""
 

@@ -126,7 +126,10 @@ class Plan:
 class Rule(Protocol):
     """Anything with a name that turns a game into a plan is a rule; `windgames.testing.check_rule` examines it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the rule is called."""
+        ...
 
     def plan(self, game: Game) -> Plan:
         """Return stages, settings, fixed point and guarantee for this game, or raise ValueError."""
@@ -207,7 +210,7 @@ class IterativeBestOfN:
 
     def plan(self, game: Game) -> Plan:
         n, alpha1, alpha2 = self.n, self.alpha1, self.alpha2
-        beta, eta = bounds.implied_beta(n, alpha1, alpha2), bounds.implied_eta(n, alpha1, alpha2)
+        beta, eta = float(bounds.implied_beta(n, alpha1, alpha2)), float(bounds.implied_eta(n, alpha1, alpha2))
         if not isinstance(game, LogWinRateGame | BestOfNGame):
             raise ValueError(
                 f"Iterative best-of-n solves a log-win-rate game, not {game!r}. Power form: "

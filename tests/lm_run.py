@@ -1,0 +1,56 @@
+"""A small training run as a program of its own, to be killed and to be run by two processes."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+import windgames as wg
+from windlm import JBond, Regression, RewardJudge, sppo, wind
+from windlm.tabular import small_policy
+from windlm.train import Config, train
+
+OBJECTIVES = {
+    "wind": lambda: wind(0.2, 0.8),
+    "omwu": lambda: Regression(wg.omwu(0.4), 0.2),
+    "extragradient": lambda: Regression(wg.extragradient(0.8), 0.2),
+    "sppo": lambda: sppo(1.0),
+    "jbond": lambda: JBond(anchor_rate=0.1),
+}
+
+
+def vowels(prompts, responses):
+    """A reward of some structure: vowels, and repeating the prompt's first letter."""
+    return [r.count("a") - 0.5 * r.count("b") + r.count(p[0]) for p, r in zip(prompts, responses, strict=True)]
+
+
+def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, **settings):
+    torch.set_num_threads(1)
+
+    def reward(prompts, responses):
+        time.sleep(slow)  # time for a kill
+        return vowels(prompts, responses)
+
+    policy = small_policy(letters=4, length=2, width=16, spread=0.3)
+    config = Config(
+        Path(out),
+        **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
+        | {"reference_draws": 4, "processes": processes, "cpu": True, "progress": False}
+        | settings,
+    )
+    rows = train(policy, ["a", "b c", "c", "d d d"], RewardJudge(reward), OBJECTIVES[objective](), config, evaluate)
+    return policy, rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out")
+    parser.add_argument("--objective", default="wind")
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--processes", type=int)
+    main(**vars(parser.parse_args()))

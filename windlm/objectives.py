@@ -1,0 +1,367 @@
+r"""What a round trains on: rules of windgames as regressions, J-BOND, and best-of-n by maximum likelihood.
+
+An objective says which policies are drawn from, and freezes all that training needs beside the model: the draws, the
+log-probabilities of other policies at them, the labels. Then :math:`\log\pi_\theta` of the draws is the only thing
+that moves. Formulas are those of `windgames.objectives` and `windgames.updates`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import windgames as wg
+from windgames import objectives as shared
+
+from .judges import Judge
+from .policy import LanguagePolicy, Prompt, Samples, Slots
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The draws of a stage and what was fixed about them; arrays have the shape ``(B, K)``."""
+
+    samples: Samples
+    fixed: Mapping[str, Tensor]
+    on_policy: bool = True
+    """Whether the first draws are those of the round's policy, for the metrics; ``"now"`` and ``"ref"`` among the
+    fixed arrays are then its and the reference's log-probabilities."""
+
+    def __getitem__(self, index: Iterable[int]) -> Frozen:
+        rows = [int(i) for i in index]
+        return Frozen(self.samples[rows], {k: x[rows] for k, x in self.fixed.items()}, self.on_policy)
+
+    @staticmethod
+    def stack(parts: Sequence[Frozen]) -> Frozen:
+        """Put the prompts of several parts one after the other."""
+        fixed = {name: torch.cat([part.fixed[name] for part in parts]) for name in parts[0].fixed}
+        return Frozen(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
+
+
+@dataclass
+class Table:
+    """What an objective may ask for while it collects: draws of a slot, log-probabilities, verdicts."""
+
+    policy: LanguagePolicy
+    slots: Slots
+    judge: Judge
+    prompts: Sequence[Prompt]
+    generators: Callable[[], list[np.random.Generator]]
+    """New generators, one per prompt, at every call."""
+    here: str = "current"
+    """The slot whose weights are in the model, which is also called ``"now"``."""
+    tokens: int = 0
+    """Tokens drawn so far."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sampling", "scoring", "judging"), 0.0))
+
+    def draw(self, slot: str, k: int) -> Samples:
+        """Draw `k` responses to each prompt from the policy of a slot."""
+        with self._timed("sampling"), self._at(slot):
+            samples = self.policy.sample(self.prompts, k, self.generators())
+        self.tokens += samples.n_tokens
+        return samples
+
+    def log_prob(self, samples: Samples, slot: str) -> Tensor:
+        """Return the log-probabilities of responses under the policy of a slot, shape ``(B, K)``."""
+        with self._timed("scoring"), self._at(slot):
+            return self.policy.log_prob(samples)
+
+    def outcomes(self, samples: Samples, opponents: Samples | None = None) -> Tensor:
+        """Return what each response gets against each, ``(B, K, K)``, or against each opponent, ``(B, K, J)``."""
+        k = samples.tokens.shape[1]
+        everyone = samples if opponents is None else Samples.beside([samples, opponents])
+        with self._timed("judging"):
+            matrix = torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
+        return matrix if opponents is None else matrix[:, :k, k:]
+
+    def _at(self, slot: str) -> AbstractContextManager[None]:
+        return nullcontext() if slot in ("now", self.here) else self.slots.using(slot)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started
+
+
+class Objective(Protocol):
+    """What the training loop asks of an objective."""
+
+    slots: tuple[str, ...]
+    """Slots that it keeps from round to round; each begins as the reference."""
+
+    def plan(self, progress: float) -> Sequence[Any]:
+        """Return the stages of a round; `progress` goes from 0 to 1 over the run."""
+        ...
+
+    def collect(self, stage: Any, table: Table, draws: int) -> Frozen:
+        """Draw, judge and freeze what a stage trains on."""
+        ...
+
+    def loss(self, stage: Any, log_policy: Tensor, frozen: Frozen) -> Tensor:
+        """Return the loss of each prompt, shape ``(B,)``; only `log_policy` depends on the parameters."""
+        ...
+
+    def finish(self, stage: Any, slots: Slots) -> None:
+        """Write the slots that a stage leaves behind."""
+        ...
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Regression:
+    r"""Any rule of windgames as a regression on draws (theory 7.1 to 7.4).
+
+    Every stage of the rule's plan becomes one regression onto its target. The draws come from the policy that the
+    payoff is against, so that the centring is right; the stage's `start` and the reference are log-probabilities that
+    are stored with the draws. A stage without a payoff, such as Nash-MD's mixture, is regressed onto its target at the
+    level of whole responses: it is the geometric mixture of sequence models itself, as far as the model can express
+    it, and not a mixture of next-token distributions.
+
+    A regression says nothing of responses that it did not see: there the model generalises as it likes, and every
+    guarantee of the exact step needs the draws to cover what matters (theory 7.1).
+
+    Parameters
+    ----------
+    rule : windgames rule, or callable of the progress in [0, 1] that returns one
+        Its step must be given, or follow from `game` in the worst case (`stand_in`). A callable is a schedule.
+    beta : float
+        Pull to the reference; for `windgames.iterative_bon` it must be the implied one, or None.
+    payoff : {"win-rate", "log-win-rate"}
+        The game. The log payoff is the power form of best-of-n: a draw's own game counts 1 in it, which keeps the
+        logarithm finite and biases it.
+    risk : {"squared", "kl", "nce"}
+    pairing : {"group", "leave-one-out", "constant"}
+        How win rates and centring are matched; "constant" is SPPO's, which is not the exact step.
+    interaction : float
+        The constant `L` of theory 5.2 that default steps are taken from: 1 for any judge, 1/2 for a reward and for
+        Bradley-Terry.
+    """
+
+    rule: wg.Rule | Callable[[float], wg.Rule]
+    beta: float | None
+    payoff: str = "win-rate"
+    risk: str = "squared"
+    pairing: str = "group"
+    interaction: float = 1.0
+    slots: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        if self.payoff not in ("win-rate", "log-win-rate"):
+            raise ValueError(f"payoff must be 'win-rate' or 'log-win-rate', but it is {self.payoff!r}.")
+        if self.risk not in shared.RISKS:
+            raise ValueError(f"risk must be one of {', '.join(map(repr, shared.RISKS))}, but it is {self.risk!r}.")
+        if self.pairing not in shared.PAIRINGS or self.pairing == "independent":
+            raise ValueError(f"pairing must be 'group', 'leave-one-out' or 'constant', but it is {self.pairing!r}.")
+        if self.payoff == "log-win-rate" and (self.risk, self.pairing) != ("squared", "group"):
+            raise ValueError("A log payoff is no probability: it takes the squared risk and the group's centring.")
+        stages = self.plan(0.0)
+        read = {slot for s in stages for slot in (s.start, *s.against)}
+        object.__setattr__(self, "slots", ("previous",) if "previous" in read else ())
+
+    def plan(self, progress: float) -> tuple[wg.Stage, ...]:
+        rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
+        stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
+        return tuple(replace(stage, beta=float(stage.beta), eta=float(stage.eta)) for stage in stages)
+
+    def collect(self, stage: wg.Stage, table: Table, draws: int) -> Frozen:
+        at = max(stage.against, key=lambda slot: stage.against[slot], default=stage.start)
+        samples = table.draw(at, draws)
+        label = torch.zeros(samples.tokens.shape[:2])
+        for slot, weight in stage.against.items():
+            opponents = None if slot == at else table.draw(slot, draws)
+            label = label + weight * self._label(table.outcomes(samples, opponents), opponents is not None)
+        if stage.against != {at: 1.0} or self.payoff == "log-win-rate":
+            label = shared.centred(label)  # the mean is unknown, and the centred score does not see it
+        fixed = {"start": table.log_prob(samples, stage.start), "ref": table.log_prob(samples, "ref"), "label": label}
+        if stage.start == at:
+            fixed["now"] = fixed["start"]
+        return Frozen(samples, fixed)
+
+    def _label(self, outcomes: Tensor, independent: bool) -> Tensor:
+        pairing = "independent" if independent else self.pairing
+        if self.payoff == "win-rate":
+            return shared.win_rates(outcomes, pairing)
+        return shared.win_rates(outcomes, pairing, own=1.0).log()
+
+    def loss(self, stage: wg.Stage, log_policy: Tensor, frozen: Frozen) -> Tensor:
+        start, ref, label = (frozen.fixed[name].to(log_policy.device) for name in ("start", "ref", "label"))
+        settings = {"beta": stage.beta, "eta": stage.eta, "pairing": self.pairing, "kind": self.risk}
+        return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
+
+    def finish(self, stage: wg.Stage, slots: Slots) -> None:
+        if stage.out != "current":
+            slots.save(stage.out)
+
+
+def stand_in(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.Game:
+    """Return a small game in place of one that nobody has enumerated, for the rule to plan on.
+
+    A rule asks a game for its kind, its `beta` and its interaction constant, here the given one.
+    """
+    if not 0 < interaction <= 1:
+        raise ValueError(f"interaction must lie in (0, 1], but it is {interaction}.")
+    even, low, high = 0.5, 0.5 - interaction / 2, 0.5 + interaction / 2
+    matrix = [[even, even, high, low], [even, even, low, high], [low, high, even, even], [high, low, even, even]]
+    preference, ref = wg.MatrixPreference(matrix), [0.25] * 4
+    if payoff == "win-rate":
+        if beta is None:
+            raise ValueError("beta must be given for a win-rate game.")
+        return wg.WinRateGame(preference, ref, beta)
+    if beta is None:
+        if not isinstance(rule, wg.updates.IterativeBestOfN):
+            raise ValueError("beta must be given, except for windgames.iterative_bon, which implies it.")
+        return wg.LogWinRateGame.from_best_of_n(preference, ref, rule.n, rule.alpha1, rule.alpha2)
+    return wg.LogWinRateGame(preference, ref, beta)
+
+
+def wind(beta: float, eta: Any = None, **settings: Any) -> Regression:
+    """Return WIND with a fixed step; see `Regression` for risks and pairings."""
+    return Regression(wg.wind(eta), beta, **settings)
+
+
+def sppo(eta: float, **settings: Any) -> Regression:
+    r"""Return SPPO as published: :math:`\log\pi/\pi_t` onto :math:`\eta(\hat P-1/2)`, with no centring (theory 7.4)."""
+    return Regression(wg.sppo(eta), 0.0, **{"pairing": "constant", **settings})
+
+
+def bond(n: float, alpha1: float = 1.0, alpha2: float = 0.0) -> Regression:
+    """Return iterative BOND: each round's best-of-n by regression on log-quantiles, mixed with the reference."""
+    return Regression(wg.iterative_bon(n, alpha1, alpha2), None, payoff="log-win-rate")
+
+
+# -- weighted likelihoods ------------------------------------------------------------------------------------
+
+
+def weighted_likelihood(log_policy: Tensor, weight: Tensor) -> Tensor:
+    """Return minus the weighted log-likelihood of each prompt, shape ``(B,)``."""
+    return -(weight.to(log_policy.device) * log_policy).sum(-1)
+
+
+@dataclass(frozen=True)
+class JBond:
+    r"""J-BOND: Jeffreys' divergence to the best of two draws of a moving anchor (Sessa et al. 2024; theory 7.5).
+
+    A round draws `K` responses of the policy and `K` of the anchor, whose neighbours make `K/2` pairs. Its gradient is
+    on-policy: train one epoch, all prompts in one mini-batch. There is no equilibrium that it aims at: the anchor
+    follows the policy, which follows the anchor's best of two, without limit. It knows an order of responses, not
+    probabilities: a response loses where it wins less than half of its games.
+
+    Parameters
+    ----------
+    gamma : float
+        Weight of the divergence to the anchor.
+    anchor_rate : float
+        Share of the policy that the anchor takes in after each round.
+    ties : {"<", "<="}
+        Whether a draw must lose to both anchor draws to be punished, or a tie with the worse of them is enough.
+    """
+
+    gamma: float = 0.0
+    anchor_rate: float = 0.02
+    ties: str = "<"
+    slots: tuple[str, ...] = field(init=False, default=("anchor",))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma < inf:
+            raise ValueError(f"gamma must be non-negative and finite, but it is {self.gamma}.")
+        if not 0 < self.anchor_rate <= 1:
+            raise ValueError(f"anchor_rate must lie in (0, 1], but it is {self.anchor_rate}.")
+        if self.ties not in ("<", "<="):
+            raise ValueError(f"ties must be '<' or '<=', but it is {self.ties!r}.")
+
+    def plan(self, progress: float) -> tuple[str, ...]:
+        return ("anchor",)
+
+    def collect(self, stage: str, table: Table, draws: int) -> Frozen:
+        if draws % 2:
+            raise ValueError(f"J-BOND takes anchor draws in pairs: draws must be even, but it is {draws}.")
+        own, theirs = table.draw("now", draws), table.draw("anchor", draws)
+        now, anchor = table.log_prob(own, "now"), table.log_prob(own, "anchor")
+        everyone = Samples.beside([own, theirs])
+        outcomes = table.outcomes(everyone)
+        worse = self.worse_than_both(outcomes[:, :draws, draws:])
+        forward, backward = shared.jbond_weights(worse, now, anchor, gamma=self.gamma)
+        best = winners(outcomes[:, draws:, draws:], 2)
+        advantage = shared.centred(backward, "leave-one-out") - 0.5
+        weight = torch.cat([advantage, forward * 2 * best], dim=1) / draws
+        return Frozen(everyone, {"weight": weight, "now": now})
+
+    def worse_than_both(self, outcomes: Tensor) -> Tensor:
+        """Return, from own draws against anchor draws ``(B, K, K)``, whether draw `i` loses to both of its pair.
+
+        Draw `i` meets the anchor's draws `i` and `i + 1` (the last one meets the first), so that draws of one prompt
+        do not all hang on one pair.
+        """
+        lost = outcomes < 0.5 if self.ties == "<" else outcomes <= 0.5
+        first = torch.diagonal(lost, dim1=-2, dim2=-1)
+        second = torch.diagonal(lost.roll(-1, dims=-1), dim1=-2, dim2=-1)
+        return (first & second).to(outcomes.dtype)
+
+    def loss(self, stage: str, log_policy: Tensor, frozen: Frozen) -> Tensor:
+        return weighted_likelihood(log_policy, frozen.fixed["weight"])
+
+    def finish(self, stage: str, slots: Slots) -> None:
+        slots.blend("anchor", self.anchor_rate)
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    r"""Best-of-n distillation by maximum likelihood: the winners among every `n` draws are imitated.
+
+    Parameters
+    ----------
+    n : int
+        Draws that compete for one place; a round's draws are cut into groups of `n`.
+    source : {"now", "ref"}
+        Whose draws: of the current policy (iterated, without limit) or of the reference (which ends at its best-of-n).
+    """
+
+    n: int = 2
+    source: str = "now"
+    slots: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"n must be at least 2, but it is {self.n}.")
+        if self.source not in ("now", "ref"):
+            raise ValueError(f"source must be 'now' or 'ref', but it is {self.source!r}.")
+
+    def plan(self, progress: float) -> tuple[str, ...]:
+        return (self.source,)
+
+    def collect(self, stage: str, table: Table, draws: int) -> Frozen:
+        if draws % self.n:
+            raise ValueError(f"draws must be a multiple of n = {self.n}, but it is {draws}.")
+        samples = table.draw(stage, draws)
+        weight = winners(table.outcomes(samples), self.n) * self.n / draws
+        return Frozen(samples, {"weight": weight}, on_policy=stage == "now")
+
+    def loss(self, stage: str, log_policy: Tensor, frozen: Frozen) -> Tensor:
+        return weighted_likelihood(log_policy, frozen.fixed["weight"])
+
+    def finish(self, stage: str, slots: Slots) -> None:
+        pass
+
+
+def winners(outcomes: Tensor, n: int) -> Tensor:
+    """Return the share of each draw in the victory of its group of `n`, from outcomes ``(B, K, K)``; shape ``(B, K)``.
+
+    The winner is who wins most games inside the group; equal ones share, as breaking ties at random would on average.
+    With a reward it is the best, with a cycle everyone.
+    """
+    b, k, _ = outcomes.shape
+    blocks = outcomes.view(b, k // n, n, k // n, n).diagonal(dim1=1, dim2=3)  # (B, n, n, groups)
+    games = ((blocks > 0.5).to(outcomes.dtype) + 0.5 * (blocks == 0.5)).sum(2)
+    best = (games == games.amax(1, keepdim=True)).to(outcomes.dtype)
+    return (best / best.sum(1, keepdim=True)).transpose(1, 2).reshape(b, k)

@@ -1,0 +1,425 @@
+r"""A causal language model as a policy: responses that are drawn, and their exact log-probabilities.
+
+A response is the sequence of tokens that was drawn, up to and including the token that ended it; a response that is
+cut at `max_new_tokens` is its tokens, without an end. Either way
+
+.. math:: \log\pi(y|x) = \sum_j \log\pi(y_j | x, y_{<j})
+
+is the log-probability of a distribution over all such responses, which sums to one. Tokens are kept as they were drawn
+and never written to text and read again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
+
+AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""What configurations call an operation between the output layer and the logits."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`K` responses to each of `B` prompts, on the CPU."""
+
+    prompts: list[list[int]]
+    """Token ids of the prompts."""
+    tokens: Tensor
+    """Shape ``(B, K, L)``; what lies outside the mask is padding."""
+    mask: Tensor
+    """Shape ``(B, K, L)``: the tokens that belong to the response, its end included."""
+    text: list[list[str]]
+    """The responses as text, without special tokens: for judges and readers."""
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens that were drawn."""
+        return int(self.mask.sum())
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: Iterable[int]) -> Samples:
+        rows = [int(i) for i in index]
+        return Samples(
+            [self.prompts[i] for i in rows], self.tokens[rows], self.mask[rows], [self.text[i] for i in rows]
+        )
+
+    def first(self, k: int) -> Samples:
+        """Return the first `k` responses of each prompt."""
+        return replace(self, tokens=self.tokens[:, :k], mask=self.mask[:, :k], text=[t[:k] for t in self.text])
+
+    @staticmethod
+    def stack(parts: Sequence[Samples]) -> Samples:
+        """Put the prompts of several samples one after the other."""
+        return Samples(
+            [p for part in parts for p in part.prompts],
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.mask for part in parts]),
+            [t for part in parts for t in part.text],
+        )
+
+    @staticmethod
+    def beside(parts: Sequence[Samples]) -> Samples:
+        """Put several samples of the same prompts beside each other."""
+        return Samples(
+            parts[0].prompts,
+            torch.cat([part.tokens for part in parts], dim=1),
+            torch.cat([part.mask for part in parts], dim=1),
+            [[t for row in rows for t in row] for rows in zip(*(part.text for part in parts), strict=True)],
+        )
+
+
+class LanguagePolicy(torch.nn.Module):
+    r"""A Hugging Face causal language model and its tokenizer as a policy over responses.
+
+    Dropout stays off: a policy is one distribution, the same when it is drawn from, scored and trained.
+
+    `temperature` and `top_p` change what is *drawn*; log-probabilities are always those of the model itself,
+    :math:`\log\pi` at temperature 1. Every objective of windlm takes its draws to come from :math:`\pi_t`, so at other
+    values its expectations are over another distribution :math:`q`: a regression still has the same minimiser where
+    `q` has mass, but the win rates are those against `q`, and KL and entropy in the metrics are no longer estimates.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        Any causal transformer. With LoRA the reference policy is the base model with the adapter off.
+    tokenizer : PreTrainedTokenizerBase
+        It needs an end-of-sequence token, or `stop` must be given.
+    max_new_tokens : int
+        Longest response.
+    temperature, top_p : float
+        Of the draws, see above.
+    stop : sequence of str
+        Texts that end a response, beside the end-of-sequence tokens of tokenizer and model.
+    rows : int
+        Sequences in one forward pass while drawing and scoring.
+    chunk : int
+        Tokens whose logits over the vocabulary exist at one time while scoring, also in the backward pass.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or no token can end a response.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        rows: int = 512,
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__()
+        for name, value in {"max_new_tokens": max_new_tokens, "rows": rows, "chunk": chunk}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, but it is {value}.")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be positive and finite, but it is {temperature}.")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], but it is {top_p}.")
+        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        ends = ends if isinstance(ends, list) else [ends]
+        self.stop_ids = sorted({i for i in [*ends, tokenizer.eos_token_id] if i is not None})
+        if not self.stop_ids and not stop:
+            raise ValueError(
+                "The tokenizer has no end-of-sequence token, so no response could end: set tokenizer.eos_token, "
+                "or pass the texts that end a response as stop."
+            )
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
+        self.rows, self.chunk = rows, chunk
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self._split: bool | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.model.parameters()).device
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the model is a PEFT adapter over a base model."""
+        return hasattr(self.model, "disable_adapter") and hasattr(self.model, "peft_config")
+
+    def train(self, mode: bool = True) -> LanguagePolicy:
+        """Stay in evaluation mode, whatever a trainer asks for: dropout would make another policy of every pass."""
+        return super().train(False)
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer as `from_pretrained` reads them."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    # -- prompts ---------------------------------------------------------------------------------------------
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the token ids of each prompt, or say which one cannot be answered."""
+        encoded = []
+        for i, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                ids = self.tokenizer(prompt)["input_ids"]
+            else:
+                ids = self.tokenizer.apply_chat_template(
+                    list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
+                )["input_ids"]
+            if not ids:
+                raise ValueError(f"Prompt {i} is empty: it has no tokens, so there is nothing to respond to.")
+            if self.context is not None and len(ids) + self.max_new_tokens > self.context:
+                raise ValueError(
+                    f"Prompt {i} has {len(ids)} tokens; with a response of up to {self.max_new_tokens} it does not "
+                    f"fit the model's context of {self.context}. Shorten it, or lower max_new_tokens."
+                )
+            encoded.append(list(map(int, ids)))
+        return encoded
+
+    def read(self, tokens: Tensor, mask: Tensor) -> list[list[str]]:
+        """Return the text of tokens of shape ``(B, K, L)``."""
+        b, k, _ = tokens.shape
+        ids = [t[m].tolist() for t, m in zip(tokens.flatten(0, 1), mask.flatten(0, 1), strict=True)]
+        flat = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [flat[i * k : (i + 1) * k] for i in range(b)]
+
+    # -- drawing ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], k: int, rng: np.random.Generator | Sequence[np.random.Generator]
+    ) -> Samples:
+        """Draw `k` responses to each prompt.
+
+        Each token is the inverse of the cumulative distribution at a uniform number, and these numbers belong to the
+        prompt: given one generator per prompt, what is drawn depends neither on the batch that a prompt is in nor on
+        the device nor on the number of processes (up to rounding of the model's probabilities).
+
+        Parameters
+        ----------
+        prompts : sequence of B prompts
+        k : int
+            Responses per prompt.
+        rng : numpy Generator, or one per prompt
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, but it is {k}.")
+        generators = rng.spawn(len(prompts)) if isinstance(rng, np.random.Generator) else list(rng)
+        if len(generators) != len(prompts):
+            raise ValueError(f"There are {len(prompts)} prompts, but {len(generators)} generators.")
+        encoded = self.encode(prompts)
+        step = max(1, self.rows // k)
+        parts = []
+        for i in range(0, len(encoded), step):
+            chosen = encoded[i : i + step]
+            uniform = np.stack([g.random((k, self.max_new_tokens)) for g in generators[i : i + step]])
+            tokens, mask = self._draw(chosen, torch.from_numpy(uniform).flatten(0, 1))
+            tokens, mask = (x.view(len(chosen), k, self.max_new_tokens).cpu() for x in (tokens, mask))
+            parts.append(Samples(chosen, tokens, mask, self.read(tokens, mask)))
+        return Samples.stack(parts)
+
+    def _draw(self, prompts: list[list[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw one response per row of `uniform`, the rows of a prompt together; prompts are padded on the left."""
+        device, length = self.device, self.max_new_tokens
+        k = len(uniform) // len(prompts)
+        uniform = uniform.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        sizes = torch.tensor([len(p) for p in prompts], device=device)
+        width = int(sizes.max())
+        ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=device)
+        attention = (torch.arange(width, device=device) >= width - sizes[:, None]).long()
+        positions = (attention.cumsum(-1) - 1).clamp(min=0)
+        out = self._step(ids, attention, positions, None)
+        cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(k, 0)
+        cache.batch_repeat_interleave(k)
+        attention, positions = attention.repeat_interleave(k, 0), sizes.repeat_interleave(k)[:, None]
+        tokens = torch.full((len(uniform), length), self.pad_id, device=device)
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        ended = mask[:, 0].clone()
+        stops = torch.tensor(self.stop_ids, device=device)
+        for j in range(length):
+            token = inverse_cdf(self._tempered(logits), uniform[:, j])
+            tokens[:, j], mask[:, j] = torch.where(ended, self.pad_id, token), ~ended
+            ended = ended | torch.isin(token, stops) | self._says_stop(tokens, mask)
+            if j + 1 == length or bool(ended.all()):
+                break
+            attention = torch.cat([attention, attention.new_ones(len(uniform), 1)], dim=-1)
+            out = self._step(tokens[:, j : j + 1], attention, positions + j, cache)
+            logits = out.logits[:, -1]
+        return tokens, mask
+
+    def _step(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
+        inputs = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": True}
+        accepted = inspect.signature(self._base.forward).parameters
+        inputs |= {k: v for k, v in {"position_ids": positions, "logits_to_keep": 1}.items() if k in accepted}
+        return self.model(**inputs)
+
+    def _tempered(self, logits: Tensor) -> Tensor:
+        """Return the log-probabilities that are drawn from."""
+        log_p = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        if self.top_p == 1:
+            return log_p
+        best, order = log_p.sort(dim=-1, descending=True)
+        before = best.exp().cumsum(-1) - best.exp()
+        cut = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
+        return torch.log_softmax(log_p.masked_fill(cut, -torch.inf), dim=-1)
+
+    def _says_stop(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        if not self.stop:
+            return torch.zeros_like(mask[:, 0])
+        text = (t for row in self.read(tokens[:, None], mask[:, None]) for t in row)
+        return torch.tensor([any(s in t for s in self.stop) for t in text], device=mask.device)
+
+    # -- scoring ---------------------------------------------------------------------------------------------
+
+    def forward(self, samples: Samples) -> Tensor:
+        r"""Return :math:`\log\pi(y|x)` of each response, shape ``(B, K)``, float32, with gradients.
+
+        Prompt and response stand in one row, padded on the right. The model's hidden states become logits in pieces
+        of `chunk` tokens, and again in the backward pass, so that no array of the size of all tokens times the
+        vocabulary ever exists.
+        """
+        device = self.device
+        b, k, _ = samples.tokens.shape
+        mask = samples.mask.flatten(0, 1)
+        longest = max(1, int(mask.sum(-1).max()))
+        mask, tokens = mask[:, :longest].to(device), samples.tokens.flatten(0, 1)[:, :longest].to(device)
+        sizes = torch.tensor([len(p) for p in samples.prompts], device=device)
+        width = int(sizes.max())
+        if self.context is not None and width + longest > self.context:
+            raise ValueError(
+                f"A prompt of {width} tokens with a response of {longest} does not fit the model's context of "
+                f"{self.context}."
+            )
+        padded = torch.tensor([p + [self.pad_id] * (width - len(p)) for p in samples.prompts], device=device)
+        start = sizes.repeat_interleave(k)[:, None]
+        at = start + torch.arange(longest, device=device)
+        rows = torch.cat([padded.repeat_interleave(k, 0), padded.new_full((b * k, longest), self.pad_id)], dim=-1)
+        rows = rows.scatter(1, at, torch.where(mask, tokens, self.pad_id))
+        attention = (torch.arange(rows.shape[1], device=device) < start + mask.sum(-1, keepdim=True)).long()
+        rows, attention = rows[:, :-1], attention[:, :-1]  # nothing follows the last token
+        row, column = mask.nonzero(as_tuple=True)
+        place = (row, at[row, column] - 1)
+        log_p = torch.cat(list(self._token_log_probs(rows, attention, place, tokens[mask])))
+        return log_p.new_zeros(b * k).index_add(0, row, log_p).view(b, k)
+
+    @torch.no_grad()
+    def log_prob(self, samples: Samples) -> Tensor:
+        """Return what `forward` does, without gradients, a few prompts at a time, on the CPU."""
+        step = max(1, self.rows // samples.tokens.shape[1])
+        parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
+        return torch.cat([self(part).cpu() for part in parts])
+
+    @property
+    def _base(self) -> Any:
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    def _token_log_probs(self, ids: Tensor, attention: Tensor, place: Any, targets: Tensor) -> Iterator[Tensor]:
+        if self._split is None:
+            self._split = self._head_is_all()
+        if self._split:
+            hidden = self._base.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0][place]
+            head: Callable[[Tensor], Tensor] = self._base.get_output_embeddings()
+        else:
+            hidden = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits[place]
+            head = torch.nn.Identity()
+
+        def score(h: Tensor, y: Tensor) -> Tensor:
+            return torch.log_softmax(head(h).float(), dim=-1).gather(-1, y[:, None])[:, 0]
+
+        for h, y in zip(hidden.split(self.chunk), targets.split(self.chunk), strict=True):
+            yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.chunk else score(h, y)
+
+    @torch.no_grad()
+    def _head_is_all(self) -> bool:
+        """Ask whether logits are the output layer of hidden states: some models cap or scale them on top of that."""
+        head, config = self._base.get_output_embeddings(), self._base.config.get_text_config()
+        if head is None or any(getattr(config, name, None) not in (None, 1) for name in AFTER_THE_HEAD):
+            return False
+        ids = torch.arange(min(8, config.vocab_size), device=self.device)[None]
+        logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        ours = head(self._base.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0])
+        return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
+
+
+def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
+    """Return, per row, the first index at which the cumulative probability exceeds the uniform number."""
+    total = log_p.to(uniform.dtype).exp().cumsum(-1)
+    index = torch.searchsorted(total, (uniform * total[:, -1])[:, None], right=True)[:, 0]
+    return index.clamp(max=log_p.shape[-1] - 1)
+
+
+# -- weights that are set aside ------------------------------------------------------------------------------
+
+
+class Slots:
+    """Copies of a policy's trainable weights by name, kept on disk: the slots of a rule's stages.
+
+    One model is in memory at any time. The slot ``"ref"`` of a policy with an adapter is the base model with the
+    adapter off, and takes no file.
+    """
+
+    def __init__(self, policy: LanguagePolicy, folder: Path) -> None:
+        self.policy, self.folder = policy, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the trainable weights that are in the model now."""
+        return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
+
+    def plain(self) -> dict[str, Tensor]:
+        """Return them on the CPU and without gradients, for a file."""
+        return {name: p.detach().cpu() for name, p in self.weights().items()}
+
+    def path(self, name: str) -> Path:
+        """Return where a slot lies."""
+        return self.folder / f"{name}.pt"
+
+    def save(self, name: str) -> None:
+        """Set the weights of now aside."""
+        torch.save(self.plain(), self.path(name))
+
+    def load(self, name: str) -> None:
+        """Put the weights of a slot into the model."""
+        self.put(torch.load(self.path(name), map_location="cpu", mmap=True))
+
+    @torch.no_grad()
+    def put(self, kept: Mapping[str, Tensor]) -> None:
+        """Put these weights into the model."""
+        for key, p in self.weights().items():
+            p.copy_(kept[key])
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Let the policy be that of a slot for a while."""
+        if name == "ref" and self.policy.has_adapter:
+            with self.policy.model.disable_adapter():
+                yield
+            return
+        self.save("aside")
+        self.load(name)
+        try:
+            yield
+        finally:
+            self.load("aside")
+
+    def blend(self, name: str, share: float) -> None:
+        """Move a slot towards the weights of now: ``slot = (1 - share) slot + share now``."""
+        kept = torch.load(self.path(name), map_location="cpu")
+        now = self.weights()
+        torch.save({k: w.lerp(now[k].detach().cpu().to(w.dtype), share) for k, w in kept.items()}, self.path(name))
