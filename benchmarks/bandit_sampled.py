@@ -287,7 +287,7 @@ def queries_report(table: pd.DataFrame) -> None:
             else ("passes, leaves" if p > 0.5 > s else "not all" if s else "never")
             for a, b, c, p, s in zip(rows.cost_low, rows.cost_high, rows.cost, rows.passed, rows.share, strict=True)
         ]
-        first = rows.world.iloc[0]
+        first = table.world.iloc[0]
         shown = rows[rows.world == first][["learner", "step", "cost", "interval", "share", "to_WIND", "final_kl"]]
         reached = rows[rows.cost.notna()].groupby("world").learner.apply(lambda x: len(x)).to_dict()
         fastest = rows[rows.cost.notna()].sort_values("cost").groupby("world").learner.first().to_dict()

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Contexts that were never drawn
 # Log-linear policies learned by sampled WIND on some contexts, graded there and on 200 others. Dashed: the class at its
-# best on the contexts that were drawn.
+# best on the same contexts.
 
 # %%
 import matplotlib.pyplot as plt
