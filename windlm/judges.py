@@ -34,7 +34,7 @@ class Judge(Protocol):
 
 def key(prompt: Prompt) -> str:
     """Return a prompt as text that can be looked up."""
-    return prompt if isinstance(prompt, str) else json.dumps([dict(m) for m in prompt], sort_keys=True)
+    return prompt if isinstance(prompt, str) else "\x00" + json.dumps([dict(m) for m in prompt], sort_keys=True)
 
 
 @dataclass
@@ -181,6 +181,8 @@ class RewardModel:
     model: Any
     tokenizer: Any
     batch_size: int = 16
+    separator: str = ""
+    """What stands between prompt and response if there is no chat template."""
 
     def __post_init__(self) -> None:
         if self.tokenizer.pad_token_id is None:
@@ -192,6 +194,11 @@ class RewardModel:
             raise ValueError(f"A reward model has one label, but this classifier has {self.model.config.num_labels}.")
         if self.model.config.pad_token_id is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        if self.model.config.pad_token_id != self.tokenizer.pad_token_id:
+            raise ValueError(
+                f"The classifier looks for pad token {self.model.config.pad_token_id}, its tokenizer pads with "
+                f"{self.tokenizer.pad_token_id}: verdicts would be read off padded places. Make them equal."
+            )
         self.model.eval()
 
     @torch.no_grad()
@@ -207,7 +214,8 @@ class RewardModel:
         device = next(self.model.parameters()).device
         scores = []
         for i in range(0, len(ids), self.batch_size):
-            batch = self.tokenizer.pad({"input_ids": ids[i : i + self.batch_size]}, return_tensors="pt").to(device)
+            rows = {"input_ids": ids[i : i + self.batch_size]}
+            batch = self.tokenizer.pad(rows, padding_side="right", return_tensors="pt").to(device)
             scores.append(self.model(**batch).logits[:, 0].float().cpu())
         return torch.cat(scores).numpy()
 
@@ -218,4 +226,4 @@ class RewardModel:
             return self.tokenizer.apply_chat_template(talk, tokenize=True, return_dict=True)["input_ids"]
         if not isinstance(prompt, str):
             raise ValueError("The prompt is a conversation, but the reward model's tokenizer has no chat template.")
-        return self.tokenizer(prompt + response)["input_ids"]
+        return self.tokenizer(prompt + self.separator + response)["input_ids"]

@@ -155,6 +155,7 @@ class Regression:
     pairing: str = "group"
     interaction: float = 1.0
     slots: tuple[str, ...] = field(init=False, default=())
+    stages: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         if self.payoff not in ("win-rate", "log-win-rate"):
@@ -166,6 +167,12 @@ class Regression:
         if self.payoff == "log-win-rate" and (self.risk, self.pairing) != ("squared", "group"):
             raise ValueError("A log payoff is no probability: it takes the squared risk and the group's centring.")
         stages = self.plan(0.0)
+        if self.pairing == "constant" and any(stage.beta > 0 for stage in stages):
+            raise ValueError(
+                "pairing='constant' takes a normaliser for granted that only holds without a pull (theory 7.4): take "
+                "'group', or a rule such as windgames.sppo."
+            )
+        object.__setattr__(self, "stages", len(stages))
         read = {slot for s in stages for slot in (s.start, *s.against)}
         object.__setattr__(self, "slots", ("previous",) if "previous" in read else ())
 
@@ -180,13 +187,16 @@ class Regression:
         label = torch.zeros(samples.tokens.shape[:2])
         for slot, weight in stage.against.items():
             opponents = None if slot == at else table.draw(slot, draws)
-            label = label + weight * self._label(table.outcomes(samples, opponents), opponents is not None)
+            estimate = self._label(table.outcomes(samples, opponents), opponents is not None)
+            if opponents is not None:  # independent win rates are centred as the score is
+                estimate = shared.centred(estimate, self.pairing)
+            label = label + weight * estimate
         if stage.against != {at: 1.0} or self.payoff == "log-win-rate":
             label = shared.centred(label)  # the mean is unknown, and the centred score does not see it
         fixed = {"start": table.log_prob(samples, stage.start), "ref": table.log_prob(samples, "ref"), "label": label}
         if stage.start == at:
             fixed["now"] = fixed["start"]
-        return Frozen(samples, fixed)
+        return Frozen(samples, fixed, on_policy=at == "current")
 
     def _label(self, outcomes: Tensor, independent: bool) -> Tensor:
         pairing = "independent" if independent else self.pairing
@@ -200,7 +210,7 @@ class Regression:
         return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
 
     def finish(self, stage: wg.Stage, slots: Slots) -> None:
-        if stage.out != "current":
+        if stage.out != "current" or self.stages > 1:
             slots.save(stage.out)
 
 

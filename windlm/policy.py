@@ -143,6 +143,12 @@ class LanguagePolicy(torch.nn.Module):
                 "The tokenizer has no end-of-sequence token, so no response could end: set tokenizer.eos_token, "
                 "or pass the texts that end a response as stop."
             )
+        for name, adapter in (getattr(model, "peft_config", None) or {}).items():
+            if adapter.is_prompt_learning and adapter.peft_type != "PREFIX_TUNING":
+                raise ValueError(
+                    f"Adapter {name!r} puts virtual tokens before the prompt ({adapter.peft_type.value}), which scores "
+                    f"would be read off: take LoRA, or prefix tuning."
+                )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
         self.rows, self.chunk = rows, chunk
@@ -192,11 +198,11 @@ class LanguagePolicy(torch.nn.Module):
             encoded.append(list(map(int, ids)))
         return encoded
 
-    def read(self, tokens: Tensor, mask: Tensor) -> list[list[str]]:
-        """Return the text of tokens of shape ``(B, K, L)``."""
+    def read(self, tokens: Tensor, mask: Tensor, special: bool = False) -> list[list[str]]:
+        """Return the text of tokens of shape ``(B, K, L)``, with special tokens or without."""
         b, k, _ = tokens.shape
         ids = [t[m].tolist() for t, m in zip(tokens.flatten(0, 1), mask.flatten(0, 1), strict=True)]
-        flat = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        flat = self.tokenizer.batch_decode(ids, skip_special_tokens=not special)
         return [flat[i * k : (i + 1) * k] for i in range(b)]
 
     # -- drawing ---------------------------------------------------------------------------------------------
@@ -282,7 +288,7 @@ class LanguagePolicy(torch.nn.Module):
     def _says_stop(self, tokens: Tensor, mask: Tensor) -> Tensor:
         if not self.stop:
             return torch.zeros_like(mask[:, 0])
-        text = (t for row in self.read(tokens[:, None], mask[:, None]) for t in row)
+        text = (t for row in self.read(tokens[:, None], mask[:, None], special=True) for t in row)
         return torch.tensor([any(s in t for s in self.stop) for t in text], device=mask.device)
 
     # -- scoring ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from windgames import objectives as shared
 
-from .judges import Judge
+from .judges import Judge, key
 from .objectives import Frozen, Objective, Table
 from .policy import LanguagePolicy, Prompt, Samples, Slots
 
@@ -78,9 +79,13 @@ class Config:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, but it is {self.schedule!r}.")
-        for name in ("rounds", "draws", "epochs", "batch_prompts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but it is {getattr(self, name)}.")
+        least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
+        least |= {"micro_prompts": 1} if self.micro_prompts is not None else {}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, but it is {getattr(self, name)}.")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive (inf for no clipping), but it is {self.max_grad_norm}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite, but it is {self.learning_rate}.")
 
@@ -129,6 +134,12 @@ def train(
 
     slots = Slots(policy, config.out / "slots" / f"rank-{rank}")
     weights = list(slots.weights().values())
+    coarse = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
+    if coarse:
+        raise ValueError(
+            f"Trainable weights are {', '.join(coarse)}, in which small steps round away: load the model in float32 "
+            f"(dtype=torch.float32), or train a float32 adapter over it."
+        )
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     stages_per_round = len(objective.plan(0.0))
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
@@ -137,7 +148,7 @@ def train(
 
     # the reference is the policy as it came; a checkpoint brings back everything else
     seen, checkpoints = Seen(config), config.out / "checkpoints"
-    metrics = Metrics(config, accelerator, describe(config, objective, policy), len(prompts))
+    metrics = Metrics(config, accelerator, describe(config, objective, policy, prompts), len(prompts))
     state = load_checkpoint(checkpoints, rank)
     if state is None:
         done = 0
@@ -172,6 +183,7 @@ def train(
         stages = objective.plan((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
             slots.save("current")
+            shutil.copy(slots.path("current"), slots.path("begin"))
 
         for stage in stages:
             # draw, judge and freeze: from here on only log pi_theta of the draws moves
@@ -185,7 +197,8 @@ def train(
             # regress: E epochs in mini-batches, each split among the processes
             started = time.perf_counter()
             for epoch in range(config.epochs):
-                order = np.random.default_rng([config.seed, number, epoch]).permutation(per_round)
+                # five numbers: draws have streams of four, and trailing zeros make no other stream
+                order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
                 for i in range(0, per_round, config.batch_prompts):
                     batch = order[i : i + config.batch_prompts]
                     part = batch[rank * len(batch) // world : (rank + 1) * len(batch) // world]
@@ -212,7 +225,7 @@ def train(
             table.here = getattr(stage, "out", "current")
             objective.finish(stage, slots)
         if "previous" in objective.slots:
-            shutil.copy(slots.path("current"), slots.path("previous"))
+            shutil.copy(slots.path("begin"), slots.path("previous"))
 
         # measure and keep
         said |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
@@ -231,7 +244,7 @@ def train(
             }
             save_checkpoint(checkpoints, accelerator, number, state, slots)
     accelerator.end_training()
-    if accelerator.is_main_process and config.checkpoint_every:
+    if accelerator.is_main_process:
         policy.save(config.out / "final")
     return metrics.rows
 
@@ -352,7 +365,8 @@ class Metrics:
     ) -> None:
         """Put the processes' numbers together: means, sums and the slowest one's seconds."""
         parts = gather_object([(said, counts)])
-        row = head | {k: sum(p[0][k] for p in parts) / len(parts) for k in said}
+        names = dict.fromkeys(k for p in parts for k in p[0])  # a process may not have met all its prompts before
+        row = head | {k: float(np.mean([p[0][k] for p in parts if k in p[0]])) for k in names}
         row["kl_error"] = math.sqrt(row["kl_error"] / self.n_draws)
         for name in counts:
             row[name] = (max if name.startswith("seconds") else sum)(p[1][name] for p in parts)
@@ -373,13 +387,18 @@ class Metrics:
 # -- checkpoints ---------------------------------------------------------------------------------------------
 
 
-def describe(config: Config, objective: Objective, policy: LanguagePolicy) -> dict[str, Any]:
-    """Return what makes two runs the same run."""
+def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return what makes two runs the same run, as far as it can be told: a judge is code, and is not looked into."""
     free = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
     settings = {k: v for k, v in asdict(config).items() if k not in free}
     draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
     name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
-    return json.loads(json.dumps(settings | draws | {"objective": name}))
+    shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
+    digests = {
+        k: sha256(json.dumps(x).encode()).hexdigest()[:16]
+        for k, x in (("prompts", [*map(key, prompts)]), ("weights", shapes))
+    }
+    return json.loads(json.dumps(settings | draws | digests | {"objective": name}))
 
 
 def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], slots: Slots) -> None:
