@@ -16,10 +16,10 @@ lm: $(READY)  ## every trainer on transformers against the certified equilibrium
 	$(BIN)/python benchmarks/lm.py
 
 test: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
 
 test-all: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q -m ""
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .
