@@ -50,7 +50,24 @@ def train(arguments: Sequence[str]) -> None:
     print(f"The model is in {config.train.out / 'model'}, the metrics of {len(rows) - 1} rounds beside it.")
 
 
-COMMANDS = {"train": train}
+def evaluate(arguments: Sequence[str]) -> None:
+    """Print what a model is worth, and write it."""
+    from . import report, run
+
+    config = settings(report.Evaluation, arguments)
+    rows = report.evaluate(config)
+    report.write(rows, run.plain(config), config.out)
+    print(report.table(rows))
+
+
+def sample(arguments: Sequence[str]) -> None:
+    """Print responses side by side."""
+    from . import report
+
+    print(report.side_by_side(settings(report.Reading, arguments)))
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
