@@ -1,6 +1,8 @@
 """The command line end to end on a small random model: train, resume, evaluate, sample, and what errors say."""
 
 import json
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,60 @@ def test_a_gguf_file_is_a_model(tmp_path):
     pytest.importorskip("gguf")
     with pytest.raises(ValueError, match="no GGUF file"):
         load_policy(Model(str(tmp_path / "model.gguf")))
+
+
+# -- vLLM ----------------------------------------------------------------------------------------------------
+
+
+class StandIn:
+    """What `windlm.engines` uses of vLLM's documented interface, with draws of its own: not vLLM."""
+
+    def __init__(self):
+        self.log = []
+
+    def install(self, monkeypatch):
+        vllm, request = types.ModuleType("vllm"), types.ModuleType("vllm.lora.request")
+        vllm.SamplingParams = lambda **settings: settings
+        vllm.LLM = lambda **settings: self.log.append(("engine", settings)) or self
+        request.LoRARequest = lambda *arguments: arguments
+        for name, module in {"vllm": vllm, "vllm.lora": types.ModuleType("x"), request.__name__: request}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def generate(self, prompts, settings, lora_request, use_tqdm):
+        self.log.append(("generate", lora_request))
+        return [self.answers(s) for s in settings]
+
+    def answers(self, settings):
+        rng, end = np.random.default_rng(settings["seed"]), settings["stop_token_ids"][0]
+        words = [[*rng.integers(0, end, size=rng.integers(0, 3)).tolist(), end] for _ in range(settings["n"])]
+        return types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=w) for w in words])
+
+    def collective_rpc(self, name):
+        self.log.append((name, None))
+
+    def reset_prefix_cache(self):
+        self.log.append(("reset_prefix_cache", None))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_engine_draws_from_the_weights_of_now(rank, folder, tmp_path, monkeypatch):
+    stand_in = StandIn()
+    stand_in.install(monkeypatch)
+    main([*flags(folder, tmp_path, **{"lora.rank": rank, "sampler": "vllm"})])
+    kinds, asked = zip(*stand_in.log, strict=True)
+    assert len(metrics(tmp_path)) == 3
+    if rank:  # the reference draws without a request, each round with a new one
+        requests = [r for kind, r in stand_in.log if kind == "generate"]
+        assert [r and r[1] for r in requests] == [1, None, 2]
+        assert asked[0]["max_lora_rank"] == 2
+    else:
+        assert kinds.count("reload_weights") == kinds.count("generate") == 3
+
+
+def test_without_vllm_it_says_so(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(SystemExit, match="vLLM is not installed"):
+        main(flags(folder, tmp_path, sampler="vllm"))
 
 
 # -- configurations and errors -------------------------------------------------------------------------------

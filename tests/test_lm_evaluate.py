@@ -235,9 +235,17 @@ def test_benchmarks_run_from_local_task_files(folder, tmp_path, monkeypatch, cap
     source = lm_tiny.write_lines(tmp_path / "items.jsonl", items)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "choices.yaml").write_text(
-        f"task: local_choices\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {source}\n"
-        "output_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{question}}'\ndoc_to_choice: '{{choices}}'\n"
-        "doc_to_target: '{{answer}}'\nmetric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+        f"""
+task: local_choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {source}}}}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
     )
     words = ["evaluate", "--model.name", folder / "policy", "--tasks", "local_choices", "--limit", 4]
     words += ["--task-folder", tmp_path / "tasks", "--out", tmp_path / "e.json"]

@@ -13,6 +13,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from .data import Data, load_prompts
+from .engines import VLLM
 from .judges import Judge
 from .models import Adapter, JudgeSettings, Model, as_policy, load_judge, load_policy, save_merged, skeleton, source
 from .objectives import BestOfN, JBond, Objective, bond, sppo, wind
@@ -55,6 +56,8 @@ class Run:
     train: Config
     method: Method = field(default_factory=Method)
     lora: Adapter = field(default_factory=Adapter)
+    sampler: Literal["own", "vllm"] = "own"
+    """Who draws while training; vllm needs a GPU and its package, and has not been run yet."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     dry_run: bool = False
@@ -223,6 +226,8 @@ def start(run: Run) -> list[dict[str, Any]]:
     check_same(run, out)
     prompts, judge = load_prompts(run.data), load_judge(run.judge)
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing)
+    if run.sampler == "vllm":
+        policy.engine = VLLM(policy)
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
     rows = train(policy, prompts, judge, rule, run.train)
     import accelerate
