@@ -1,4 +1,4 @@
-# Three commands set everything up from a fresh clone: make bandit, make lm, make test.
+# Four commands set everything up from a fresh clone: make bandit, make lm, make align, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -5,7 +5,7 @@
     python benchmarks/align.py --smoke --model FOLDER    seconds, for tests
 
 The model (a package, installed by `make align`) continues short openers, and the reward of a continuation is the
-VADER sentiment score: a proxy, which knows words and not sense. It is there because it needs no hub, not because anyone
+VADER sentiment score (proxy.py): a proxy, which knows words and not sense. It is there because it needs no hub, not because anyone
 wants such texts. Held-out openers are about things that no training opener is about. The policy is judged against the
 reference, which is the model as it came, on fresh draws of both.
 """
@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from _study import QUICK, RESULTS, ROOT, show, write_table
+from proxy import sentiment
 
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge, wind
@@ -88,19 +89,11 @@ def smollm2() -> Path:
     return cache
 
 
-def sentiment() -> RewardJudge:
-    """Return the proxy: VADER's compound score of the continuation, in [-1, 1]."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    score = SentimentIntensityAnalyzer().polarity_scores
-    return RewardJudge(lambda prompts, responses: [score(text)["compound"] for text in responses])
-
-
 class HeldOut:
     """The policy on prompts it was not trained on, against the reference's draws, which are made once."""
 
     def __init__(self, config: Config, policy: LanguagePolicy) -> None:
-        self.config, self.judge = config, sentiment()
+        self.config, self.judge = config, RewardJudge(sentiment)
         self.prompts = HELD[:4] if config.smoke else HELD
         self.theirs = self.draw(policy, -1)
 
@@ -135,7 +128,7 @@ def run(config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, s
     rows = train(
         policy,
         TRAINING[:8] if config.smoke else TRAINING,
-        sentiment(),
+        RewardJudge(sentiment),
         wind(config.beta, config.eta),
         Training(
             out,
@@ -150,10 +143,11 @@ def run(config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, s
     )
     after = held.draw(policy, config.rounds)
     save_merged(policy, out / "model")
+    (out / "held-out.txt").write_text("\n".join(held.prompts) + "\n")
     kept = [(p, held.theirs.text[i][0], after.text[i][0]) for i, p in enumerate(held.prompts)]
-    table = pd.DataFrame(rows).drop(columns=["previous_tokens"], errors="ignore")
-    spent = [c for c in table if c.startswith("seconds_")]
-    table["total_tokens"], table["total_seconds"] = table.tokens.fillna(0).cumsum(), table[spent].sum(axis=1).cumsum()
+    table = pd.DataFrame(rows)
+    table["total_tokens"] = table.tokens.fillna(0).cumsum()
+    table["total_seconds"] = table.filter(like="seconds_").sum(axis=1).cumsum()
     return table, kept
 
 
@@ -175,6 +169,11 @@ def main(config: Config) -> None:
         f"Win rate {last.win_rate:.2f} ({last.win_rate_low:.2f} to {last.win_rate_high:.2f}), reward "
         f"{last.held_reward:.2f} where the reference has {last.reference_reward:.2f}, KL {last.held_kl:.1f} nats.",
     )
+    seconds = table.filter(like="seconds_").sum()
+    split = ", ".join(
+        f"{name.removeprefix('seconds_')} {value:.0%}" for name, value in (seconds / seconds.sum()).items()
+    )
+    print(f"\nOf {seconds.sum():.0f} seconds of training rounds: {split}.")
     for prompt, before, after in answers[:4]:
         print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
     if config.pictures:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m windlm train | evaluate | sample``.
+"""The command line: ``python -m windlm train | evaluate | sample | reward``.
 
 Every command takes its settings as flags, from a YAML or JSON file (``--config run.yaml``), or both: flags win.
 """
@@ -67,7 +67,16 @@ def sample(arguments: Sequence[str]) -> None:
     print(report.side_by_side(settings(report.Reading, arguments)))
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample}
+def reward(arguments: Sequence[str]) -> None:
+    """Fit a reward model, and print its accuracy on held-out pairs."""
+    from .reward import Fit, fit
+
+    config = settings(Fit, arguments)
+    found = fit(config)
+    print(f"Held-out accuracy {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}); the model is in {config.out}.")
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "reward": reward}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
