@@ -1,13 +1,14 @@
 """A real language model that learns: SmolLM2-135M-Instruct by WIND, about ten minutes on two CPU cores.
 
-    python benchmarks/align.py            quick tables, in benchmarks/quick
-    python benchmarks/align.py --full     the committed table and picture; the same run
+    python benchmarks/align.py                               table and picture in benchmarks/quick
+    python benchmarks/align.py --methods WIND SPPO           ten minutes for each method, at equal generated tokens
+    python benchmarks/align.py --full                        into the committed table and picture
     python benchmarks/align.py --smoke --model FOLDER    seconds, for tests
 
 The model (a package, installed by `make align`) continues short openers, and the reward of a continuation is the
-VADER sentiment score (proxy.py): a proxy, which knows words and not sense. It is there because it needs no hub, not because anyone
-wants such texts. Held-out openers are about things that no training opener is about. The policy is judged against the
-reference, which is the model as it came, on fresh draws of both.
+VADER sentiment score (proxy.py): a proxy, which knows words and not sense. It is there because it needs no hub, not
+because anyone wants such texts. Held-out openers are about things that no training opener is about. The policy is
+judged against the reference, which is the model as it came, on fresh draws of both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,10 +33,11 @@ from _study import QUICK, RESULTS, ROOT, show, write_table
 from proxy import sentiment
 
 from windlm import Config as Training
-from windlm import LanguagePolicy, RewardJudge, wind
+from windlm import LanguagePolicy, RewardJudge
 from windlm.evaluate import diversity, interval, win_rates
-from windlm.models import Adapter, Model, load_policy, save_merged
+from windlm.models import Adapter, JudgeSettings, Model, load_policy, save_merged
 from windlm.policy import Samples
+from windlm.run import Method, objective
 from windlm.train import train
 
 FRAMES = (
@@ -53,6 +55,7 @@ TRAINING, HELD = ([f.format(thing) for thing in names.split() for f in FRAMES] f
 class Config:
     """What to run."""
 
+    methods: tuple[Literal["WIND", "SPPO", "J-BOND", "best-of-n, likelihood"], ...] = ("WIND",)
     model: str | None = None
     """Folder of a model; None for SmolLM2-135M-Instruct from its package."""
     rounds: int = 12
@@ -89,10 +92,28 @@ def smollm2() -> Path:
     return cache
 
 
+def layout(name: str, config: Config) -> tuple[Method, dict[str, Any]]:
+    """Return a method and its settings of training: the same tokens for all, and for J-BOND fresh draws at every step.
+
+    J-BOND draws of its anchor as often as of the policy.
+    """
+    common = {"prompts_per_round": 8, "epochs": 2, "rounds": config.rounds, "draws": config.draws}
+    if name == "J-BOND":
+        fresh = {"rounds": 2 * config.rounds, "draws": config.draws // 4, "epochs": 1, "batch_prompts": 8}
+        return Method("j-bond"), common | fresh
+    method = {
+        "WIND": Method("wind-squared", beta=config.beta, eta=config.eta),
+        "SPPO": Method("sppo", eta=config.eta),
+        "best-of-n, likelihood": Method("bon", n=4),
+    }[name]
+    return method, common | {"batch_prompts": 2}
+
+
 class HeldOut:
     """The policy on prompts it was not trained on, against the reference's draws, which are made once."""
 
-    def __init__(self, config: Config, policy: LanguagePolicy) -> None:
+    def __init__(self, config: Config, policy: LanguagePolicy, rounds: int) -> None:
+        self.every, self.rounds = config.every * rounds // config.rounds, rounds
         self.config, self.judge = config, RewardJudge(sentiment)
         self.prompts = HELD[:4] if config.smoke else HELD
         self.theirs = self.draw(policy, -1)
@@ -104,7 +125,7 @@ class HeldOut:
 
     def __call__(self, number: int, policy: LanguagePolicy) -> dict[str, float]:
         """Return what is said of the policy after a round, with intervals over prompts."""
-        if number % self.config.every and number != self.config.rounds:
+        if number % self.every and number != self.rounds:
             return {}
         ours = self.draw(policy, number)
         won = interval(win_rates(self.prompts, ours, self.theirs, self.judge))
@@ -118,34 +139,28 @@ class HeldOut:
         return flat | {f"held_{k}": v for k, v in diversity(ours.text, now.numpy()).items()}
 
 
-def run(config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Train, or go on; return the metrics of all rounds, and an answer before and after to some held-out prompts."""
-    name = config.model or str(smollm2())
-    model = Model(name, precision="float32" if config.smoke else "bfloat16", max_new_tokens=4 if config.smoke else 24)
+def run(name: str, config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
+    """Train, or go on; return the metrics of all rounds, and an answer before and after to each held-out prompt."""
+    folder = config.model or str(smollm2())
+    model = Model(folder, precision="float32" if config.smoke else "bfloat16", max_new_tokens=4 if config.smoke else 24)
     policy = load_policy(model, Adapter(rank=2 if config.smoke else 16))
-    held = HeldOut(config, policy)
-    settings: dict[str, Any] = {"prompts_per_round": 8, "batch_prompts": 2, "epochs": 2, "schedule": "constant"}
+    method, settings = layout(name, config)
+    held = HeldOut(config, policy, settings["rounds"])
+    settings |= {"learning_rate": config.learning_rate, "schedule": "constant", "seed": config.seed}
     rows = train(
         policy,
         TRAINING[:8] if config.smoke else TRAINING,
         RewardJudge(sentiment),
-        wind(config.beta, config.eta),
-        Training(
-            out,
-            rounds=config.rounds,
-            draws=config.draws,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
-            cpu=config.smoke,
-            **settings,
-        ),
+        objective(method, JudgeSettings("reward")),
+        Training(out, cpu=config.smoke, **settings),
         held,
     )
-    after = held.draw(policy, config.rounds)
+    after = held.draw(policy, settings["rounds"])
     save_merged(policy, out / "model")
     (out / "held-out.txt").write_text("\n".join(held.prompts) + "\n")
     kept = [(p, held.theirs.text[i][0], after.text[i][0]) for i, p in enumerate(held.prompts)]
     table = pd.DataFrame(rows)
+    table.insert(0, "method", name)
     table["total_tokens"] = table.tokens.fillna(0).cumsum()
     table["total_seconds"] = table.filter(like="seconds_").sum(axis=1).cumsum()
     return table, kept
@@ -154,28 +169,29 @@ def run(config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, s
 def main(config: Config) -> None:
     started = time.perf_counter()
     if config.smoke:
-        config = replace(config, rounds=2, draws=4, judged=2, every=1)
+        config = replace(config, rounds=2, draws=8, judged=2, every=1)
     config = replace(config, results=config.results or (RESULTS if config.full else QUICK))
     config.results.mkdir(parents=True, exist_ok=True)
-    table, answers = run(config, (config.results if config.smoke else QUICK) / f"align-{config.seed}")
+    runs = (config.results if config.smoke else QUICK) / "align"
+    found = {name: run(name, config, runs / f"{name}-{config.seed}") for name in config.methods}
+    table = pd.concat([rows for rows, _ in found.values()])
     write_table(table, "align", config.results, asdict(replace(config, model=None)), started)
-    judged = table[table.win_rate.notna()]
-    names = ["round", "total_tokens", "total_seconds", "win_rate", "win_rate_low", "win_rate_high", "held_reward"]
-    names += ["held_kl", "held_entropy", "held_distinct_2", "held_self_bleu"]
-    last = judged.iloc[-1]
-    show(
-        "Held-out openers, against the model as it came",
-        judged[names],
-        f"Win rate {last.win_rate:.2f} ({last.win_rate_low:.2f} to {last.win_rate_high:.2f}), reward "
-        f"{last.held_reward:.2f} where the reference has {last.reference_reward:.2f}, KL {last.held_kl:.1f} nats.",
-    )
-    seconds = table.filter(like="seconds_").sum()
-    split = ", ".join(
-        f"{name.removeprefix('seconds_')} {value:.0%}" for name, value in (seconds / seconds.sum()).items()
-    )
-    print(f"\nOf {seconds.sum():.0f} seconds of training rounds: {split}.")
-    for prompt, before, after in answers[:4]:
-        print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
+    names = ["method", "round", "total_tokens", "total_seconds", "win_rate", "win_rate_low", "win_rate_high"]
+    names += ["held_reward", "held_kl", "held_entropy", "held_distinct_2", "held_self_bleu"]
+    said = []
+    for name, (rows, _) in found.items():
+        last = rows.iloc[-1]
+        said.append(
+            f"{name}: win rate {last.win_rate:.2f} ({last.win_rate_low:.2f} to {last.win_rate_high:.2f}), reward "
+            f"{last.held_reward:.2f} where the reference has {last.reference_reward:.2f}, KL {last.held_kl:.1f} nats."
+        )
+    show("Held-out openers, against the model as it came", table[table.win_rate.notna()][names], " ".join(said))
+    for name, (rows, answers) in found.items():
+        seconds = rows.filter(like="seconds_").sum()
+        shares = [f"{part.removeprefix('seconds_')} {value / seconds.sum():.0%}" for part, value in seconds.items()]
+        print(f"\n{name}: of {seconds.sum():.0f} seconds of rounds, {', '.join(shares)}.")
+        for prompt, before, after in answers[:: len(FRAMES) + 1]:
+            print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
     if config.pictures:
         figures = ROOT / "figures"
         sys.path.insert(0, str(figures))

@@ -27,18 +27,21 @@ def align(*arguments, **variables):
 
 def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     lm_tiny.make(tmp_path / "model")
-    done = align("--model", tmp_path / "model", "--results", tmp_path)
+    done = align("--model", tmp_path / "model", "--results", tmp_path, "--methods", "WIND", "J-BOND")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "=> Win rate" in done.stdout
+    assert "=> WIND: win rate" in done.stdout
     table = pd.read_csv(tmp_path / "align.csv")
-    assert list(table["round"]) == [0, 1, 2]
+    assert list(table["round"]) == [0, 1, 2, 0, 1, 2, 3, 4]
+    last = table.groupby("method").total_tokens.max()
+    assert last["J-BOND"] == pytest.approx(last["WIND"], rel=0.3)  # the same number of responses
+    table = table[table.method == "WIND"]
     assert table.win_rate.between(0, 1).all()
     assert table.held_kl[0] == 0  # the adapter changes nothing yet
     assert table.held_kl[2] != 0
     assert (table.win_rate_low <= table.win_rate).all()
     assert json.loads((tmp_path / "align.json").read_text())["config"]["model"] is None
     assert (tmp_path / "align.png").exists()
-    assert (tmp_path / "align-0" / "model" / "config.json").exists()
+    assert (tmp_path / "align" / "WIND-0" / "model" / "config.json").exists()
 
 
 def test_without_the_package_it_says_what_to_do(tmp_path):

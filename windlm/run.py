@@ -72,19 +72,20 @@ def objective(method: Method, judge: JudgeSettings) -> Objective:
     ValueError
         If SPPO has no step, or a setting is out of range.
     """
-    pairing = {"pairing": method.pairing} if method.pairing else {}
+    settings: dict[str, Any] = {"pairing": method.pairing} if method.pairing else {}
     if method.name == "sppo":
         if method.eta is None:
             raise ValueError("SPPO has no default step, for no theorem gives one: set method.eta.")
-        return sppo(method.eta, **pairing)
+        return sppo(method.eta, **settings)
     if method.name == "j-bond":
         return JBond(method.gamma, method.anchor_rate)
     if method.name == "bon":
         return BestOfN(method.n)
     if method.name == "bond":
         return bond(method.n, method.alpha1, method.alpha2)
-    interaction = 1.0 if judge.kind == "pairwise" else 0.5
-    return wind(method.beta, method.eta, risk=method.name.removeprefix("wind-"), interaction=interaction, **pairing)
+    if method.eta is None:  # the constant that the default step is taken from
+        settings["interaction"] = 1.0 if judge.kind == "pairwise" else 0.5
+    return wind(method.beta, method.eta, risk=method.name.removeprefix("wind-"), **settings)
 
 
 # -- configurations as files ---------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def plan(run: Run) -> dict[str, Any]:
     config, text = run.train, net.config.get_text_config()
     per_round = config.prompts_per_round or len(prompts)
     drawn = {"j-bond": 2}.get(run.method.name, len(rule.plan(0.0))) * config.draws
-    pairs = math.comb(config.draws, 2) * 2 if run.judge.kind == "pairwise" else drawn
+    pairs = math.comb(drawn, 2) * 2 if run.judge.kind == "pairwise" else drawn
 
     size = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
