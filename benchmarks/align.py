@@ -67,7 +67,7 @@ class Config:
     """Rounds between judgements on held-out prompts."""
     beta: float = 0.05
     eta: float = 5.0
-    """Step, 25 times what the theorem allows: signal over proof, within ten minutes."""
+    """Step, 6 times the largest that theory 5.2 allows for a reward: signal over proof, within ten minutes."""
     learning_rate: float = 2e-4
     seed: int = 0
     smoke: bool = False

