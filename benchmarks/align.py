@@ -143,7 +143,7 @@ def run(name: str, config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[
     """Train, or go on; return the metrics of all rounds, and an answer before and after to each held-out prompt."""
     folder = config.model or str(smollm2())
     model = Model(folder, precision="float32" if config.smoke else "bfloat16", max_new_tokens=4 if config.smoke else 24)
-    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16))
+    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16), seed=config.seed)
     method, settings = layout(name, config)
     held = HeldOut(config, policy, settings["rounds"])
     settings |= {"learning_rate": config.learning_rate, "schedule": "constant", "seed": config.seed}

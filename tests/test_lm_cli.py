@@ -1,6 +1,7 @@
 """The command line end to end on a small random model: train, resume, evaluate, sample, and what errors say."""
 
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -99,7 +100,7 @@ SETTINGS = {"sppo": {"method.eta": 1.0}, "wind-nce": {"method.pairing": "leave-o
     ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in runs.METHODS if m != "sppo")],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_path, monkeypatch):
-    more = SETTINGS.get(method, {})
+    more = SETTINGS.get(method, {}) | {"lora.rank": 2}
     main(flags(folder, tmp_path / "whole", method, **more))
 
     # stopped in its second round, by the judge
@@ -119,6 +120,19 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_pat
     main(flags(folder, tmp_path / "part", method, **more))
     assert len(metrics(tmp_path / "part")) == 3
     assert torch.equal(logits(tmp_path / "whole" / "model"), logits(tmp_path / "part" / "model"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(folder, tmp_path):
+    words = flags(folder, tmp_path / "one", **{"lora.rank": 2, "method.eta": 1.0})
+    main(words)
+    words[words.index("--train.out") + 1] = str(tmp_path / "two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    launch += ["-m", "windlm", *words, "--train.processes", "2"]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert torch.allclose(logits(tmp_path / "one" / "model"), logits(tmp_path / "two" / "model"), atol=1e-4)
+    assert (tmp_path / "two" / "model" / "README.md").exists()
 
 
 @pytest.mark.parametrize("judge", [("reward-model", "reward"), ("pairwise", PAIRWISE)], ids=["model", "pairwise"])

@@ -99,8 +99,10 @@ def source(name: str) -> dict[str, str]:
     return {"pretrained_model_name_or_path": name}
 
 
-def load_policy(model: Model, adapter: Adapter | None = None, gradient_checkpointing: bool = False) -> LanguagePolicy:
-    """Return a model as a policy, with a new adapter if its rank is positive.
+def load_policy(
+    model: Model, adapter: Adapter | None = None, gradient_checkpointing: bool = False, seed: int = 0
+) -> LanguagePolicy:
+    """Return a model as a policy, with a new adapter if its rank is positive; the seed is of the adapter's weights.
 
     Raises
     ------
@@ -118,7 +120,9 @@ def load_policy(model: Model, adapter: Adapter | None = None, gradient_checkpoin
     if gradient_checkpointing:
         checkpoint_layers(net)
     if adapter and adapter.rank:
-        net = with_adapter(net, adapter)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = with_adapter(net, adapter)
     return as_policy(net, tokenizer, model)
 
 

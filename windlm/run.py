@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
+from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from .data import Data, load_prompts
@@ -226,14 +227,12 @@ def start(run: Run) -> list[dict[str, Any]]:
     out.mkdir(parents=True, exist_ok=True)
     check_same(run, out)
     prompts, judge = load_prompts(run.data), load_judge(run.judge)
-    policy = load_policy(run.model, run.lora, run.gradient_checkpointing)
+    policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
     if run.sampler == "vllm":
         policy.engine = VLLM(policy)
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
     rows = train(policy, prompts, judge, rule, run.train)
-    import accelerate
-
-    if accelerate.PartialState().is_main_process:
+    if PartialState().is_main_process:
         save_merged(policy, out / "model")
         (out / "model" / "README.md").write_text(card(run, rows, judge))
     return rows
