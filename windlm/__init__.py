@@ -5,7 +5,7 @@ windgames preference over the responses it drew, and any rule of windgames becom
 models can be enumerated, so a trained transformer can be compared with the equilibrium itself.
 """
 
-from . import judges, objectives, policy, tabular, train
+from . import data, evaluate, judges, objectives, policy, tabular, train
 from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
 from .objectives import BestOfN, JBond, Objective, Regression, bond, sppo, wind
 from .policy import LanguagePolicy, Samples
@@ -26,6 +26,8 @@ __all__ = [
     "RewardModel",
     "Samples",
     "bond",
+    "data",
+    "evaluate",
     "judges",
     "objectives",
     "policy",

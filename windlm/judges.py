@@ -203,6 +203,10 @@ class RewardModel:
 
     @torch.no_grad()
     def __call__(self, prompts: list[Prompt], responses: list[str]) -> np.ndarray:
+        return self.scores(prompts, responses).float().cpu().numpy()
+
+    def scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
+        """Return the reward of each response, with gradients, shape ``(N,)``."""
         ids = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         limit = getattr(self.model.config, "max_position_embeddings", None)
         for prompt, response, text in zip(prompts, responses, ids, strict=True):
@@ -216,8 +220,8 @@ class RewardModel:
         for i in range(0, len(ids), self.batch_size):
             rows = {"input_ids": ids[i : i + self.batch_size]}
             batch = self.tokenizer.pad(rows, padding_side="right", return_tensors="pt").to(device)
-            scores.append(self.model(**batch).logits[:, 0].float().cpu())
-        return torch.cat(scores).numpy()
+            scores.append(self.model(**batch).logits[:, 0].float())
+        return torch.cat(scores)
 
     def _encode(self, prompt: Prompt, response: str) -> list[int]:
         if self.tokenizer.chat_template:

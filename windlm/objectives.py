@@ -95,8 +95,10 @@ class Table:
 class Objective(Protocol):
     """What the training loop asks of an objective."""
 
-    slots: tuple[str, ...]
-    """Slots that it keeps from round to round; each begins as the reference."""
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Slots that it keeps from round to round; each begins as the reference."""
+        ...
 
     def plan(self, progress: float) -> Sequence[Any]:
         """Return the stages of a round; `progress` goes from 0 to 1 over the run."""

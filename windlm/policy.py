@@ -26,6 +26,9 @@ from torch.utils.checkpoint import checkpoint
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
 
+Engine = Callable[["LanguagePolicy", list[list[int]], int, list[np.random.Generator]], list[list[list[int]]]]
+"""Draws `k` responses to each of `B` prompts, with a generator for each, and returns their token ids."""
+
 AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """What configurations call an operation between the output layer and the logits."""
 
@@ -155,6 +158,8 @@ class LanguagePolicy(torch.nn.Module):
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.engine: Engine | None = None
+        """What draws in place of the loop here; see `windlm.engines`."""
         self._split: bool | None = None
 
     @property
@@ -230,6 +235,9 @@ class LanguagePolicy(torch.nn.Module):
         if len(generators) != len(prompts):
             raise ValueError(f"There are {len(prompts)} prompts, but {len(generators)} generators.")
         encoded = self.encode(prompts)
+        if self.engine is not None:
+            tokens, mask = self._packed(self.engine(self, encoded, k, generators))
+            return Samples(encoded, tokens, mask, self.read(tokens, mask))
         step = max(1, self.rows // k)
         parts = []
         for i in range(0, len(encoded), step):
@@ -239,6 +247,15 @@ class LanguagePolicy(torch.nn.Module):
             tokens, mask = (x.view(len(chosen), k, self.max_new_tokens).cpu() for x in (tokens, mask))
             parts.append(Samples(chosen, tokens, mask, self.read(tokens, mask)))
         return Samples.stack(parts)
+
+    def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
+        """Return token ids of any length as tokens and mask."""
+        tokens = torch.full((len(drawn), len(drawn[0]), self.max_new_tokens), self.pad_id)
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        for i, row in enumerate(drawn):
+            for j, ids in enumerate(row):
+                tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
+        return tokens, mask
 
     def _draw(self, prompts: list[list[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Draw one response per row of `uniform`, the rows of a prompt together; prompts are padded on the left."""

@@ -1,0 +1,68 @@
+"""The real run in its small form, on a random model: table, sidecar, picture, and a folder that is a model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+pytest.importorskip("transformers")
+pytest.importorskip("vaderSentiment")
+
+import lm_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def align(*arguments):
+    command = [sys.executable, str(ROOT / "benchmarks" / "align.py"), "--smoke", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
+    lm_tiny.make(tmp_path / "model")
+    done = align("--model", tmp_path / "model", "--results", tmp_path, "--methods", "WIND", "J-BOND")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "=> WIND: win rate" in done.stdout
+    table = pd.read_csv(tmp_path / "align.csv")
+    assert list(table["round"]) == [0, 1, 2, 0, 1, 2, 3, 4]
+    last = table.groupby("method").total_tokens.max()
+    assert last["J-BOND"] == pytest.approx(last["WIND"], rel=0.3)  # the same number of responses
+    table = table[table.method == "WIND"]
+    assert table.win_rate.between(0, 1).all()
+    assert table.held_kl[0] == 0  # the adapter changes nothing yet
+    assert table.held_kl[2] != 0
+    assert (table.win_rate_low <= table.win_rate).all()
+    assert json.loads((tmp_path / "align.json").read_text())["config"]["model"] is None
+    assert (tmp_path / "align.png").exists()
+    assert (tmp_path / "align" / "WIND-0" / "model" / "config.json").exists()
+
+
+def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import align as script
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="run make align"):
+        script.smollm2()
+
+
+def test_held_out_openers_are_about_other_things(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import align as script
+
+    assert len(script.TRAINING) == 64
+    assert len(script.HELD) == 20
+    assert not any(thing in prompt for thing in script.HELD_OUT.split() for prompt in script.TRAINING)
+
+
+def test_the_committed_table_supports_what_the_readme_says():
+    table = pd.read_csv(ROOT / "benchmarks" / "results" / "align.csv")
+    last = table[table.method == "WIND"].iloc[-1]
+    assert last.win_rate_low > 0.6
+    assert last.held_reward_low > last.reference_reward

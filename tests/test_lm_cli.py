@@ -1,0 +1,332 @@
+"""The command line end to end on a small random model: train, resume, evaluate, sample, and what errors say."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("tyro")
+
+import lm_tiny
+
+from windlm import run as runs
+from windlm.__main__ import main, settings
+from windlm.models import Adapter, JudgeSettings, Model, load_function, load_judge, load_policy, skeleton
+from windlm.train import Config as Training
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
+REWARD = f"{Path(lm_tiny.__file__)}:vowels"
+PAIRWISE = f"{Path(lm_tiny.__file__)}:longer"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    lm_tiny.make(folder / "policy")
+    lm_tiny.make_reward_model(folder / "reward")
+    lm_tiny.write_lines(folder / "prompts.jsonl", [{"prompt": f"say {c}"} for c in "abcd"])
+    return folder
+
+
+def flags(folder, out, method="wind-squared", **more):
+    given = {
+        "model.name": folder / "policy",
+        "model.max-new-tokens": 4,
+        "data.source": folder / "prompts.jsonl",
+        "judge.kind": "reward",
+        "judge.name": REWARD,
+        "method.name": method,
+        "train.out": out,
+        "train.rounds": 2,
+        "train.draws": 4,
+        "train.reference-draws": 2,
+    } | more
+    words = [w for name, value in given.items() for w in (f"--{name}", str(value))]
+    return ["train", *words, "--train.cpu", "--train.no-progress"]
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def logits(path):
+    policy = load_policy(Model(str(path)))
+    with torch.no_grad():
+        return policy.model(torch.arange(5)[None]).logits
+
+
+# -- train ---------------------------------------------------------------------------------------------------
+
+
+def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, tmp_path, capsys):
+    main([*flags(folder, tmp_path / "run", **{"method.eta": 1.0, "lora.rank": 2}), "--gradient-checkpointing"])
+    assert "metrics of 2 rounds" in capsys.readouterr().out
+    out = tmp_path / "run"
+    rows = metrics(out)
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert rows[1]["kl"] == 0
+    assert rows[2]["kl"] != 0
+    assert "win_rate_reference" in rows[2]
+    assert not (out / "model" / "adapter_config.json").exists()
+    assert float((logits(out / "model") - logits(folder / "policy")).abs().max()) > 0
+    saved = json.loads((out / "config.json").read_text())
+    assert saved["method"]["eta"] == 1.0
+    text = (out / "model" / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: transformers")
+    assert "aligned by wind-squared" in text
+    assert f"{sum(row.get('tokens', 0) for row in rows)} generated tokens" in text
+
+    # what was saved is a configuration again, and the same run, which is over: nothing is trained
+    again = settings(runs.Run, ["--config", str(out / "config.json")])
+    assert runs.plain(again) == saved
+    before = (out / "metrics.jsonl").read_text()
+    main(["train", "--config", str(out / "config.json")])
+    assert (out / "metrics.jsonl").read_text() == before
+    with pytest.raises(SystemExit, match=r"other train\.draws, method\.beta"):
+        main(["train", "--config", str(out / "config.json"), "--method.beta", "0.3", "--train.draws", "6"])
+
+
+SETTINGS = {"sppo": {"method.eta": 1.0}, "wind-nce": {"method.pairing": "leave-one-out"}}
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in runs.METHODS if m != "sppo")],
+)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_path, monkeypatch):
+    more = SETTINGS.get(method, {}) | {"lora.rank": 2}
+    main(flags(folder, tmp_path / "whole", method, **more))
+
+    # stopped in its second round, by the judge
+    asked = []
+
+    def stops(prompts, responses):
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return lm_tiny.vowels(prompts, responses)
+
+    monkeypatch.setattr("windlm.models.load_function", lambda name: stops)
+    with pytest.raises(KeyboardInterrupt):
+        main(flags(folder, tmp_path / "part", method, **more))
+    assert len(metrics(tmp_path / "part")) == 2
+    monkeypatch.undo()
+    main(flags(folder, tmp_path / "part", method, **more))
+    assert len(metrics(tmp_path / "part")) == 3
+    assert torch.equal(logits(tmp_path / "whole" / "model"), logits(tmp_path / "part" / "model"))
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(folder, tmp_path):
+    words = flags(folder, tmp_path / "one", **{"lora.rank": 2, "method.eta": 1.0})
+    main(words)
+    words[words.index("--train.out") + 1] = str(tmp_path / "two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    launch += ["-m", "windlm", *words, "--train.processes", "2"]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert torch.allclose(logits(tmp_path / "one" / "model"), logits(tmp_path / "two" / "model"), atol=1e-4)
+    assert (tmp_path / "two" / "model" / "README.md").exists()
+
+
+@pytest.mark.parametrize("judge", [("reward-model", "reward"), ("pairwise", PAIRWISE)], ids=["model", "pairwise"])
+def test_other_judges(judge, folder, tmp_path):
+    kind, name = judge
+    name = folder / name if kind == "reward-model" else name
+    main(flags(folder, tmp_path, **{"judge.kind": kind, "judge.name": name, "train.rounds": 1}))
+    assert metrics(tmp_path)[1]["judge_calls"] > 0
+
+
+def test_a_reward_model_reads_with_its_own_tokenizer(folder):
+    judge = load_judge(JudgeSettings("reward-model", str(folder / "reward")))
+    ours, theirs = load_policy(Model(str(folder / "policy"))).tokenizer, judge.reward.tokenizer
+    assert ours("say")["input_ids"] != theirs("say")["input_ids"]
+    ids = theirs("<user>say a\n<assistant>yes\n")["input_ids"]
+    with torch.no_grad():
+        expected = float(judge.reward.model(torch.tensor([ids])).logits)
+    assert judge.rewards(["say a"], [["yes"]])[0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_counts_what_the_run_does(folder, tmp_path, capsys):
+    main([*flags(folder, tmp_path / "run", **{"lora.rank": 2}), "--dry-run"])
+    assert "generated tokens at most" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    run = settings(runs.Run, flags(folder, tmp_path / "run", **{"lora.rank": 2})[1:])
+    plan = runs.plan(run)
+    policy = load_policy(run.model, run.lora)
+    assert plan["parameters"] == sum(p.numel() for p in policy.model.parameters())
+    assert plan["trained parameters"] == sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+    rows = runs.start(run)
+    assert sum(r.get("tokens", 0) for r in rows) <= plan["generated tokens at most"] == 2 * 4 * 4 * 4
+    assert sum(r.get("judge_calls", 0) for r in rows) <= plan["judge calls at most"]
+
+
+def test_a_skeleton_has_no_weights(folder):
+    net = skeleton(Model(str(folder / "policy"), precision="bfloat16"), Adapter(2))
+    assert {p.device.type for p in net.parameters()} == {"meta"}
+    assert {p.dtype for p in net.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+# -- models --------------------------------------------------------------------------------------------------
+
+
+def test_checkpointed_layers_have_the_same_gradient_and_keep_less(folder):
+    grads, kept = [], []
+    for on in (False, True):
+        policy = load_policy(Model(str(folder / "policy"), max_new_tokens=8), gradient_checkpointing=on)
+        samples = policy.sample(["say a", "say bb"], 3, np.random.default_rng(0))
+        held = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, held=held: held.append(x.numel()) or x, lambda x: x):
+            loss = policy(samples).sum()
+        loss.backward()
+        kept.append(sum(held))
+        grads.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]))
+    assert torch.allclose(*grads, rtol=1e-5, atol=1e-6)
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_gguf_file_is_a_model(tmp_path):
+    pytest.importorskip("gguf")
+    with pytest.raises(ValueError, match="no GGUF file"):
+        load_policy(Model(str(tmp_path / "model.gguf")))
+
+
+# -- vLLM ----------------------------------------------------------------------------------------------------
+
+
+class StandIn:
+    """What `windlm.engines` uses of vLLM's documented interface, with draws of its own: not vLLM."""
+
+    def __init__(self):
+        self.log = []
+
+    def install(self, monkeypatch):
+        vllm, request = types.ModuleType("vllm"), types.ModuleType("vllm.lora.request")
+        vllm.SamplingParams = lambda **settings: settings
+        vllm.LLM = lambda **settings: self.log.append(("engine", settings)) or self
+        request.LoRARequest = lambda *arguments: arguments
+        for name, module in {"vllm": vllm, "vllm.lora": types.ModuleType("x"), request.__name__: request}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def generate(self, prompts, settings, lora_request, use_tqdm):
+        self.log.append(("generate", lora_request))
+        return [self.answers(s) for s in settings]
+
+    def answers(self, settings):
+        rng, end = np.random.default_rng(settings["seed"]), settings["stop_token_ids"][0]
+        words = [[*rng.integers(0, end, size=rng.integers(0, 3)).tolist(), end] for _ in range(settings["n"])]
+        return types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=w) for w in words])
+
+    def collective_rpc(self, name):
+        self.log.append((name, None))
+
+    def reset_prefix_cache(self):
+        self.log.append(("reset_prefix_cache", None))
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_engine_draws_from_the_weights_of_now(rank, folder, tmp_path, monkeypatch):
+    stand_in = StandIn()
+    stand_in.install(monkeypatch)
+    main([*flags(folder, tmp_path, **{"lora.rank": rank, "sampler": "vllm"})])
+    kinds, asked = zip(*stand_in.log, strict=True)
+    assert len(metrics(tmp_path)) == 3
+    if rank:  # the reference draws without a request, each round with a new one
+        requests = [r for kind, r in stand_in.log if kind == "generate"]
+        assert [r and r[1] for r in requests] == [1, None, 2]
+        assert asked[0]["max_lora_rank"] == 2
+    else:
+        assert kinds.count("reload_weights") == kinds.count("generate") == 3
+
+
+def test_without_vllm_it_says_so(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(SystemExit, match="vLLM is not installed"):
+        main(flags(folder, tmp_path, sampler="vllm"))
+
+
+# -- configurations and errors -------------------------------------------------------------------------------
+
+
+def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
+    run = settings(runs.Run, flags(folder, tmp_path / "run")[1:])
+    yaml = pytest.importorskip("yaml")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(runs.plain(run)))
+    read = settings(runs.Run, [f"--config={tmp_path / 'run.yaml'}", "--train.rounds", "7", "--model.stop", "x", "y"])
+    assert read.train.rounds == 7
+    assert read.model.stop == ("x", "y")
+    assert runs.build(runs.Run, runs.plain(read)) == read
+    (tmp_path / "rate.yaml").write_text("learning_rate: 1e-5\nout: o\n")  # a text to YAML 1.1
+    assert runs.build(Training, runs.read_file(tmp_path / "rate.yaml")).learning_rate == 1e-5
+    partial = {"model": {"name": "m"}, "judge": {"name": "j"}, "data": {"source": "d"}}
+    (tmp_path / "part.yaml").write_text(yaml.safe_dump(partial))
+    assert settings(runs.Run, ["--config", str(tmp_path / "part.yaml"), "--train.out", "o"]).train.out == Path("o")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"modell": {}}, "no 'modell'; it has model, data"),
+        ({"train": {"round": 3}}, r"no 'train\.round'; train\. has out, rounds"),
+        ({"model": "name"}, "'model' has the parts name, revision"),
+        ({"model": {}}, r"lacks 'model\.name'"),
+    ],
+)
+def test_a_file_with_a_mistake_names_it(values, said):
+    whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}, "train": {"out": "o"}}
+    with pytest.raises(ValueError, match=said):
+        runs.build(runs.Run, whole | values)
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "a.yaml").write_text("- 1\n")
+    for words, said in ((["--config"], "needs a file"), (["--config", "no.yaml"], "no configuration file")):
+        with pytest.raises(SystemExit, match=said):
+            main(["train", *words])
+    with pytest.raises(SystemExit, match="names and values"):
+        main(["train", "--config", str(tmp_path / "a.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"method.name": "sppo"}, "no default step"),
+        ({"judge.name": ""}, "no name"),
+        ({"judge.name": "vowels"}, "module:function"),
+        ({"judge.name": "nowhere.py:f"}, "no file"),
+        ({"judge.name": "no_such_module:f"}, "PYTHONPATH"),
+        ({"judge.name": "json:f"}, "no function 'f'"),
+        ({"model.name": "./nowhere"}, "no model folder"),
+        ({"data.prompt": "ask"}, "no column 'ask'; it has 'prompt'"),
+        ({"method.name": "bon", "method.n": 3}, "multiple of n"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(more, said, folder, tmp_path):
+    with pytest.raises(SystemExit, match=said):
+        main(flags(folder, tmp_path / "run", **more))
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        load_policy(Model(str(tmp_path)))
+
+
+def test_a_function_by_module():
+    assert load_function("json:dumps") is json.dumps
+
+
+def test_without_a_command_the_usage_is_told(capsys):
+    for words, code in (([], 2), (["--help"], 0), (["other"], 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == code
+        assert "train" in capsys.readouterr().out
