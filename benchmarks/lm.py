@@ -270,7 +270,9 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def cells(config: Config, seeds: Mapping[str, int], variants: Mapping[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+def cells(
+    config: Config, seeds: Mapping[str, int], variants: Mapping[str, list[dict[str, float]]]
+) -> list[dict[str, Any]]:
     """Return the grid: seeds first, so that a run that is stopped has some of everything."""
     judges = JUDGES[::2] if config.smoke else JUDGES
     return [
@@ -312,7 +314,9 @@ def summary(config: Config, started: float) -> None:
     columns = ["judge", "method", "final_fraction", "final_lowest", "final_highest", "nearest", "nearest_tokens"]
     columns += ["wind_tokens_ratio", "tokens_to_0.5", "tokens_to_0.05", "kl_to_ref"]
     ours, others = found[found.method == "WIND"], found[found.method.isin(["SPPO", "J-BOND"])]
-    said = ", ".join(f"{r.wind_tokens_ratio:.2f} ({r.method}, {r.judge}, to {r.nearest:.0%})" for r in others.itertuples())
+    said = ", ".join(
+        f"{r.wind_tokens_ratio:.2f} ({r.method}, {r.judge}, to {r.nearest:.0%})" for r in others.itertuples()
+    )
     show(
         "KL(pi*||pi) of trained transformers, as a fraction of the initial one",
         found[columns],

@@ -14,7 +14,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = ("methods", "summary", "floor", "memory")
+TABLES = ("methods", "slower", "summary", "floor", "memory")
 
 
 def run(*arguments):
