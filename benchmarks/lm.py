@@ -1,6 +1,6 @@
 """Every trainer of windlm on transformers whose equilibrium is known, against it.
 
-    python benchmarks/lm.py            minutes: one seed
+    python benchmarks/lm.py            minutes: one seed, a fifth of the rounds, some of the settings
     python benchmarks/lm.py --full     the committed tables: longer runs; three seeds of what is compared, else two
     python benchmarks/lm.py --smoke    seconds, for tests
 
@@ -95,7 +95,7 @@ class Config:
 
     @property
     def rounds(self) -> int:
-        return 6 if self.smoke else 100 if self.full else 60
+        return 6 if self.smoke else 100 if self.full else 20
 
 
 # -- the task ------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def methods(config: Config, started: float) -> None:
 
 def slower(config: Config, started: float) -> None:
     """Other settings, one seed."""
-    chosen = {"SPPO": VARIANTS["SPPO"][:1]} if config.smoke else VARIANTS
+    chosen = VARIANTS if config.full else {"SPPO": VARIANTS["SPPO"][:1]}
     table = ordered(grid("lm_slower", cells(config, dict.fromkeys(METHODS, 1), chosen), run_method, config))
     write_table(table, "lm_slower", config.results, asdict(config), started)
 
@@ -366,7 +366,7 @@ def run_floor(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
 
 
 def floor(config: Config, started: float) -> None:
-    changes = list(FLOORS)[:3] if config.smoke else list(FLOORS)
+    changes = list(FLOORS) if config.full else list(FLOORS)[:4]
     cells = [
         {"change": change, "seed": config.seed, "rounds": config.rounds, "smoke": config.smoke} for change in changes
     ]
