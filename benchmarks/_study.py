@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -188,6 +189,17 @@ def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str,
     }
     _write(path.with_suffix(".json"), json.dumps(sidecar, indent=2, default=_short) + "\n")
     return path
+
+
+def draw(results: Path, names: Sequence[str]) -> None:
+    """Run figure scripts on the tables; only the committed tables make the committed pictures."""
+    figures = ROOT / "figures"
+    sys.path.insert(0, str(figures))
+    import style
+
+    style.use(results=results, pictures=figures if results == RESULTS else results)
+    for name in names:
+        runpy.run_path(str(figures / f"{name}.py"), run_name="__main__")
 
 
 def show(title: str, table: pd.DataFrame, statement: str) -> None:

@@ -19,8 +19,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 import importlib.util
-import runpy
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import tyro
-from _study import QUICK, RESULTS, ROOT, show, write_table
+from _study import QUICK, RESULTS, draw, show, write_table
 from proxy import sentiment
 
 from windlm import Config as Training
@@ -193,12 +191,7 @@ def main(config: Config) -> None:
         for prompt, before, after in answers[:: len(FRAMES) + 1]:
             print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
     if config.pictures:
-        figures = ROOT / "figures"
-        sys.path.insert(0, str(figures))
-        import style
-
-        style.use(results=config.results, pictures=figures if config.results == RESULTS else config.results)
-        runpy.run_path(str(figures / "align.py"), run_name="__main__")
+        draw(config.results, ["align"])
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ and pass the scheduler's address, ``--dask tcp://host:8786``.
 from __future__ import annotations
 
 import os
-import runpy
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +29,9 @@ import bandit_sampled
 import joblib
 import pandas as pd
 import tyro
-from _study import QUICK, RESULTS, ROOT, Scale, fingerprint, run_grid, write_table
+from _study import QUICK, RESULTS, ROOT, Scale, draw, fingerprint, run_grid, write_table
 
 STUDIES = bandit_exact.STUDIES | bandit_sampled.STUDIES
-FIGURES = ROOT / "figures"
 HERE = Path(__file__).resolve().parent
 
 
@@ -95,7 +92,7 @@ def main(config: Config) -> None:
         for name in names:
             run_study(name, scale, config, results)
     if config.pictures:
-        draw(results, [name for name in names if (FIGURES / f"bandit_{name}.py").exists()])
+        draw(results, [f"bandit_{name}" for name in names if (ROOT / "figures" / f"bandit_{name}.py").exists()])
 
 
 def run_study(name: str, scale: Scale, config: Config, results: Path) -> None:
@@ -117,16 +114,6 @@ def run_study(name: str, scale: Scale, config: Config, results: Path) -> None:
     path = write_table(table, f"bandit_{name}", results, told, started)
     study.report(pd.read_csv(path))
     print(f"   {os.path.relpath(path)}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
-
-
-def draw(results: Path, names: list[str]) -> None:
-    """Run the figure scripts on the tables; only the committed tables make the committed pictures."""
-    sys.path.insert(0, str(FIGURES))
-    import style
-
-    style.use(results=results, pictures=FIGURES if results == RESULTS else results)
-    for name in names:
-        runpy.run_path(str(FIGURES / f"bandit_{name}.py"), run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning th
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-import runpy
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, fingerprint, run_grid, show, write_table
+from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
 
 import windgames as wg
 from windgames._array import kl
@@ -443,12 +442,7 @@ def main(config: Config) -> None:
         if config.study in ("all", study):
             globals()[study](config, time.perf_counter())
     if config.pictures and config.study in ("all", "methods"):
-        figures = ROOT / "figures"
-        sys.path.insert(0, str(figures))
-        import style
-
-        style.use(results=config.results, pictures=figures if config.results == RESULTS else config.results)
-        runpy.run_path(str(figures / "lm.py"), run_name="__main__")
+        draw(config.results, ["lm"])
 
 
 if __name__ == "__main__":
