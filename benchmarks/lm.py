@@ -35,6 +35,7 @@ from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show
 
 import windgames as wg
 from windgames._array import kl
+from windgames.oracles import biased_reward
 from windlm import BestOfN, JBond, Regression, bond, sppo, wind
 from windlm.objectives import Objective
 from windlm.policy import LanguagePolicy
@@ -42,7 +43,7 @@ from windlm.tabular import Enumeration, small_policy
 from windlm.train import Config as Training
 from windlm.train import train
 
-STUDIES = ("methods", "slower", "summary", "floor", "memory")
+STUDIES = ("methods", "slower", "summary", "floor", "robust", "memory")
 PROMPTS = list("abcdefgh")
 BETA = 0.2
 INTERACTION = {"reward": 0.5, "bradley-terry": 0.5, "intransitive": 1.0}
@@ -79,7 +80,7 @@ METHODS: dict[str, Callable[..., Objective]] = {
 class Config:
     """What to run."""
 
-    study: Literal["all", "methods", "slower", "summary", "floor", "memory"] = "all"
+    study: Literal["all", "methods", "slower", "summary", "floor", "robust", "memory"] = "all"
     full: bool = False
     """More seeds and longer runs, as in the committed tables."""
     smoke: bool = False
@@ -101,20 +102,35 @@ class Config:
 
 
 class Task:
-    """A transformer, three kinds of judges over all its responses, and the equilibrium of the game."""
+    """A transformer, three kinds of judges over all its responses, and the equilibrium of the game.
 
-    def __init__(self, judge: str, seed: int, smoke: bool = False) -> None:
-        self.policy = small_policy(letters=4 if smoke else 10, length=2 if smoke else 3, spread=0.1, seed=seed)
+    A judge may be wrong: about a share `flips` of the pairs, always the same ones, or by two standard deviations too
+    fond of a share `bias` of the responses. The game is that of the judge who is right.
+    """
+
+    def __init__(
+        self,
+        judge: str,
+        seed: int,
+        smoke: bool = False,
+        *,
+        beta: float = BETA,
+        width: int = 64,
+        layers: int = 2,
+        flips: float = 0.0,
+        bias: float = 0.0,
+    ) -> None:
+        size = {"letters": 4, "length": 2} if smoke else {"letters": 10, "length": 3}
+        self.policy = small_policy(**size, width=width, layers=layers, spread=0.1, seed=seed)
         self.policy.to("cuda" if torch.cuda.is_available() else "cpu")
         self.prompts = PROMPTS[: 2 if smoke else 8]
         self.enumeration = Enumeration.of(self.policy)
         self.rng = np.random.default_rng([seed, JUDGES.index(judge)])
         self.log_ref = self.enumeration.log_policy(self.prompts)
         self.whole = self._preference(judge)
-        self.game = wg.WinRateGame(self.whole, np.exp(self.log_ref), BETA)
-        self.solution = wg.equilibrium(self.game)
-        if not self.solution.converged.all():
-            raise RuntimeError(f"The equilibrium was not found: {self.solution.status}")
+        self.game = wg.WinRateGame(self.whole, np.exp(self.log_ref), beta)
+        self.solution = solved(self.game)
+        self.judged, self.aim = self._judged(flips, bias)
         self.calls = 0
         self.where = {text: i for i, text in enumerate(self.enumeration.text)}
 
@@ -143,14 +159,29 @@ class Task:
         upper = 1 / (1 + np.exp(-(reward[..., :, None] - reward[..., None, :] + cycles)))
         return wg.MatrixPreference((upper + 1 - np.swapaxes(upper, -1, -2)) / 2)
 
+    def _judged(self, flips: float, bias: float) -> tuple[wg.Preference, wg.Solution]:
+        """Return what the judge says of all pairs, and the equilibrium of that."""
+        if bias:
+            reward = biased_reward(self.whole.reward, bias, 2.0, self.rng)
+            judged = wg.RewardPreference(reward)
+            return judged, solved(wg.WinRateGame(judged, self.game.ref, self.game.beta))
+        if not flips:
+            return self.whole, self.solution
+        matrix = self.whole.matrix()
+        wrong = np.tril(self.rng.random(matrix.shape) < flips, -1)
+        wrong |= np.swapaxes(wrong, -1, -2)
+        # on average a larger price, theory 7.10
+        aim = solved(wg.WinRateGame(self.whole, self.game.ref, self.game.beta / (1 - 2 * flips)))
+        return wg.MatrixPreference(np.where(wrong, 1 - matrix, matrix)), aim
+
     def preference(self, prompts: list[str], responses: list[list[str]]) -> wg.Preference:
         """Judge responses, as a windlm judge does."""
         index = np.array([[self.where[t] for t in row] for row in responses])
         row = np.array([self.prompts.index(p) for p in prompts])
         self.calls += index.size
-        if isinstance(self.whole, wg.RewardPreference):
-            return wg.RewardPreference(self.whole.reward[row[:, None], index])
-        return wg.MatrixPreference(self.whole.matrix()[row[:, None, None], index[:, :, None], index[:, None, :]])
+        if isinstance(self.judged, wg.RewardPreference):
+            return wg.RewardPreference(self.judged.reward[row[:, None], index])
+        return wg.MatrixPreference(self.judged.matrix()[row[:, None, None], index[:, :, None], index[:, None, :]])
 
     def measure(self, policy: LanguagePolicy) -> dict[str, float]:
         """Return what is exactly true of the transformer, averaged over prompts."""
@@ -161,7 +192,16 @@ class Task:
             "gap": float(self.game.gap(log_p).mean()),
             "kl_to_ref": float(kl(log_p, self.log_ref).mean()),
             "win_rate": float((np.exp(log_p) * self.whole.win_rate(self.log_ref)).sum(-1).mean()),
+            "entropy": float(-(np.exp(log_p) * log_p).sum(-1).mean()),
         }
+
+
+def solved(game: wg.Game) -> wg.Solution:
+    """Return the equilibrium, certified."""
+    solution = wg.equilibrium(game)
+    if not solution.converged.all():
+        raise RuntimeError(f"The equilibrium was not found: {solution.status}")
+    return solution
 
 
 def run(task: Task, objective: Objective, points: int, settings: dict[str, Any]) -> Rows:
@@ -186,7 +226,7 @@ def run(task: Task, objective: Objective, points: int, settings: dict[str, Any])
         tokens += row.get("tokens", 0)
         seconds += sum(value for name, value in row.items() if name.startswith("seconds"))
         if "gap" in row:
-            names = ("kl_from_solution", "kl_to_solution", "gap", "kl_to_ref", "win_rate")
+            names = ("kl_from_solution", "kl_to_solution", "gap", "kl_to_ref", "win_rate", "entropy")
             out.append({"round": row["round"], "tokens": tokens, "seconds": seconds} | {n: row[n] for n in names})
     return out
 
@@ -380,6 +420,53 @@ def floor(config: Config, started: float) -> None:
     )
 
 
+# -- robustness ----------------------------------------------------------------------------------------------
+
+STANDARD = {"flips": 0.0, "bias": 0.0, "width": 64, "layers": 2, "beta": BETA, "step": 1.0}
+WRONG = [{"flips": 0.1}, {"flips": 0.25}, {"flips": 0.4}, {"bias": 0.1}, {"bias": 0.3}]
+SIZES = [{"width": 24, "layers": 1}, {"width": 128, "layers": 3}]
+STEPS = [{"beta": beta, "step": step} for beta in (0.05, BETA, 0.8) for step in (1 / 16, 1 / 4, 1.0, 4.0)]
+"""`step` is eta in units of the largest that theory 5.2 allows."""
+
+
+def run_robust(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
+    torch.set_num_threads(1)
+    step, beta = cell["step"], cell["beta"]
+    judge = {k: cell[k] for k in ("flips", "bias", "width", "layers", "beta")}
+    task = Task("reward", cell["seed"], cell["smoke"], **judge)
+    largest = 4 * beta / INTERACTION["reward"] ** 2
+    objective = {"WIND": lambda: wind(beta, step * largest), "SPPO": lambda: sppo(step * largest), "J-BOND": JBond}
+    settings = layout(cell["method"], cell["rounds"]) | {"seed": cell["seed"]}
+    rows = run(task, objective[cell["method"]](), 8, settings)
+    keys = {k: cell[k] for k in ("method", "seed", *STANDARD)}
+    keys["parameters"] = sum(p.numel() for p in task.policy.parameters())
+    start = rows[0]["kl_from_solution"]
+    aim = float(kl(task.solution.log_policy, task.aim.log_policy).mean()) / start
+    return [keys | row | {"fraction": row["kl_from_solution"] / start, "aim": aim} for row in rows]
+
+
+def robust(config: Config, started: float) -> None:
+    """Judges who are wrong, three sizes of the transformer, price and step; diversity along the way."""
+    if config.full:
+        changes = [{}, *WRONG, *SIZES]
+        grid_of = [(m, c) for c in changes for m in COMPARED] + [("WIND", c) for c in STEPS if STANDARD | c != STANDARD]
+    else:
+        grid_of = [(m, c) for c in ({}, WRONG[1], SIZES[0]) for m in COMPARED[:2]] + [("WIND", STEPS[2])]
+    common = {"seed": config.seed, "rounds": config.rounds, "smoke": config.smoke}
+    table = grid("lm_robust", [STANDARD | c | {"method": m} | common for m, c in grid_of], run_robust, config)
+    write_table(table, "lm_robust", config.results, asdict(config), started)
+    keys = ["method", *STANDARD, "parameters"]
+    last = table.groupby(keys, sort=False).tail(1)
+    wrong = last[(last.method == "WIND") & (last.flips + last.bias > 0)]
+    said = " ".join(
+        f"With {f'{r.flips:.0%} of pairs' if r.flips else f'{r.bias:.0%} of responses'} misjudged WIND ends at "
+        f"{r.fraction:.1%} of the initial divergence; that judge's own equilibrium is at {r.aim:.1%}."
+        for r in wrong.itertuples()
+    )
+    columns = ["fraction", "aim", "gap", "kl_to_ref", "win_rate", "entropy"]
+    show("Wrong judges, sizes, price and step (reward judge)", last[keys + columns], said)
+
+
 # -- memory --------------------------------------------------------------------------------------------------
 
 STEP = """
@@ -443,6 +530,8 @@ def main(config: Config) -> None:
             globals()[study](config, time.perf_counter())
     if config.pictures and config.study in ("all", "methods"):
         draw(config.results, ["lm"])
+    if config.pictures and config.study in ("all", "robust"):
+        draw(config.results, ["lm_robust"])
 
 
 if __name__ == "__main__":

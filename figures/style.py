@@ -55,6 +55,11 @@ METHODS = {
     "WIND, KL risk": ("#56708A", "<"),
     "WIND, NCE risk": ("#7FA6C9", ">"),
     "best-of-n, likelihood": (ORANGE, "v"),
+    "WIND, beta 0.2": ("#4477AA", "h"),
+    "WIND, beta 0.8": ("#88AADD", "p"),
+    "WIND, flipped": ("#882255", "H"),
+    "WIND, reward model": ("#117733", "<"),
+    "WIND, Gemma": ("#AA4499", ">"),
 }
 """Colour and marker of each method, the same in every figure."""
 

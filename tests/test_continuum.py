@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from windgames.continuum import BestOfN, LogWinRate, WinRate, frontier
+from windgames.continuum import BestOfN, LogWinRate, WinRate, frontier, largest_win_rate
 
 mp.mp.dps = 60
 SETTINGS = settings(deadline=None, max_examples=40)
@@ -213,3 +213,30 @@ def test_extremes_give_no_nan() -> None:
         for values in (policy.cdf(u), policy.quantile(u), policy.density(u)):
             assert not np.isnan(values).any()
         assert np.all(np.diff(policy.cdf(u)) >= 0)
+
+
+@given(st.integers(2, 60), st.floats(0.01, 30.0), st.integers(0, 2**32 - 1))
+def test_no_policy_wins_more_at_its_kl(m: int, spread: float, seed: int) -> None:
+    """Theory 3.12, on finite references with ties."""
+    rng = np.random.default_rng(seed)
+    reward, ref = rng.integers(0, m, m), rng.dirichlet(np.ones(m))
+    win = ((reward[:, None] > reward) + 0.5 * (reward[:, None] == reward)) @ ref
+    policy = ref * np.exp(spread * win) if seed % 2 else rng.dirichlet(np.ones(m) / spread)
+    policy = policy / policy.sum()
+    kept = policy > 0
+    kl = float((policy[kept] * np.log(policy[kept] / ref[kept])).sum())
+    assert policy @ win <= largest_win_rate(max(kl, 0.0)) + 1e-9
+
+
+def test_the_largest_win_rate_is_reached_and_is_above_the_frontier() -> None:
+    u = (np.arange(200_000) + 0.5) / 200_000
+    for rate in (1e-3, 0.5, 5.0, 60.0, 2000.0):
+        density = np.exp(rate * (u - 1))
+        density /= density.mean()
+        kl = float((density * np.log(np.maximum(density, 1e-300))).mean())
+        assert largest_win_rate(kl) == pytest.approx(float((density * u).mean()), abs=1e-7)
+    kl = np.array([0.0, 1e-12, 1e-4, 0.1, 1.0, 10.0, 300.0, 2e3])
+    assert (largest_win_rate(kl) >= np.maximum(*frontier(kl)) - 1e-15).all()
+    assert largest_win_rate(1e-8) == pytest.approx(0.5 + (1e-8 / 6) ** 0.5, rel=1e-9)
+    with pytest.raises(ValueError, match="non-negative"):
+        largest_win_rate(-1.0)

@@ -25,21 +25,24 @@ def align(*arguments):
 
 def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     lm_tiny.make(tmp_path / "model")
-    done = align("--model", tmp_path / "model", "--results", tmp_path, "--methods", "WIND", "J-BOND")
+    done = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND", "J-BOND", "WIND, flipped")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "=> WIND: win rate" in done.stdout
     table = pd.read_csv(tmp_path / "align.csv")
-    assert list(table["round"]) == [0, 1, 2, 0, 1, 2, 3, 4]
-    last = table.groupby("method").total_tokens.max()
+    assert list(table["round"]) == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2]
+    last = table.groupby("run").total_tokens.max()
     assert last["J-BOND"] == pytest.approx(last["WIND"], rel=0.3)  # the same number of responses
-    table = table[table.method == "WIND"]
+    table = table[table.run == "WIND"]
     assert table.win_rate.between(0, 1).all()
     assert table.held_kl[0] == 0  # the adapter changes nothing yet
     assert table.held_kl[2] != 0
     assert (table.win_rate_low <= table.win_rate).all()
     assert json.loads((tmp_path / "align.json").read_text())["config"]["model"] is None
     assert (tmp_path / "align.png").exists()
-    assert (tmp_path / "align" / "WIND-0" / "model" / "config.json").exists()
+    assert len(list(tmp_path.glob("align/WIND-0-*/model/config.json"))) == 1
+    again = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND, reward model")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "Its reward model is right about" in again.stdout
 
 
 def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
@@ -49,7 +52,7 @@ def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="run make align"):
-        script.smollm2()
+        script.weights(script.SMOLLM)
 
 
 def test_held_out_openers_are_about_other_things(monkeypatch):
@@ -63,6 +66,22 @@ def test_held_out_openers_are_about_other_things(monkeypatch):
 
 def test_the_committed_table_supports_what_the_readme_says():
     table = pd.read_csv(ROOT / "benchmarks" / "results" / "align.csv")
-    last = table[table.method == "WIND"].iloc[-1]
+    last = table[table.run == "WIND"].iloc[-1]
     assert last.win_rate_low > 0.6
     assert last.held_reward_low > last.reference_reward
+
+
+def test_a_flipped_judge_is_wrong_about_its_share_of_pairs_and_always_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import align as script
+
+    from windlm import RewardJudge
+
+    right = RewardJudge(lambda prompts, responses: [float(r) for r in responses])
+    wrong = script.Flipped(right, 0.25)
+    prompts, responses = ["a", "b"], [[str(i) for i in range(60)]] * 2
+    there, here = wrong.preference(prompts, responses).matrix(), right.preference(prompts, responses).matrix()
+    assert wrong.preference(prompts, responses).matrix() == pytest.approx(there)
+    share = (there != here).mean() * 60 / 59
+    assert share == pytest.approx(0.25, abs=0.03)  # of 3,540 pairs: four standard deviations
+    assert there == pytest.approx(1 - there.swapaxes(-1, -2))

@@ -14,7 +14,7 @@ pytest.importorskip("tyro")
 pytest.importorskip("transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = ("methods", "slower", "summary", "floor", "memory")
+TABLES = ("methods", "slower", "summary", "floor", "robust", "memory")
 
 
 def run(*arguments):
@@ -32,7 +32,7 @@ def smoke(tmp_path_factory):
 
 def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
     folder, told = smoke
-    assert told.count("=>") == 3
+    assert told.count("=>") == 4
     for name in TABLES:
         sidecar = json.loads((folder / f"lm_{name}.json").read_text())
         assert sidecar["rows"] == len(pd.read_csv(folder / f"lm_{name}.csv")) > 0
@@ -59,6 +59,16 @@ def test_the_floor_is_measured_at_the_end(smoke):
     methods = pd.read_csv(smoke[0] / "lm_methods.csv").query("judge == 'reward' and method == 'WIND'")
     assert table.tokens["standard"] == methods.tokens.iloc[-1]
     assert table.fraction["standard"] == pytest.approx(methods.fraction.iloc[-1])
+
+
+def test_a_wrong_judge_moves_the_aim(smoke):
+    table = pd.read_csv(smoke[0] / "lm_robust.csv")
+    right, wrong = (table[(table.flips > 0) == side] for side in (False, True))
+    assert (right.aim == 0).all()
+    assert (wrong.aim > 0.01).all()
+    assert (table[table["round"] == 0].fraction == 1).all()
+    assert table.parameters.nunique() == 2
+    assert table.beta.nunique() == 2
 
 
 def test_the_picture_names_its_table(smoke):

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite, log, log1p
+from math import exp, expm1, isfinite, log, log1p
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
-__all__ = ["BestOfN", "Frontier", "LogWinRate", "WinRate", "frontier"]
+__all__ = ["BestOfN", "Frontier", "LogWinRate", "WinRate", "frontier", "largest_win_rate"]
 
 
 def _number(x: Any, name: str) -> float:
@@ -71,6 +71,17 @@ def _langevin(y: float) -> float:
         series = [2 * (k + 1) * a for k, a in enumerate(_LOG_SINHC)]
         return y * float(np.polynomial.polynomial.polyval(y * y, series))
     return 1 / float(np.tanh(y)) - 1 / y
+
+
+def _tilt_kl(s: float) -> float:
+    """Return the KL of the density ``exp(2 y u)``, normalised, with ``y = exp(s) - 1``."""
+    if s > 300:
+        return s + log(2) - 1
+    y = expm1(s)
+    if y < 0.2:
+        return y * _langevin(y) - _log_sinhc(y)
+    e = exp(-2 * y)
+    return 2 * y * e / (1 - e) - 1 + log(2 * y) - log1p(-e)
 
 
 class _Quantiles:
@@ -400,14 +411,46 @@ def frontier(kl: Any) -> Frontier:
     >>> best.round(4), game.round(4)
     (array([0.5   , 0.8631]), array([0.5   , 0.8185]))
     """
+    best = _each(lambda one: 1 / (1 + float(np.exp(-_log_n(one)))), kl)
+    return Frontier(best, _each(lambda one: 0.5 + 0.5 * _langevin(_half_inverse_beta(one)), kl))
+
+
+def _each(win_rate: Callable[[float], float], kl: Any) -> Any:
+    """Return a win rate for each KL."""
     try:
         values = np.asarray(kl, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"kl must hold numbers, but it is {kl!r}.") from None
-    best, game = np.empty(values.shape), np.empty(values.shape)
+    out = np.empty(values.shape)
     for index in np.ndindex(values.shape):
-        one = _check_kl(values[index])
-        d = _log_n(one)
-        best[index] = 1 / (1 + np.exp(-d))
-        game[index] = 0.5 + 0.5 * _langevin(_half_inverse_beta(one))
-    return Frontier(best[()], game[()])
+        out[index] = win_rate(_check_kl(values[index]))
+    return out[()]
+
+
+def largest_win_rate(kl: Any) -> Any:
+    r"""Return the largest win rate against the reference that any policy has at a given KL to it (theory 3.12).
+
+    It is that of the densities :math:`\propto e^{\lambda u}`. With atoms no policy has more, so it bounds every policy
+    and every reward.
+
+    Parameters
+    ----------
+    kl : float or array
+        KL to the reference, in nats, non-negative and finite.
+
+    Returns
+    -------
+    float or array
+        Win rates in [1/2, 1], of the shape of `kl`.
+
+    Raises
+    ------
+    ValueError
+        If a KL is negative, not finite or above 1e299.
+
+    Examples
+    --------
+    >>> round(float(largest_win_rate(1.0)), 4)
+    0.8646
+    """
+    return _each(lambda one: 0.5 + 0.5 * _langevin(expm1(min(_root(_tilt_kl, one), 700.0))), kl)
