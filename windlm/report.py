@@ -52,7 +52,7 @@ class Evaluation:
     task_folder: Path | None = None
     """Folder of your own task files for lm-eval, which are then the only ones."""
     limit: int | None = None
-    """Questions per benchmark; None for all."""
+    """Questions per benchmark, also of MT-Bench's or your own; None for all."""
     shots: int | None = None
     """Examples in the prompt; None for each benchmark's own."""
     chat_template: bool = False
@@ -151,7 +151,7 @@ def draw(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -
 
 def grades(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return grades of each model, and of both the comparison; what could not be read is counted."""
-    questions = load_questions(str(config.questions), config.references)
+    questions = load_questions(str(config.questions), config.references, config.limit)
     judge, chats = ChatJudge(chat_model(config.grader), config.grader.tries), {}
     rows = []
     for who, policy in policies.items():

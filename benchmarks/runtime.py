@@ -1,0 +1,170 @@
+"""Where the time goes: rounds of every method on SmolLM2-135M-Instruct, and TRL's OnlineDPOTrainer beside them.
+
+    python benchmarks/runtime.py                   about ten minutes on two CPU cores, into benchmarks/quick
+    python benchmarks/runtime.py --trl PYTHON      and TRL, by the interpreter of an environment that has it
+    python benchmarks/runtime.py --full            into the committed table
+    python benchmarks/runtime.py --smoke --model FOLDER
+
+The same model, adapter, prompts, reward and threads for all. Every method has the same seconds. A method's round is 64
+responses, judged, and two epochs of training on them, as in align.py; TRL's step is two responses to each of 8 prompts
+and one optimiser step on them. The first round of each is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import json
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import tyro
+from _study import QUICK, RESULTS, ROOT, Rows, show, write_table
+from align import RUNS, SMOLLM, TRAINING, layout, length, weights
+from proxy import sentiment
+
+from windlm import Config as Training
+from windlm import RewardJudge
+from windlm.models import Adapter, JudgeSettings, Model, load_policy
+from windlm.run import Method, objective
+from windlm.train import train
+
+METHODS = {name: RUNS[name].method for name in ("WIND", "SPPO", "J-BOND", "best-of-n, likelihood")}
+METHODS |= {"WIND, KL risk": replace(RUNS["WIND"].method, name="wind-kl"), "iterative BOND": Method("bond", n=2)}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    model: str | None = None
+    budget: float = 100.0
+    """Seconds for each method, after its first round."""
+    draws: int = 8
+    trl: Path | None = None
+    """Interpreter of an environment with trl, peft and vaderSentiment; None leaves TRL out."""
+    smoke: bool = False
+    full: bool = False
+    """Write the committed table."""
+    results: Path | None = None
+
+
+class Over(Exception):
+    """The budget is used up."""
+
+
+def measure(name: str, folder: str, config: Config) -> Rows:
+    """Train until the seconds are used up; return the rounds after the first."""
+    model = Model(
+        folder,
+        precision="float32" if config.smoke else "bfloat16",
+        max_new_tokens=4 if config.smoke else 24,
+    )
+    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16), seed=0)
+    ends: list[float] = []
+
+    def clock(number: int, policy: Any) -> dict[str, float]:
+        ends.append(time.perf_counter())
+        if number > 2 and ends[-1] - ends[1] > config.budget:
+            raise Over
+        return {"seconds": ends[-1] - ends[-2] if number else 0.0}
+
+    settings = layout(METHODS[name], 1000, config.draws) | {"learning_rate": 2e-4, "schedule": "constant"}
+    judge = RewardJudge(length if config.smoke else sentiment)
+    with tempfile.TemporaryDirectory() as out:
+        run = Training(Path(out), cpu=config.smoke, checkpoint_every=0, progress=False, **settings)
+        with suppress(Over):
+            train(policy, TRAINING, judge, objective(METHODS[name], JudgeSettings("reward")), run, clock)
+        lines = (Path(out) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines[2:]]
+
+
+def trl(folder: str, config: Config) -> tuple[Rows, str]:
+    """Return the steps of TRL after the first, and its version."""
+    settings = {
+        "prompts": TRAINING,
+        "batch": 8,
+        "steps": 2 if config.smoke else max(3, round(config.budget / 12)),
+        "learning_rate": 2e-4,
+        "max_new_tokens": 4 if config.smoke else 24,
+        "precision": "float32" if config.smoke else "bfloat16",
+        "rank": 2 if config.smoke else 16,
+        "threads": torch.get_num_threads(),
+    }
+    with tempfile.TemporaryDirectory() as where:
+        out = Path(where) / "trl.json"
+        script = ROOT / "benchmarks" / "trl_peer.py"
+        command = [str(config.trl), str(script), folder, str(out), json.dumps(settings)]
+        subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        said = json.loads(out.read_text())
+    rows = said["rows"][1:]
+    for row in rows:
+        row["seconds_training"] = row["seconds"] - row["seconds_sampling"] - row["seconds_judging"]
+        row["responses"] = 2 * settings["batch"]
+    return rows, said["version"]
+
+
+def summary(name: str, rows: Rows, responses: float) -> dict[str, Any]:
+    """Return rates and shares; log-probabilities of the draws count as training, as TRL's do."""
+    table = pd.DataFrame(rows)
+    seconds = table.seconds.sum()
+    parts = {
+        k: table.get(f"seconds_{k}", pd.Series([0.0])).sum() for k in ("sampling", "judging", "scoring", "training")
+    }
+    return {
+        "method": name,
+        "rounds": len(table),
+        "responses_per_round": responses,
+        "rounds_per_hour": 3600 * len(table) / seconds,
+        "responses_per_hour": 3600 * responses * len(table) / seconds,
+        "tokens_per_hour": 3600 * table.tokens.sum() / seconds,
+        **{f"share_{k}": v / seconds for k, v in parts.items()},
+        "share_other": 1 - sum(parts.values()) / seconds,
+    }
+
+
+def main(config: Config) -> None:
+    begun = time.perf_counter()
+    if config.smoke:
+        config = replace(config, budget=1.0)
+    config = replace(config, results=config.results or (RESULTS if config.full else QUICK))
+    assert config.results is not None
+    config.results.mkdir(parents=True, exist_ok=True)
+    folder = config.model or str(weights(SMOLLM))
+    found = []
+    for name in METHODS:
+        rows = measure(name, folder, config)
+        method_draws = layout(METHODS[name], 1000, config.draws)["draws"]
+        found.append(summary(name, rows, 8 * method_draws * (2 if METHODS[name].name == "j-bond" else 1)))
+        print(f"{name}: {found[-1]['responses_per_hour']:.0f} responses an hour", flush=True)
+    if config.trl:
+        rows, version = trl(folder, config)
+        found.append(summary(f"TRL {version}, online DPO", rows, rows[0]["responses"]))
+    table = pd.DataFrame(found)
+    said = asdict(replace(config, model=None, trl=None)) | {"threads": torch.get_num_threads()}
+    write_table(table, "runtime", config.results, said, begun)
+    wind = table.iloc[0]
+    shares = {k: wind[f"share_{k}"] for k in ("sampling", "judging", "scoring", "training", "other")}
+    ratios = ", ".join(
+        f"{wind.responses_per_hour / r.responses_per_hour:.2f} of {r.method}" for r in table[1:].itertuples()
+    )
+    show(
+        "Rounds of training on one model",
+        table,
+        f"WIND's time is {', '.join(f'{k} {v:.0%}' for k, v in shares.items())}. Its responses per hour, as "
+        f"multiples: {ratios}.",
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
