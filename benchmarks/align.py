@@ -88,8 +88,8 @@ def wind(beta: float) -> Method:
 RUNS = {
     "WIND": Plan(wind(0.05), seeds=2),
     "SPPO": Plan(Method("sppo", eta=5.0), seeds=2),
-    "J-BOND": Plan(Method("j-bond"), seeds=2),
-    "best-of-n, likelihood": Plan(Method("bon", n=4), seeds=2),
+    "J-BOND": Plan(Method("j-bond")),
+    "best-of-n, likelihood": Plan(Method("bon", n=4)),
     "WIND, beta 0.2": Plan(wind(0.2)),
     "WIND, beta 0.8": Plan(wind(0.8)),
     "WIND, flipped": Plan(wind(0.05), "flipped"),
