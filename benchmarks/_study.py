@@ -166,6 +166,28 @@ def run_grid(
     return pd.DataFrame([row for cell in cells for row in cell.load() or []])
 
 
+def run_study(
+    study: Study,
+    name: str,
+    table_name: str,
+    scale: Scale,
+    results: Path,
+    version: str,
+    told: dict[str, Any],
+    **how: Any,
+) -> pd.DataFrame:
+    """Run what is missing of a study, write its table and say what it shows; `how` goes to `run_grid`."""
+    started = time.perf_counter()
+    if study.one_job:
+        how["jobs"] = 1
+    table = run_grid(name, study.configs(scale), study.cell, results=results, version=version, **how)
+    path = write_table(table, table_name, results, told | {"study": name}, started)
+    table = pd.read_csv(path)
+    study.report(table)
+    print(f"   {os.path.relpath(path)}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
+    return table
+
+
 def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float) -> Path:
     """Write ``<name>.csv`` and, beside it, ``<name>.json`` that says where the numbers come from.
 

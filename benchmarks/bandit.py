@@ -17,7 +17,6 @@ and pass the scheduler's address, ``--dask tcp://host:8786``.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,9 +26,8 @@ from typing import Literal
 import bandit_exact
 import bandit_sampled
 import joblib
-import pandas as pd
 import tyro
-from _study import QUICK, RESULTS, ROOT, Scale, draw, fingerprint, run_grid, write_table
+from _study import QUICK, RESULTS, ROOT, Scale, draw, fingerprint, run_study
 
 STUDIES = bandit_exact.STUDIES | bandit_sampled.STUDIES
 HERE = Path(__file__).resolve().parent
@@ -90,30 +88,21 @@ def main(config: Config) -> None:
     results.mkdir(parents=True, exist_ok=True)
     with cluster(config.dask):
         for name in names:
-            run_study(name, scale, config, results)
+            part = "bandit_exact.py" if name in bandit_exact.STUDIES else "bandit_sampled.py"
+            run_study(
+                STUDIES[name],
+                name,
+                f"bandit_{name}",
+                scale,
+                results,
+                fingerprint(ROOT / "windgames", HERE / "_study.py", HERE / "environments.py", HERE / part),
+                asdict(config) | {"seeds": scale.seeds, "results": results},
+                seed=config.seed,
+                jobs=config.jobs,
+                fresh=config.fresh,
+            )
     if config.pictures:
         draw(results, [f"bandit_{name}" for name in names if (ROOT / "figures" / f"bandit_{name}.py").exists()])
-
-
-def run_study(name: str, scale: Scale, config: Config, results: Path) -> None:
-    """Run what is missing of a study, write its table and say what it shows."""
-    started = time.perf_counter()
-    study = STUDIES[name]
-    part = "bandit_exact.py" if name in bandit_exact.STUDIES else "bandit_sampled.py"
-    table = run_grid(
-        name,
-        study.configs(scale),
-        study.cell,
-        results=results,
-        seed=config.seed,
-        jobs=1 if study.one_job else config.jobs,
-        fresh=config.fresh,
-        version=fingerprint(ROOT / "windgames", HERE / "_study.py", HERE / "environments.py", HERE / part),
-    )
-    told = asdict(config) | {"study": name, "seeds": scale.seeds, "results": results}
-    path = write_table(table, f"bandit_{name}", results, told, started)
-    study.report(pd.read_csv(path))
-    print(f"   {os.path.relpath(path)}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
 
 
 if __name__ == "__main__":
