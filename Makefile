@@ -1,16 +1,19 @@
-# Four commands set everything up from a fresh clone: make bandit, make lm, make align, make test.
+# Five commands set everything up from a fresh clone: make bandit, make solvers, make lm, make align, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bandit bandit-full lm align test test-all lint figures format clean
+.PHONY: bandit bandit-full solvers lm align test test-all lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
 
 bandit-full: $(READY)  ## the committed tables and pictures, half an hour
 	$(BIN)/python benchmarks/bandit.py --full
+
+solvers: $(READY)  ## equilibrium and solve against the peers that are installed (extra peers); --full for the tables
+	$(BIN)/python benchmarks/solvers.py
 
 lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
 	$(BIN)/python benchmarks/lm.py
@@ -32,7 +35,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in figures/bandit_*.py figures/lm.py figures/align.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
+	for f in figures/bandit_*.py figures/solvers.py figures/lm.py figures/align.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

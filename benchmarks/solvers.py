@@ -1,183 +1,425 @@
-"""`equilibrium` over sizes and regularisations, against cvxpy, a sort, and a loop over contexts.
+"""`windgames.equilibrium` and `windgames.solve` against the alternatives, on the same games in the same run.
 
-    python benchmarks/solvers.py            about two minutes
-    python benchmarks/solvers.py --smoke    seconds
+    python benchmarks/solvers.py                  # every study at reduced size, into benchmarks/quick
+    python benchmarks/solvers.py --study grid     # one of them
+    python benchmarks/solvers.py --full           # the committed tables: hours on two cores
+    python benchmarks/solvers.py --smoke          # small games, for tests
 
-Prints one table a question and writes them to benchmarks/results/solvers_*.csv. Times are of this machine; the ratios
-are what to compare.
+agreement  random games of every kind: distance to the equilibrium in sixty digits
+grid       time and accuracy against the number of responses, kind by kind, beta from 10 to 0
+batch      many contexts at once
+large      a million responses, against one sort of the same size
+hard       hard cases: certified, or refused with a reason
+
+Each writes ``solvers_<study>.csv`` with a JSON sidecar; finished cells are kept. Every answer is graded here by the
+game, as it is and after one best response, and the better counts. A cell times all solvers side by side, in a process
+that is killed when a solver's seconds are over. Peers that are not installed are left out by name (extra ``peers``).
+Times are of this machine; the ratios are what to compare.
 """
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import tyro
-from _study import RESULTS, show, write_table
-from tqdm import tqdm
+from _study import QUICK, RESULTS, ROOT, Rows, Scale, Study, draw, fingerprint, run_study, show
+from solvers_games import HARD, KINDS, RANDOM, Instance, exact
+from solvers_peers import OURS, SOLVERS, Solver
+from solvers_worker import Result, Worker
 
 import windgames as wg
-from windgames.testing import random_matrix
-from windgames.verify import VerificationError
+
+HERE = Path(__file__).resolve().parent
+EXACT = 30
+"""Up to this many responses the equilibrium is known to sixty digits."""
+TIGHT, LOOSE = 1e-8, 1e-6
+"""Tight: log-probabilities up to this residual; loose: probabilities up to this total variation, proven. At
+``beta = 0``, where equilibria may be many, both are of the gap."""
+LEVELS = {"tight": f"log-probabilities to {TIGHT:.0e}", "loose": f"probabilities to {LOOSE:.0e}"}
+GAME = ["kind", "m", "contexts", "beta", "seed", "threads"]
+
+DIRECT = [s.name for s in SOLVERS if "mirror" not in s.name and "mmd" not in s.name and "one by one" not in s.name]
+"""Those who are asked about hard cases: iterations with a step of beta would only use up their seconds."""
 
 
-@dataclass(frozen=True)
+# -- one way to measure --------------------------------------------------------------------------------------
+
+
+def compare(config: dict[str, Any], _rng: np.random.Generator) -> Rows:
+    """Ask every solver about the same games, from the smallest on; one that was over time is not asked again."""
+    rows, late = [], set()
+    for m, contexts in config["sizes"]:
+        instance = Instance(config["kind"], m, config["beta"], contexts, config["seed"])
+        where = asdict(instance) | {"threads": config["threads"], "budget": config["budget"]}
+        try:
+            game = instance.make()
+        except ValueError as error:
+            rows.append(where | {"solver": "windgames"} | grade(None, Result("refused", str(error))))
+            continue
+        sure = reference(game)
+        for solver in asked(game, config["only"]):
+            if solver.name in late:
+                continue
+            result = worker(config["threads"]).ask(solver.name, instance, config["budget"])
+            if result.status == "over time":
+                late.add(solver.name)
+            rows.append(where | {"solver": solver.name, "version": solver.version} | grade(game, result, sure))
+    return rows
+
+
+@cache
+def worker(threads: str) -> Worker:
+    """Return the process in which solvers run, the same one as long as it lives."""
+    return Worker(threads == "one")
+
+
+def asked(game: wg.Game, only: Iterable[str]) -> list[Solver]:
+    return [s for s in SOLVERS if not s.missing and s.takes(game) and (not only or s.name in only)]
+
+
+def reference(game: wg.Game) -> np.ndarray | None:
+    """Return the equilibrium in sixty digits where the game is small enough."""
+    small = game.n_responses <= EXACT and game.batch_shape == () and game.beta > 0
+    return exact(game, wg.equilibrium(game).log_policy) if small and isinstance(game, wg.WinRateGame) else None
+
+
+def grade(game: wg.Game | None, result: Result, sure: np.ndarray | None = None) -> dict[str, Any]:
+    """Let the game say how good an answer is, in the worst context."""
+    row: dict[str, Any] = {"status": result.status, "reason": result.reason}
+    row |= {"seconds": result.seconds, "seconds_inside": result.inside, "memory_GB": result.memory / 1e9}
+    if result.log_policy is None or game is None:
+        return row | {"accuracy": "neither"}
+    if not np.all(result.log_policy < np.inf):  # NaN, too
+        return row | {"status": "refused", "reason": "the answer holds NaN", "accuracy": "neither"}
+    policy, measured = result.log_policy, game.measure(result.log_policy)
+    raw = measured["residual"]
+    if game.beta > 0:
+        again = game.best_response(policy)
+        other = game.measure(again)
+        better = other["residual"] < raw
+        policy = np.where(better[..., None], again, policy)
+        measured = {name: np.where(better, other[name], measured[name]) for name in measured}
+    worst = {name: float(np.max(value)) for name, value in measured.items()}
+    proven = sqrt(worst["kl_certificate"] / 2)
+    tight = worst["residual"] <= TIGHT
+    loose = (worst["gap"] if game.beta == 0 else proven) <= LOOSE
+    return row | {
+        "accuracy": "tight" if tight else "loose" if loose else "neither",
+        "raw_residual": float(np.max(raw)),
+        "residual": worst["residual"],
+        "gap": worst["gap"],
+        "kl_certificate": worst["kl_certificate"],
+        "total_variation_proven": proven,
+        "total_variation": np.nan if sure is None else float(np.abs(np.exp(policy) - np.exp(sure)).sum() / 2),
+    }
+
+
+def best_peers(table: pd.DataFrame, level: str) -> pd.DataFrame:
+    """Return, for each game, our time, the fastest peer as accurate as `level`, and how many times ours its time is."""
+    rows = []
+    for key, group in table.groupby(GAME, sort=False):
+        good = group[group.accuracy.isin(["tight", level])]
+        ours, peers = good[good.solver == "windgames"], good[~good.solver.isin(OURS)]
+        if len(ours):
+            best = peers.loc[peers.seconds.idxmin()] if len(peers) else None
+            one = {"ours_s": ours.seconds.iloc[0], "peer": "nobody" if best is None else best.solver}
+            rows.append(dict(zip(GAME, key, strict=True)) | one | {"peer_s": np.nan if best is None else best.seconds})
+    out = pd.DataFrame(rows, columns=[*GAME, "ours_s", "peer", "peer_s"])
+    out["ratio"] = out.peer_s / out.ours_s
+    return out
+
+
+# -- the studies ---------------------------------------------------------------------------------------------
+
+
+def cell(kind: str, beta: float, threads: str, sizes: list[tuple[int, int]], **more: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "beta": beta,
+        "threads": threads,
+        "seed": 0,
+        "only": [],
+        "budget": 20.0,
+        "sizes": sizes,
+    } | more
+
+
+def agreement_configs(scale: Scale) -> list[dict[str, Any]]:
+    most, lowest, budget = scale.pick((6, -0.5, 30.0), (EXACT, -2, 2.0), (EXACT, -2, 10.0))
+    rng = np.random.default_rng(4)
+    configs = []
+    for i in range(scale.pick(len(RANDOM), 4 * len(RANDOM), 14 * len(RANDOM))):
+        m, beta = int(rng.integers(2, most)), float(10 ** rng.uniform(lowest, 1))
+        configs.append(cell(RANDOM[i % len(RANDOM)], beta, "one", [(m, 0)], seed=i, budget=budget))
+    return configs
+
+
+def agreement_report(table: pd.DataFrame) -> None:
+    solved = table[table.total_variation.notna()]
+    shown = solved.groupby("solver", sort=False).agg(
+        games=("seed", "size"),
+        median=("total_variation", "median"),
+        largest=("total_variation", "max"),
+        residual=("residual", "max"),
+    )
+    shown["no_answer"] = table[table.status != "answered"].groupby("solver").size()
+    ours = solved[solved.solver == "windgames"]
+    sound = solved.total_variation <= solved.total_variation_proven + 1e-15
+    show(
+        "Total variation to the equilibrium in sixty digits, random games of every kind",
+        shown.fillna({"no_answer": 0}).reset_index(),
+        f"{len(ours)} games: windgames is at most {ours.total_variation.max():.1e} away. The certificate's bound holds "
+        f"for {int(sound.sum())} of {len(sound)} answers, whoever gave them.",
+    )
+
+
+def grid_configs(scale: Scale) -> list[dict[str, Any]]:
+    dense = scale.pick([3, 10], [10, 100, 300], [10, 30, 100, 300, 1000, 3000])
+    ordered = scale.pick([3, 100], [10, 100, 300, 10**4, 10**6], [10, 30, 100, 300, 1000, 3000, 10**4, 10**5, 10**6])
+    budget = scale.pick(30.0, 5.0, 20.0)
+    betas = {
+        "one": scale.pick([0.5, 0.0], [1.0, 0.01, 0.0], [10.0, 1.0, 0.1, 0.01, 0.001, 0.0]),
+        "default": scale.pick([0.5], [0.01], [0.01, 0.0]),
+    }
+    kinds = scale.pick(["reward", "intransitive"], list(KINDS), list(KINDS))
+    return [
+        cell(
+            kind,
+            beta,
+            threads,
+            [(m, 0) for m in (ordered if kind == "reward" else dense)],
+            budget=budget,
+            only=["windgames"] if scale.smoke and threads == "default" else [],
+        )
+        for threads, several in betas.items()
+        for beta in several
+        for kind in kinds
+    ]
+
+
+def grid_report(table: pd.DataFrame) -> None:
+    ours = table[table.solver == "windgames"]
+    sure = certified(ours)
+    statement = (
+        f"{int(sure.sum())} of {len(ours)} games certified by windgames, residual at most {ours.residual.max():.1e}. "
+    )
+    told = {level: best_peers(table, level) for level in LEVELS}
+    for level, words in LEVELS.items():
+        show(f"The fastest peer at equal accuracy, {words}: its time over ours", pivot(told[level]), lost(told[level]))
+    inside = best_peers(table.assign(seconds=table.seconds_inside.fillna(table.seconds)), "tight")
+    print(f"=> Of cvxpy only the seconds inside the solvers, {LEVELS['tight']}: {lost(inside)}")
+    late = table[table.status != "answered"].groupby(["solver", "status"], sort=False).size().reset_index(name="games")
+    show("Who gave no answer", late, statement)
+    print("\n" + markdown(told["tight"], told["loose"]))
+
+
+def certified(ours: pd.DataFrame) -> pd.Series:
+    """Return where the residual is what was asked for, and a theorem makes it a distance (at beta = 0: the gap)."""
+    return (ours.residual <= 1e-10) & ((ours.beta == 0) | np.isfinite(ours.kl_certificate))
+
+
+def pivot(told: pd.DataFrame) -> pd.DataFrame:
+    return (
+        told.pivot_table(index=["threads", "kind", "beta"], columns="m", values="ratio", sort=False)
+        .sort_index(axis=1)
+        .reset_index()
+    )
+
+
+def lost(told: pd.DataFrame) -> str:
+    """Say how often a peer was faster, and where by most."""
+    known = told[told.ratio.notna()]
+    if known.empty:
+        return "Nobody else gave an answer as good."
+    slower, worst = known[known.ratio < 1], known.loc[known.ratio.idxmin()]
+    where = f"{worst.kind}, m = {worst.m}, beta = {worst.beta:g}"
+    where += f", {worst.contexts} contexts" if worst.contexts else ""
+    return (
+        f"Of {len(told)} games a peer was faster in {len(slower)}, nobody else gave an answer as good in "
+        f"{len(told) - len(known)}. Least ratio {worst.ratio:.2g} ({worst.peer}: {where}, threads {worst.threads}); "
+        f"median {known.ratio.median():.2g}."
+    )
+
+
+def markdown(tight: pd.DataFrame, loose: pd.DataFrame) -> str:
+    """Return the README's table: in one thread, the best peer's time over ours, by kind, beta and responses."""
+    sizes = [m for m in (10, 100, 1000, 3000) if m in set(tight.m)]
+    lines = ["| kind | beta | accuracy | " + " | ".join(f"m = {m:,}" for m in sizes) + " |"]
+    lines.append("| " + " | ".join(["---"] * (3 + len(sizes))) + " |")
+    for (kind, beta), _ in tight[tight.threads == "one"].groupby(["kind", "beta"], sort=False):
+        for level, told in (("tight", tight), ("loose", loose)):
+            rows = told[(told.threads == "one") & (told.kind == kind) & (told.beta == beta)].set_index("m")
+            cells = [_ratio(rows.loc[m]) if m in rows.index else "not run" for m in sizes]
+            lines.append(f"| {kind} | {beta:g} | {level} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _ratio(row: Any) -> str:
+    return "nobody" if np.isnan(row.ratio) else f"{row.ratio:.2g} ({row.peer})"
+
+
+def batch_configs(scale: Scale) -> list[dict[str, Any]]:
+    m, counts = scale.pick(5, 50, 50), scale.pick([1, 5], [1, 10, 100, 1000], [1, 10, 100, 1000, 10_000])
+    budget = scale.pick(30.0, 5.0, 20.0)
+    return [
+        cell(
+            kind,
+            beta,
+            threads,
+            [(m, count) for count in counts],
+            budget=budget,
+            only=list(OURS) if scale.smoke and threads == "default" else [],
+        )
+        for threads in ("one", "default")
+        for kind in ("reward", "intransitive")
+        for beta in scale.pick([0.5], [0.1], [0.1, 0.01, 0.0])
+    ]
+
+
+def batch_report(table: pd.DataFrame) -> None:
+    told = best_peers(table, "tight")
+    ours = table[table.solver.isin(OURS)].pivot_table(index=GAME, columns="solver", values="seconds", sort=False)
+    loop = (ours["windgames, one by one"] / ours["windgames"]).rename("loop_ratio").reset_index()
+    shown = told.merge(loop, on=GAME, how="left").drop(columns=["seed", "ours_s", "peer_s"])
+    most = loop.loc[loop.loop_ratio.idxmax()]
+    show(
+        "Many contexts: the best peer's time over ours, and that of our own loop over contexts",
+        shown,
+        f"One call is up to {most.loop_ratio:.2g} times faster than a loop ({most.kind}, {most.contexts} contexts). "
+        + lost(told),
+    )
+
+
+def large_configs(scale: Scale) -> list[dict[str, Any]]:
+    m = scale.pick(10**4, 10**6, 10**6)
+    priced = scale.pick((0.1,), (10, 1, 0.1, 0.01, 0.001), (10, 1, 0.1, 0.01, 0.001))
+    games = [("reward", beta) for beta in priced]
+    games += [("log game, weak ties", beta) for beta in scale.pick((2,), (10, 2, 1.1), (10, 2, 1.1))]
+    return [cell(kind, beta, "one", [(m, 0)], only=["windgames"], budget=120.0) for kind, beta in games]
+
+
+def large_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
+    """Our time, and that of one sort of as many numbers, shortest of three."""
+    worker(config["threads"]).stop()  # its memory is to be this game's
+    rows, numbers, times = compare(config, rng), rng.normal(size=config["sizes"][0][0]), []
+    for _ in range(3):
+        begun = time.perf_counter()
+        np.argsort(numbers)
+        times.append(time.perf_counter() - begun)
+    return [
+        row | {"argsort_s": min(times), "over_15_sorts_plus_1s": row["seconds"] / (15 * min(times) + 1)} for row in rows
+    ]
+
+
+def large_report(table: pd.DataFrame) -> None:
+    game = table[table.kind == "reward"]
+    shown = table[["kind", "m", "beta", "residual", "seconds", "argsort_s", "over_15_sorts_plus_1s", "memory_GB"]]
+    show(
+        "A reward over many responses, against one sort of the same size",
+        shown,
+        f"win-rate game: at most {game.over_15_sorts_plus_1s.max():.2f} of the time of 15 sorts and a second, residual "
+        f"at most {game.residual.max():.1e}, peak memory {table.memory_GB.max():.2f} GB.",
+    )
+
+
+def hard_configs(scale: Scale) -> list[dict[str, Any]]:
+    m, many = scale.pick((5, 30), (100, 1000), (300, 2000))
+    cases = [(kind, 1e-4, m) for kind in ("hard: reward", "hard: intransitive", "hard: tournament")]
+    cases += [("hard: reference to 1e-300", beta, m) for beta in (1.0, 0.1, 0.01, 1e-3, 0.0)]
+    cases += [("hard: all ties", beta, n) for n in (1, m) for beta in (0.1, 1e-4, 0.0)]
+    cases += [("hard: duplicates", beta, many) for beta in (0.1, 1e-4, 0.0)]
+    cases += [("hard: five rewards", beta, 100 * many) for beta in (0.1, 1e-4, 0.0)]
+    odd = m + 1 - m % 2
+    cases += [("hard: log game, cycle of 0 and 1", beta, odd) for beta in (2.0, 1.1, 0.5, 0.0)]
+    cases += [("hard: log game, tournament", beta, m) for beta in (2.0, 1.1, 0.5)]
+    cases += [("hard: log game, weak ties", beta, m) for beta in (2.0, 1.1, 0.5)]
+    refused = ("log game, zero row", "not constant-sum", "reference with a zero")
+    cases += [(f"hard: {what}", 0.1, 3) for what in refused] + [("hard: log game, not constant-sum", 0.0, 3)]
+    assert {kind for kind, _, _ in cases} == set(HARD)
+    only = ["windgames", "ECOS, tight"] if scale.smoke else DIRECT
+    budget = scale.pick(30.0, 10.0, 60.0)
+    return [cell(kind, beta, "one", [(n, 0)], budget=budget, only=only) for kind, beta, n in cases]
+
+
+def hard_report(table: pd.DataFrame) -> None:
+    ours = table[table.solver == "windgames"].copy()
+    ours["verdict"] = np.select(
+        [ours.status != "answered", certified(ours), ours.residual <= 1e-10],
+        [ours.status, "certified", "solved, not proven unique"],
+        "not solved",
+    )
+    words = ours.reason.fillna("").astype(str).str[:60]
+    shown = ours[["kind", "m", "beta", "verdict", "residual", "gap"]].assign(reason=words)
+    others = table[~table.solver.isin(OURS)].groupby("solver", sort=False)
+    tight = {solver: f"{int((rows.accuracy == 'tight').sum())} of {len(rows)}" for solver, rows in others}
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in ours.verdict.value_counts().items())
+    show(
+        "Hard cases",
+        shown,
+        f"windgames: {counts}. Log-probabilities to {TIGHT:.0e} by others: {tight}.",
+    )
+
+
+STUDIES = {
+    "agreement": Study(agreement_configs, compare, agreement_report, one_job=True),
+    "grid": Study(grid_configs, compare, grid_report, one_job=True),
+    "batch": Study(batch_configs, compare, batch_report, one_job=True),
+    "large": Study(large_configs, large_cell, large_report, one_job=True),
+    "hard": Study(hard_configs, compare, hard_report, one_job=True),
+}
+
+
+@dataclass
 class Config:
     """What to measure."""
 
+    study: Literal["all"] | Literal[*STUDIES] = "all"  # type: ignore[valid-type]
+    """Which study to run."""
     smoke: bool = False
-    """Small sizes, for tests."""
-    seed: int = 0
-    results: Path = RESULTS
-
-
-def timed(call: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """Return the shortest time of a few calls, and the last result."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
-
-
-def preference(kind: str, m: int, rng: np.random.Generator) -> wg.Preference:
-    if kind == "reward":
-        return wg.RewardPreference(rng.normal(size=m))
-    if kind == "bradley-terry":
-        return wg.BradleyTerryPreference(2 * rng.normal(size=m))
-    return wg.MatrixPreference(random_matrix(kind, m, rng))
-
-
-def grid(config: Config) -> pd.DataFrame:
-    """Residual, Newton steps and time in every cell; the residual is recomputed here."""
-    rows = []
-    sizes = [2, 10, 50] if config.smoke else [2, 10, 100, 300, 1000]
-    for m in tqdm(sizes, desc="grid", leave=False):
-        for kind in ("logistic", "tournament", "bradley-terry", "reward"):
-            rng = np.random.default_rng([config.seed, m])
-            p, ref = preference(kind, m, rng), rng.dirichlet(np.ones(m))
-            for beta in (10, 1, 0.1, 0.01, 0.001):
-                game = wg.WinRateGame(p, ref, beta)
-                seconds, found = timed(lambda g=game: wg.equilibrium(g))
-                d = found.log_policy - np.log(ref) - p.matrix() @ found.policy / beta
-                steps, converged = int(found.steps), bool(found.converged)
-                rows.append([kind, m, beta, d.max() - d.min(), converged, steps, seconds])
-    return pd.DataFrame(rows, columns=["kind", "m", "beta", "residual", "converged", "newton_steps", "seconds"])
-
-
-def against_cvxpy(config: Config) -> pd.DataFrame:
-    """The same games by the most accurate conic solver that cvxpy reaches, and by ours, in one run."""
-    rows = []
-    m = 40 if config.smoke else 300
-    for kind in tqdm(("logistic", "bradley-terry", "reward"), desc="cvxpy", leave=False):
-        rng = np.random.default_rng([config.seed, 1])
-        game = wg.WinRateGame(preference(kind, m, rng), rng.dirichlet(np.ones(m)), 0.01)
-        ours, found = timed(lambda g=game: wg.equilibrium(g), 5)
-        for solver in ("ECOS",) if config.smoke else ("ECOS", "CLARABEL"):
-            try:
-                theirs, check = timed(lambda g=game, f=found, s=solver: wg.verify(g, f, solvers=[s]))
-            except VerificationError:
-                rows.append([kind, m, 0.01, solver, ours, np.nan, np.nan, np.nan])
-                continue
-            rows.append([kind, m, 0.01, solver, ours, theirs, theirs / ours, float(check.distance)])
-    names = ["kind", "m", "beta", "solver", "ours_s", "cvxpy_s", "ratio", "total_variation"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def large(config: Config) -> pd.DataFrame:
-    """A reward over many responses, against one sort of the same size."""
-    m = 10**4 if config.smoke else 10**6
-    rng = np.random.default_rng([config.seed, 2])
-    reward, ref = rng.normal(size=m), rng.dirichlet(np.ones(m))
-    sort, _ = timed(lambda: np.argsort(reward), 3)
-    rows = []
-    for beta in tqdm((10, 1, 0.1, 0.01, 0.001), desc="large", leave=False):
-        game = wg.WinRateGame(wg.RewardPreference(reward), ref, beta)
-        seconds, found = timed(lambda g=game: wg.equilibrium(g))
-        rows.append(["win-rate", m, beta, float(found.residual), int(found.steps), seconds, sort])
-    for beta in (10, 2, 1.1):
-        game = wg.LogWinRateGame(wg.RewardPreference(reward, ties="weak"), ref, beta)
-        seconds, found = timed(lambda g=game: wg.equilibrium(g))
-        rows.append(["log-win-rate", m, beta, float(found.residual), int(found.steps), seconds, sort])
-    table = pd.DataFrame(rows, columns=["game", "m", "beta", "residual", "newton_steps", "seconds", "argsort_s"])
-    table["over_15_sorts_plus_1s"] = table.seconds / (15 * table.argsort_s + 1)
-    table["peak_memory_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return table
-
-
-def batched(config: Config) -> pd.DataFrame:
-    """One batched call against a loop over contexts."""
-    contexts, m = (50, 20) if config.smoke else (1000, 100)
-    rng = np.random.default_rng([config.seed, 3])
-    refs = rng.dirichlet(np.ones(m), contexts)
-    reward = rng.normal(size=(contexts, m))
-    matrix = np.stack([random_matrix("logistic", m, rng) for _ in range(contexts)])
-    rows = []
-    for kind, make, data in (("reward", wg.RewardPreference, reward), ("dense", wg.MatrixPreference, matrix)):
-        together, found = timed(lambda f=make, d=data: wg.equilibrium(wg.WinRateGame(f(d), refs, 0.1)))
-        loop, _ = timed(
-            lambda f=make, d=data: [
-                wg.equilibrium(wg.WinRateGame(f(x), ref, 0.1)) for x, ref in zip(d, refs, strict=True)
-            ]
-        )
-        rows.append([kind, contexts, m, float(found.residual.max()), together, loop, loop / together])
-    return pd.DataFrame(rows, columns=["kind", "contexts", "m", "residual", "batch_s", "loop_s", "ratio"])
-
-
-def agreement(config: Config) -> pd.DataFrame:
-    """Total variation to the solver's policy over random games of every kind."""
-    rows = []
-    kinds = ("logistic", "uniform", "tournament", "cycle", "bradley-terry", "reward", "duplicates")
-    games = 7 if config.smoke else 105
-    for i in tqdm(range(games), desc="agreement", leave=False):
-        rng = np.random.default_rng([config.seed, 4, i])
-        kind, m, beta = kinds[i % len(kinds)], int(rng.integers(2, 40)), float(10 ** rng.uniform(-2, 1))
-        game = wg.WinRateGame(wg.MatrixPreference(random_matrix(kind, m, rng)), rng.dirichlet(np.ones(m)), beta)
-        found = wg.equilibrium(game)
-        check = wg.verify(game, found)
-        rows.append([kind, m, beta, float(found.residual), float(check.distance), check.solver[0], bool(check)])
-    return pd.DataFrame(rows, columns=["kind", "m", "beta", "residual", "total_variation", "solver", "agrees"])
-
-
-def statement(name: str, table: pd.DataFrame) -> str:
-    """Return what the table shows, in a sentence computed from it."""
-    if name == "grid":
-        return f"largest residual {table.residual.max():.1e}; {int((~table.converged).sum())} cells not converged."
-    if name == "cvxpy":
-        accurate = table[table.solver == "ECOS"]
-        return f"{accurate.ratio.min():.0f} to {accurate.ratio.max():.0f} times faster than the most accurate solver."
-    if name == "large":
-        game = table[table.game == "win-rate"]
-        return (
-            f"win-rate game: at most {game.over_15_sorts_plus_1s.max():.2f} of the time of 15 sorts and a second, "
-            f"residual at most {game.residual.max():.1e}, peak memory {table.peak_memory_GB.max():.2f} GB."
-        )
-    if name == "batch":
-        ratio = table.set_index("kind").ratio
-        return (
-            f"a batch is {ratio['reward']:.0f} times faster than a loop for rewards, {ratio['dense']:.1f} for matrices."
-        )
-    agree = int(table.agrees.sum())
-    return f"{len(table)} games, {agree} agree; largest total variation {table.total_variation.max():.1e}."
+    """Small games, for tests."""
+    full: bool = False
+    """The games of the committed tables."""
+    fresh: bool = False
+    """Forget saved cells: times of another day or machine are not times of this one."""
+    results: Path | None = None
+    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in
+    benchmarks/results and pictures in figures."""
+    pictures: bool = True
+    """Draw the figure at the end."""
 
 
 def main(config: Config) -> None:
-    config.results.mkdir(parents=True, exist_ok=True)
-    studies = {"grid": grid, "cvxpy": against_cvxpy, "large": large, "batch": batched, "agreement": agreement}
-    for name, study in studies.items():
-        started = time.perf_counter()
-        table = study(config)
-        short = table.groupby("kind", as_index=False).max(numeric_only=True) if name == "agreement" else table
-        show(str(study.__doc__), short, statement(name, table))
-        write_table(table, f"solvers_{name}", config.results, asdict(config), started)
+    if config.smoke and config.full:
+        raise SystemExit("--smoke and --full exclude each other.")
+    results = config.results or (RESULTS if config.full else QUICK)
+    results.mkdir(parents=True, exist_ok=True)
+    skipped = {solver.name: solver.missing for solver in SOLVERS if solver.missing}
+    for name, packages in skipped.items():
+        print(f"Skipped: {name} ({', '.join(packages)} not installed)")
+    code = [ROOT / "windgames", HERE / "_study.py", *HERE.glob("solvers*.py")]
+    versions = " ".join(solver.version for solver in SOLVERS if not solver.missing)
+    for name in STUDIES if config.study == "all" else [config.study]:
+        run_study(
+            STUDIES[name],
+            f"solvers_{name}",
+            f"solvers_{name}",
+            Scale(config.smoke, config.full),
+            results,
+            f"{fingerprint(*code)} {versions}",
+            asdict(config) | {"results": results, "skipped": sorted(skipped)},
+            fresh=config.fresh,
+        )
+    if config.pictures and config.study in ("all", "grid"):
+        draw(results, ["solvers"])
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(tyro.cli(Config, description=__doc__))
