@@ -94,8 +94,13 @@ def _random(kind: str) -> Make:
 HardGame = Callable[[int, float], wg.Game]
 
 
-def _uniform(preference: Callable[[int], wg.Preference]) -> HardGame:
-    return lambda m, beta: wg.WinRateGame(preference(m), np.full(m, 1 / m), beta)
+def _game(preference: Callable[[int], wg.Preference]) -> HardGame:
+    return lambda m, beta: wg.WinRateGame(preference(m), _reference(m), beta)
+
+
+def _reference(m: int, smallest: float = 1e-3) -> np.ndarray:
+    ref = np.geomspace(1, smallest, m)
+    return ref / ref.sum()
 
 
 def _all_ties(m: int) -> wg.Preference:
@@ -113,9 +118,7 @@ def _cycle(m: int) -> np.ndarray:
 
 
 def _tiny_reference(m: int, beta: float) -> wg.Game:
-    ref = np.geomspace(1, 1e-300, m)
-    game = Instance("intransitive", m, beta).make()
-    return wg.WinRateGame(game.preference, ref / ref.sum(), beta)
+    return wg.WinRateGame(Instance("intransitive", m, beta).make().preference, _reference(m, 1e-300), beta)
 
 
 def _like(kind: str) -> HardGame:
@@ -123,7 +126,7 @@ def _like(kind: str) -> HardGame:
 
 
 def _log_game(preference: Callable[[int], wg.Preference]) -> HardGame:
-    return lambda m, beta: wg.LogWinRateGame(preference(m), np.full(m, 1 / m), beta)
+    return lambda m, beta: wg.LogWinRateGame(preference(m), _reference(m), beta)
 
 
 HARD: dict[str, HardGame] = {
@@ -131,15 +134,15 @@ HARD: dict[str, HardGame] = {
     "hard: intransitive": _like("intransitive"),
     "hard: tournament": _like("tournament"),
     "hard: reference to 1e-300": _tiny_reference,
-    "hard: all ties": _uniform(_all_ties),
-    "hard: duplicates": _uniform(_duplicates),
-    "hard: five rewards": _uniform(lambda m: wg.RewardPreference(np.arange(m) % 5)),
+    "hard: all ties": _game(_all_ties),
+    "hard: duplicates": _game(_duplicates),
+    "hard: five rewards": _game(lambda m: wg.RewardPreference(np.arange(m) % 5)),
     "hard: log game, cycle of 0 and 1": _log_game(lambda m: wg.MatrixPreference(_cycle(m))),
     "hard: log game, tournament": _log_game(lambda m: Instance("tournament", m, 1.0).make().preference),
     "hard: log game, weak ties": _log_game(lambda m: wg.RewardPreference(np.arange(m) % 5, ties="weak")),
     "hard: log game, zero row": _log_game(lambda m: wg.MatrixPreference(np.triu(np.ones((m, m)), 1))),
     "hard: log game, not constant-sum": _log_game(lambda m: wg.MatrixPreference(np.tril(np.ones((m, m))) / 2 + 0.25)),
-    "hard: not constant-sum": _uniform(lambda m: wg.MatrixPreference(np.full((m, m), 0.4))),
+    "hard: not constant-sum": _game(lambda m: wg.MatrixPreference(np.full((m, m), 0.4))),
     "hard: reference with a zero": lambda m, beta: wg.WinRateGame(_all_ties(m), np.eye(m)[0], beta),
 }
 
