@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -117,7 +117,7 @@ def _serve(connection: Connection, one_thread: bool) -> None:
             if (name, instance.beta == 0) not in warm:
                 warm.add((name, instance.beta == 0))
                 with suppress(Exception):  # if it fails here it fails again below
-                    solver(replace(instance, kind="intransitive", m=3, contexts=0, beta=min(1.0, instance.beta)).make())
+                    solver(Instance("intransitive", 3, 1.0 if instance.beta > 0 else 0.0).make())
             try:
                 game = instance.make()
             except ValueError as error:

@@ -118,7 +118,7 @@ def test_sixty_digits_agree_with_a_game_that_is_solved_by_hand():
     assert np.allclose(exact(game, np.log([0.5, 0.3, 0.2])), game.log_ref, atol=1e-14)
 
 
-def test_one_who_is_late_is_stopped_and_the_next_is_served(worker):
+def test_whoever_is_slow_is_stopped_and_the_next_is_served(worker):
     slow = Instance("intransitive", 300, 1e-4)
     assert worker.ask("mirror descent (the paper)", slow, 0.05).status == "over time"
     answer = worker.ask("windgames", Instance("intransitive", 3, 0.1), 60.0)
