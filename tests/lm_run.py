@@ -50,7 +50,9 @@ def adapted(policy):
         return LanguagePolicy(peft.get_peft_model(policy.model, config), policy.tokenizer, max_new_tokens=2)
 
 
-def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, adapter=False, **settings):
+def main(
+    out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, adapter=False, rows=2048, **settings
+):
     torch.set_num_threads(1)
 
     def reward(prompts, responses):
@@ -59,6 +61,7 @@ def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=Non
 
     policy = small_policy(letters=4, length=2, width=16, spread=0.3)
     policy = adapted(policy) if adapter else policy
+    policy.rows = rows
     config = Config(
         Path(out),
         **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
@@ -76,6 +79,8 @@ if __name__ == "__main__":
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--processes", type=int)
     parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--prompts-per-round", type=int)
     parser.add_argument("--adapter", action="store_true")
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--stop", type=int, help="end without a word after the training of this round")

@@ -47,15 +47,19 @@ def difference(one, other):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="accelerate would shard over the GPUs")
 @pytest.mark.parametrize(
-    ("objective", "draws", "adapter"), [("extragradient", 2, False), ("jbond", 8, True)], ids=["all weights", "LoRA"]
+    ("objective", "draws", "rows", "prompts", "adapter"),
+    [("extragradient", 2, 2, 4, False), ("jbond", 8, 2048, 2, True)],
+    ids=["all weights", "LoRA"],
 )
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_sharded_processes_are_one(tmp_path, objective, draws, adapter):
-    """Two draws a prompt end at different lengths, so that processes must wait for each other's last token."""
+def test_sharded_processes_are_one(tmp_path, objective, draws, rows, prompts, adapter):
+    """Two draws at a time end early on one process and not on the other; of two prompts a round one may be new."""
     if adapter:
         pytest.importorskip("peft")
-    whole, _ = lm_run.main(tmp_path / "one", objective, draws=draws, adapter=adapter)
-    arguments = ["--objective", objective, "--draws", draws, *(["--adapter"] if adapter else [])]
+    settings = {"objective": objective, "draws": draws, "rows": rows, "prompts_per_round": prompts}
+    whole, _ = lm_run.main(tmp_path / "one", adapter=adapter, **settings)
+    arguments = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments += ["--adapter"] if adapter else []
     cut = two(tmp_path / "two", *arguments, "--stop", 4)
     assert cut.returncode != 0
     assert checkpoint(tmp_path / "two", 0)[0] == "round-000003", cut.stderr[-3000:]

@@ -323,8 +323,9 @@ class Seen:
         few = self.config.reference_draws
         if few:
             new = [j for j, i in enumerate(mine) if i not in self.reference]
-            if not sharding.all_agree(not new, table.policy):
+            if sharding.is_sharded(table.policy) and not sharding.all_agree(not new, table.policy):
                 new = list(range(len(mine)))  # processes that draw together draw as much
+            if new:
                 some = replace(table, prompts=[table.prompts[j] for j in new])
                 streams = [np.random.default_rng([self.config.seed, 0, mine[j]]) for j in new]
                 drawn = replace(some, generators=lambda: streams).draw("ref", few)
