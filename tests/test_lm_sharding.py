@@ -113,15 +113,17 @@ def test_the_model_folder_can_be_made_from_the_final_one(tmp_path, rank):
 def test_bad_input(tmp_path):
     policy = small_policy(letters=3, length=2, width=8)
 
-    def prepare(**settings):
+    def prepare(kind=DistributedType.FSDP, **settings):
         plugin = FullyShardedDataParallelPlugin(**{"fsdp_version": 2} | settings)
         state = SimpleNamespace(fsdp_plugin=plugin)
-        sharding.prepare(SimpleNamespace(distributed_type=DistributedType.FSDP, state=state), policy, None)
+        sharding.prepare(SimpleNamespace(distributed_type=kind, state=state), policy, None)
 
     with pytest.raises(ValueError, match="set fsdp_version to 2"):
         prepare(fsdp_version=1)
     with pytest.raises(ValueError, match="set fsdp_offload_params to false"):
         prepare(cpu_offload=True)
+    with pytest.raises(ValueError, match="DeepSpeed .* take FSDP with fsdp_version 2"):
+        prepare(DistributedType.DEEPSPEED)
     policy.engine = lambda *_: []
     with pytest.raises(ValueError, match="let sampler be 'own'"):
         prepare()

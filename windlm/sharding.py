@@ -28,6 +28,10 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
     ValueError
         If it wants what responses cannot be drawn from.
     """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ValueError(
+            "DeepSpeed takes training steps of its own: take FSDP with fsdp_version 2, which shards as much."
+        )
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin = accelerator.state.fsdp_plugin
         if plugin.fsdp_version != 2:
@@ -37,7 +41,8 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
         if policy.engine is not None:
             raise ValueError("Another engine draws from whole weights, and FSDP has none: let sampler be 'own'.")
         if plugin.transformer_cls_names_to_wrap is None:  # accelerate looks for these at the model, not in the policy
-            plugin.transformer_cls_names_to_wrap = sorted(policy.base._no_split_modules or ())
+            layers = {type(module).__name__ for module in policy.modules()} & set(policy.base._no_split_modules or ())
+            plugin.transformer_cls_names_to_wrap = sorted(layers)
         if plugin.mixed_precision_policy is not None:  # a log-probability of -100 in bfloat16 is off by 0.25
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
     model, optimizer = accelerator.prepare(policy, optimizer)
