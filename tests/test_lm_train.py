@@ -239,7 +239,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(tmp_path, objective, monk
     ours, again = lm_run.main(tmp_path / "cut", objective=objective, epochs=1)
     assert difference(weights(whole), weights(ours)) == 0
     assert [r["round"] for r in again] == list(range(7))
-    same = ("round", "loss", "kl", "win_rate_reference", "tokens", "gradient_norm")
+    same = ("round", "loss", "kl", "win_rate_reference", "tokens", "gradient_norm", "judge_calls")
     assert [[r.get(k) for k in same] for r in again] == [[r.get(k) for k in same] for r in rows]
     assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 7
     with pytest.raises(ValueError, match="holds a run with other learning_rate"):

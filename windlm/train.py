@@ -161,6 +161,7 @@ def train(
         optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
         scheduler.load_state_dict(state["scheduler"])
         seen.reference, seen.previous = state["seen"]
+        getattr(judge, "known", {}).update(state["judge"])
         for name, kept in state["slots"].items():
             torch.save(kept, slots.path(name))
         metrics.resume(done)
@@ -237,6 +238,7 @@ def train(
                 "optimizer": sharding.pack(optimizer.state_dict()),
                 "scheduler": scheduler.state_dict(),
                 "seen": (seen.reference, seen.previous),
+                "judge": getattr(judge, "known", {}),
                 "slots": {name: torch.load(slots.path(name)) for name in objective.slots},
             }
             save_checkpoint(checkpoints, accelerator, number, state, slots)
