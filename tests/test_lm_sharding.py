@@ -122,7 +122,7 @@ def test_bad_input(tmp_path):
         prepare(fsdp_version=1)
     with pytest.raises(ValueError, match="set fsdp_offload_params to false"):
         prepare(cpu_offload=True)
-    with pytest.raises(ValueError, match="DeepSpeed .* take FSDP with fsdp_version 2"):
+    with pytest.raises(ValueError, match="take FSDP with fsdp_version 2"):
         prepare(DistributedType.DEEPSPEED)
     policy.engine = lambda *_: []
     with pytest.raises(ValueError, match="let sampler be 'own'"):
