@@ -29,7 +29,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"
 
 def two(out, *arguments):
     """Run lm_run by two processes that share the weights."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     program = [lm_run.__file__, out, "--processes", "2", "--sharded", *arguments]
     return subprocess.run(
         [*launch, *map(str, program)], env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False

@@ -269,7 +269,7 @@ def test_kill_and_go_on(tmp_path):
 
 def test_two_processes_are_one(tmp_path):
     whole, rows = lm_run.main(tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     done = subprocess.run(
         [*launch, *program(tmp_path / "two", "--processes", 2)[1:]],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
