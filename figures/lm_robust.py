@@ -29,10 +29,10 @@ for axis, x, free in ((axes[0, 0], "flips", "flips"), (axes[0, 1], "parameters",
         rows = rows.sort_values(x)
         axis.plot(rows[x], rows.fraction, **style.method(name, label=name))
         if free == "flips" and name == "WIND":
-            axis.plot(rows[x], rows.aim, color="0.3", label="the wrong judge's equilibrium", **style.BOUND)
+            axis.plot(rows[x], rows.aim.where(rows.aim > 0), color="0.3", label="the wrong judge's equilibrium", **style.BOUND)
     axis.set(yscale="log", ylabel=r"fraction of the initial $KL(\pi^*\|\pi)$")
 axes[0, 0].set_xlabel("share of pairs judged wrongly")
-axes[0, 0].legend()
+axes[0, 0].legend(loc="lower right")
 axes[0, 1].set(xlabel="parameters", xscale="log")
 for i, (beta, rows) in enumerate(alike("beta", "step").query("method == 'WIND'").groupby("beta")):
     rows = rows.sort_values("step")
