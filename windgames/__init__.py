@@ -11,6 +11,7 @@ from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
 from .preferences import (
     BradleyTerryPreference,
+    LowRankPreference,
     MatrixPreference,
     Preference,
     RewardPreference,
@@ -42,6 +43,7 @@ __all__ = [
     "Game",
     "Guarantee",
     "LogWinRateGame",
+    "LowRankPreference",
     "MatrixPreference",
     "Plan",
     "Preference",
