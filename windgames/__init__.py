@@ -9,6 +9,7 @@ from .describe import Description, describe
 from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
+from .paths import equilibrium_path
 from .preferences import (
     BradleyTerryPreference,
     LowRankPreference,
@@ -17,6 +18,7 @@ from .preferences import (
     RewardPreference,
     from_counts,
 )
+from .sensitivity import Sensitivity, sensitivity
 from .solve import Solution, Trace, solve
 from .updates import (
     Guarantee,
@@ -49,6 +51,7 @@ __all__ = [
     "Preference",
     "RewardPreference",
     "Rule",
+    "Sensitivity",
     "Solution",
     "Stage",
     "Trace",
@@ -60,6 +63,7 @@ __all__ = [
     "continuum",
     "describe",
     "equilibrium",
+    "equilibrium_path",
     "extragradient",
     "from_counts",
     "geometric_mixture",
@@ -70,6 +74,7 @@ __all__ = [
     "omwu",
     "oracles",
     "rules",
+    "sensitivity",
     "solve",
     "sppo",
     "target",

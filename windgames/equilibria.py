@@ -646,26 +646,34 @@ def _span(r: np.ndarray, dead: np.ndarray) -> np.ndarray:
     return np.max(np.where(dead, -inf, r), axis=-1) - np.min(np.where(dead, inf, r), axis=-1)
 
 
-def _solve(problem: _Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the equilibria of all contexts of a problem and the number of linear solves of each."""
+def _solve(
+    problem: _Problem, tol: float, rows: np.ndarray | None = None, since: tuple[Any, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the equilibria of the contexts `rows` (all if None) and the number of linear solves of each.
+
+    `since` is another point of the path, as tau and policies, to follow it from.
+    """
     everyone = np.arange(len(problem.beta))
     z = problem.log_ref.copy()
     steps = np.zeros(len(everyone), dtype=int)
-    unique = problem.unique
+    asked = np.ones(len(everyone), dtype=bool) if rows is None else np.isin(everyone, rows)
+    unique = problem.unique & asked
     done = ~unique
     if np.any(unique):
         rows = everyone[unique]
-        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol)
+        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol, since)
     for row in everyone[~done]:
         z[row], more = _fall_back(problem, row, z[row], tol)
         steps[row] += more
-    if np.any(~unique):
-        rows = everyone[~unique]
+    if np.any(~problem.unique & asked):
+        rows = everyone[~problem.unique & asked]
         z[rows], steps[rows] = _from_reference(problem, rows, tol)
     return z, steps
 
 
-def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _follow(
+    problem: _Problem, rows: np.ndarray, tol: float, since: tuple[Any, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves.
 
     Each context has its own state: `good` solves at `tau`, `z` is being improved at `trial`. In every round a context
@@ -676,7 +684,11 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
     good = problem.log_ref[rows]  # solves at tau
     tau = np.zeros(n)
     growth = np.full(n, 10.0)
-    if problem.guess is None:
+    if since is not None and since[0] > 0:
+        tau[:], good = since[0], since[1][rows]
+        growth = goal / tau
+        z, trial = good.copy(), goal.copy()
+    elif problem.guess is None:
         z, trial = good.copy(), np.minimum(goal, 2.0)
     else:
         z, trial = problem.guess[rows].copy(), goal.copy()

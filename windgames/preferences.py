@@ -74,6 +74,17 @@ class Preference:
         matrix = self.matrix()
         return safe_log(matrix if dtype is None else array_namespace(matrix).astype(matrix, dtype))
 
+    data: tuple[str, ...] = ()
+    """Names of the arrays that win rates depend on smoothly."""
+
+    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
+        r"""Return :math:`\dot P p` for tangents of the `data`, all in numpy and of the shape of the contexts."""
+        return 0.0
+
+    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        r"""Return the gradient of :math:`v^\top Pp` with respect to each of the `data`, one for each context."""
+        return {}
+
     @cached_property
     def interaction(self) -> np.ndarray:
         r"""The constant :math:`L = \frac12\max|P_{ij}-P_{kj}-P_{il}+P_{kl}|` per context (theory 5.2)."""
@@ -167,6 +178,14 @@ class MatrixPreference(Preference):
     def _make_log_matrix(self, dtype: Any) -> Array:
         return safe_log(self._cast(dtype))
 
+    data = ("matrix",)
+
+    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
+        return _times(tangents["matrix"], p)
+
+    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        return {"matrix": v[..., :, None] * p[..., None, :]}
+
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
         r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
         xp = array_namespace(self._matrix)
@@ -216,6 +235,22 @@ class BradleyTerryPreference(MatrixPreference):
         if dtype not in self._other:
             self._other[dtype] = sigmoid(self._odds(dtype))
         return self._other[dtype]
+
+    data = ("reward",)
+
+    def _slope(self) -> np.ndarray:
+        """Return the derivative of each entry by the difference of the two rewards."""
+        P = to_numpy(self._matrix)
+        return P * P.swapaxes(-1, -2) / self.scale
+
+    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
+        slope, r = self._slope(), tangents["reward"]
+        # one difference at a time: far rewards that move together must not cancel
+        return np.sum(slope * (r[..., :, None] - r[..., None, :]) * p[..., None, :], axis=-1)
+
+    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        flow = v[..., :, None] * self._slope() * p[..., None, :]
+        return {"reward": flow.sum(axis=-1) - flow.sum(axis=-2)}
 
     def _make_log_matrix(self, dtype: Any) -> Array:
         # log sigma(d), accurate where sigma(d) underflows
@@ -422,6 +457,28 @@ class LowRankPreference(Preference):
         mean = xp.matmul(xp.exp(log_policy)[..., None, :], a)
         return 0.5 + xp.matmul(a, xp.matmul(skew, xp.matrix_transpose(mean)))[..., 0]
 
+    data = ("embedding", "skew")
+
+    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
+        a, skew = to_numpy(self.embedding), to_numpy(self.skew)
+        mean = (p[..., None, :] @ a)[..., 0, :]
+        out: Any = 0.0
+        if "embedding" in tangents:
+            moved = tangents["embedding"]
+            out = _times(moved, _times(skew, mean)) + _times(a, _times(skew, (p[..., None, :] @ moved)[..., 0, :]))
+        if "skew" in tangents:
+            out = out + _times(a, _times(tangents["skew"], mean))
+        return out
+
+    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        a, skew = to_numpy(self.embedding), to_numpy(self.skew)
+        mean, against = ((x[..., None, :] @ a)[..., 0, :] for x in (p, v))
+        by_v, by_p = _times(skew, mean)[..., None, :], _times(skew, against)[..., None, :]
+        return {
+            "embedding": v[..., None] * by_v - p[..., None] * by_p,
+            "skew": against[..., :, None] * mean[..., None, :],
+        }
+
     def log_win_rate(self, log_policy: Array) -> Array:
         win, xp = self.win_rate(log_policy), array_namespace(log_policy)
         if float(xp.min(win)) > 1e-3:
@@ -547,6 +604,10 @@ def sigmoid(d: Array) -> Array:
     xp = array_namespace(d)
     e = xp.exp(-xp.abs(d))  # of a non-positive number only: no overflow at either end
     return xp.where(d >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _times(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return (matrix @ x[..., None])[..., 0]
 
 
 def _scores(embedding: Array, skew: Array) -> Array:
