@@ -30,6 +30,7 @@ from ._array import (
     logsumexp,
     number,
     safe_log,
+    scale,
     to_numpy,
 )
 
@@ -77,12 +78,12 @@ class Preference:
     data: tuple[str, ...] = ()
     """Names of the arrays that win rates depend on smoothly."""
 
-    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
-        r"""Return :math:`\dot P p` for tangents of the `data`, all in numpy and of the shape of the contexts."""
+    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, all in numpy and for all contexts."""
         return 0.0
 
-    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
-        r"""Return the gradient of :math:`v^\top Pp` with respect to each of the `data`, one for each context."""
+    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, one for each context."""
         return {}
 
     @cached_property
@@ -180,11 +181,11 @@ class MatrixPreference(Preference):
 
     data = ("matrix",)
 
-    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
-        return _times(tangents["matrix"], p)
+    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        return np.sum(scale(tangents["matrix"], np.exp(log_policy[..., None, :] - unit[..., None])), axis=-1)
 
-    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
-        return {"matrix": v[..., :, None] * p[..., None, :]}
+    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        return {"matrix": v[..., None] * np.exp(log_policy[..., None, :] - unit[..., None])}
 
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
         r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
@@ -238,18 +239,20 @@ class BradleyTerryPreference(MatrixPreference):
 
     data = ("reward",)
 
-    def _slope(self) -> np.ndarray:
-        """Return the derivative of each entry by the difference of the two rewards."""
-        P = to_numpy(self._matrix)
-        return P * P.swapaxes(-1, -2) / self.scale
+    def _slopes(self, log_policy: np.ndarray, unit: np.ndarray) -> np.ndarray:
+        """Return the derivative of each term of a win rate by the difference of the two rewards."""
+        logs = to_numpy(self.log_matrix())
+        # s' = s (1 - s), in logarithms: where a win rate underflows, its relative change does not
+        logs = logs + logs.swapaxes(-1, -2) + log_policy[..., None, :] - unit[..., None]
+        return np.exp(logs) / self.scale
 
-    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
-        slope, r = self._slope(), tangents["reward"]
+    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        r = tangents["reward"]
         # one difference at a time: far rewards that move together must not cancel
-        return np.sum(slope * (r[..., :, None] - r[..., None, :]) * p[..., None, :], axis=-1)
+        return np.sum(self._slopes(log_policy, unit) * (r[..., :, None] - r[..., None, :]), axis=-1)
 
-    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
-        flow = v[..., :, None] * self._slope() * p[..., None, :]
+    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        flow = v[..., :, None] * self._slopes(log_policy, unit)
         return {"reward": flow.sum(axis=-1) - flow.sum(axis=-2)}
 
     def _make_log_matrix(self, dtype: Any) -> Array:
@@ -459,8 +462,8 @@ class LowRankPreference(Preference):
 
     data = ("embedding", "skew")
 
-    def push(self, p: np.ndarray, **tangents: np.ndarray) -> Any:
-        a, skew = to_numpy(self.embedding), to_numpy(self.skew)
+    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        a, skew, p = to_numpy(self.embedding), to_numpy(self.skew), np.exp(log_policy)
         mean = (p[..., None, :] @ a)[..., 0, :]
         out: Any = 0.0
         if "embedding" in tangents:
@@ -468,10 +471,10 @@ class LowRankPreference(Preference):
             out = _times(moved, _times(skew, mean)) + _times(a, _times(skew, (p[..., None, :] @ moved)[..., 0, :]))
         if "skew" in tangents:
             out = out + _times(a, _times(tangents["skew"], mean))
-        return out
+        return np.exp(-unit) * out
 
-    def pull(self, p: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
-        a, skew = to_numpy(self.embedding), to_numpy(self.skew)
+    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        a, skew, p, v = to_numpy(self.embedding), to_numpy(self.skew), np.exp(log_policy), np.exp(-unit) * v
         mean, against = ((x[..., None, :] @ a)[..., 0, :] for x in (p, v))
         by_v, by_p = _times(skew, mean)[..., None, :], _times(skew, against)[..., None, :]
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ._array import Array, as_float, first_index, in_context, is_array_api_obj, like, to_numpy
-from .equilibria import System, _flat_beta, _numpy_game, _Problem, make_problem
+from .equilibria import System, _centred, _flat_beta, _numpy_game, _Problem, make_problem
 from .games import WinRateGame
 from .preferences import RewardPreference
 from .solve import Solution
@@ -132,10 +132,10 @@ class Sensitivity:
         t = given.pop("log_ref", np.zeros(shapes["log_ref"]))
         price = problem.beta.reshape(game.batch_shape)[..., None]
         if "beta" in given:
-            payoff = problem.spread(self._u).reshape(shapes["log_ref"])
-            t = t - payoff * given.pop("beta")[..., None] / price**2
+            t = t - self._payoff() * given.pop("beta")[..., None] / price**2
         if given:
-            t = t + game.preference.push(self._policy(), **given) / self._scale() / price
+            with np.errstate(all="ignore"):
+                t = t + game.preference.push(*self._at(), **given) / price
         t = t.reshape(self._z.shape[0], -1)
         mean = problem.sums(problem.share * t)
         moved = t - problem.spread(mean) + problem.spread(self._solve(mean))
@@ -155,12 +155,13 @@ class Sensitivity:
         back = g + problem.share * problem.spread(self._solve(total, transposed=True) - total)
         back = back.reshape(shapes["log_ref"])
         price = problem.beta.reshape(game.batch_shape)
-        out = game.preference.pull(self._policy(), back / self._scale() / price[..., None])
+        with np.errstate(all="ignore"):
+            out = game.preference.pull(*self._at(), back / price[..., None])
         for name in SKEW.keys() & out.keys():
             if name == "skew" or isinstance(game, WinRateGame):
                 out[name] = (out[name] - out[name].swapaxes(-1, -2)) / 2
         out["log_ref"] = back
-        out["beta"] = -np.sum(back * problem.spread(self._u).reshape(shapes["log_ref"]), axis=-1) / price**2
+        out["beta"] = -np.sum(back * self._payoff(), axis=-1) / price**2
         original = self.solution.game
         return {name: like(_sum_to(x, self._shape_of(name)), original.log_ref) for name, x in out.items()}
 
@@ -171,18 +172,20 @@ class Sensitivity:
             where = np.unravel_index(int(np.argmin(np.all(np.isfinite(x), axis=-1))), self._problem.game.batch_shape)
             raise ValueError(
                 f"The equilibrium{in_context(tuple(map(int, where)))} has no finite derivative: the Newton system is "
-                f"singular there, as where two equilibria of a log-win-rate game meet (theory 3.8). Change beta."
+                f"singular, as where two equilibria of a log-win-rate game meet (theory 3.8), or the tangent is too "
+                f"large for double precision. Change beta."
             )
         return x
 
-    def _policy(self) -> np.ndarray:
-        return np.exp(np.reshape(self._problem.expand(self._z), self._shapes()["log_ref"]))
+    def _payoff(self) -> np.ndarray:
+        """Return the payoff of each response over the policy's own."""
+        return self._problem.spread(_centred(np.exp(self._z), self._u)).reshape(self._shapes()["log_ref"])
 
-    def _scale(self) -> Any:
-        """Return what turns a change of win rates into one of payoffs, as a divisor."""
-        if isinstance(self._problem.game, WinRateGame):
-            return 1.0
-        return np.exp(self._u).reshape(self._shapes()["log_ref"])
+    def _at(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log-policy, and the logarithm of what a change of win rates is divided by in the payoff."""
+        shape, problem = self._shapes()["log_ref"], self._problem
+        unit = np.zeros(shape) if isinstance(problem.game, WinRateGame) else problem.spread(self._u).reshape(shape)
+        return problem.expand(self._z).reshape(shape), unit
 
     def _original(self, name: str) -> Any:
         preference = self.solution.game.preference
