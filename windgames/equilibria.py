@@ -245,6 +245,8 @@ class _Problem:
     log_ref: np.ndarray
     log_payoff: bool
     guess: np.ndarray | None = None
+    begin: np.ndarray | None = None
+    """Where best responses start if not at the reference."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
         self.game, self.rows, self.beta = game, rows, beta
@@ -259,7 +261,7 @@ class _Problem:
     def at(self, beta: np.ndarray) -> _Problem:
         """Return the same contexts at other values of beta."""
         other = copy(self)
-        other.beta = beta
+        other.beta, other.guess = beta, None
         for name in ("max_step", "unique"):
             other.__dict__.pop(name, None)
         return other
@@ -277,7 +279,7 @@ class _Problem:
 
     def start_from(self, log_policy: np.ndarray) -> None:
         """Begin at a policy over responses; one without full support is replaced by the best response to it."""
-        z = self.merge(log_policy)
+        self.begin = z = self.merge(log_policy)
         with np.errstate(over="ignore"):
             u = self.payoff(z, np.arange(len(z)))
             response = log_normalize(self.log_ref + u / self.beta[:, None])
@@ -449,12 +451,6 @@ class _Sorted(_Problem):
         self.ties = "n" if isinstance(game, BestOfNGame) else p.ties
         self.n = getattr(game, "n", 2.0)
         self.guess = self._continuum()
-
-    def at(self, beta: np.ndarray) -> _Problem:
-        other = super().at(beta)
-        assert isinstance(other, _Sorted)
-        other.guess = other._continuum()
-        return other
 
     def merge(self, log_policy: np.ndarray) -> np.ndarray:
         ordered = np.take_along_axis(log_policy, self.order, -1)
@@ -850,7 +846,7 @@ def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np
     answer is taken only if it lies next to the iterate. Where best responses do not converge (only a matrix that is no
     reward's can make them cycle) the path in beta is followed instead.
     """
-    z = problem.log_ref[rows].copy()
+    z = (problem.log_ref if problem.begin is None else problem.begin)[rows].copy()
     beta = problem.beta[rows][:, None]
     steps, wait = np.zeros(len(rows), dtype=int), np.full(len(rows), 1e-3)
     active = np.arange(len(rows))

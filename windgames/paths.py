@@ -3,6 +3,7 @@ r"""equilibrium_path(game, betas): the equilibria for a whole grid of prices, fo
 From large beta to small, each equilibrium is guessed by extrapolating :math:`\log\pi` from those before it, and the
 guess is corrected by Newton steps that share one factorisation as long as they converge fast (theory 6.6). Where a
 guess is too far off, the path between the two betas is followed with shorter steps, as `equilibrium` follows it.
+Rewards have a closed form to start from at every beta, which is the better guess: they are solved as a batch.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from .equilibria import (
     _residual,
     _solve,
     _solve_free,
+    _Sorted,
     _span,
+    equilibrium,
     in_chunks,
     make_problem,
+    problem_class,
 )
 from .games import Game
 from .solve import Solution
@@ -82,6 +86,10 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
         raise ValueError(f"betas must be non-negative and finite, but betas[{where[0]}] is {grid[where]}.")
     single = _numpy_game(game.replace(beta=1.0))
     batch, m = single.batch_shape, game.n_responses
+    prices = grid.reshape(-1, *(1 for _ in batch)) * np.ones(batch)
+    full = game.replace(beta=like(prices, game.log_ref))
+    if problem_class(single) is _Sorted:
+        return equilibrium(full, tol)
     contexts = np.arange(int(np.prod(batch)))
     values, place = np.unique(grid, return_inverse=True)
     values, place = values[::-1], len(values) - 1 - place
@@ -101,11 +109,8 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
         methods.append(f"{_method(single)} on the path in beta")
     first = np.zeros(len(grid), dtype=bool)
     first[np.unique(place, return_index=True)[1]] = True
-    prices = grid.reshape(-1, *(1 for _ in batch)) * np.ones(batch)
-    full = game.replace(beta=like(prices, game.log_ref))
-    local = single.replace(beta=prices)
     counted = np.where(first[:, None], steps[place], 0)
-    return _judge(full, local, policies[place], counted, tol, " and ".join(methods))
+    return _judge(full, single.replace(beta=prices), policies[place], counted, tol, " and ".join(methods))
 
 
 def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
@@ -131,11 +136,13 @@ def _guess(problem: _Problem, past: list[tuple[np.floating, np.ndarray]], tau: f
     r"""Extrapolate :math:`\log\pi`; of polynomials in tau and in its logarithm the one of smallest residual counts."""
     everyone = np.arange(len(problem.rows))
     best, least = past[-1][1].copy(), np.full(len(everyone), inf)
-    candidates = [best] if problem.guess is None else [best, problem.guess]
+    candidates = [best]
     for log in (False, True):
-        for order in range(1, ORDER + 1):
-            points = past[-order - 1 :]
-            if len(points) > order and not (log and points[0][0] == 0):
+        usable = [p for p in past if not (log and p[0] == 0)]
+        # where a system costs no more than a payoff, few guesses are tried
+        for order in range(1, ORDER + 1) if problem.repeats > 1 else [len(usable) - 1]:
+            points = usable[-order - 1 :]
+            if len(points) > order > 0:
                 nodes = np.array([p[0] for p in points])
                 weights = _lagrange(np.log(nodes), np.log(tau)) if log else _lagrange(nodes, tau)
                 lost = best == -inf
