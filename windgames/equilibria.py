@@ -6,10 +6,10 @@ One Newton method serves every game with ``beta > 0``. The unknown is :math:`z=\
 .. math:: \left(I - \tfrac1\beta(I - 1q^\top)M\right)dz = -(r - q^\top r), \qquad q=\pi,\; M = \partial u/\partial z.
 
 Preferences differ only in how the system is solved: dense by an LU factorisation, rewards by a bidiagonal
-recursion in the cumulative masses (theory 6.2), low-rank scores in as many dimensions as they have (theory 6.5). Where Newton fails from the reference, the path in
-:math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose equilibrium is the reference, with adaptive steps; where
-that fails too, the rule with a theorem runs until Newton takes over. All contexts advance in lock-step, each on its
-own path.
+recursion in the cumulative masses (theory 6.2), low-rank scores in as many dimensions as they have (theory 6.5).
+Where Newton fails from the reference, the path in :math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose
+equilibrium is the reference, with adaptive steps; where that fails too, the rule with a theorem runs until Newton takes
+over. All contexts advance in lock-step, each on its own path.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
     start : array, shape ``(..., m)``, optional
         Normalised log-probabilities near the equilibrium, such as the solution of a similar game: saves steps, and
         changes nothing else where the equilibrium is unique. Where others may exist, best responses start from here
-        and not from the reference. For many values of beta see `equilibrium_path`.
+        and not from the reference; at ``beta = 0`` it is not used. For many values of beta see `equilibrium_path`.
 
     Returns
     -------
@@ -85,8 +85,8 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
     Raises
     ------
     ValueError
-        If `start` is not a policy of the game, or if ``beta = 0`` in a log-win-rate game whose matrix is not constant-sum: a symmetric equilibrium of a general
-        bimatrix game is not computed here.
+        If `start` is not a policy of the game, or if ``beta = 0`` in a log-win-rate game whose matrix is not
+        constant-sum: a symmetric equilibrium of a general bimatrix game is not computed here.
     """
     tol = _check(game, tol)
     local = _numpy_game(game)
@@ -108,7 +108,8 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
 
         in_chunks(local, rows, solve_chunk)
         methods.append(_method(local))
-    return _judge(game, local, out, steps, tol, " and ".join(methods))
+    origin = "the reference" if start is None else "the start"
+    return _judge(game, local, out, steps, tol, " and ".join(methods), origin)
 
 
 def _check(game: Game, tol: float) -> float:
@@ -170,7 +171,15 @@ def _numpy_game(game: Game) -> Game:
     return game.replace(preference=preference, ref=ref, beta=beta)
 
 
-def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, tol: float, method: str) -> Solution:
+def _judge(
+    game: Game,
+    local: Game,
+    log_policy: np.ndarray,
+    steps: np.ndarray,
+    tol: float,
+    method: str,
+    origin: str = "the reference",
+) -> Solution:
     """Let the game judge the answer, after one more best response where that improves it."""
     log_policy, steps = log_policy.reshape(*game.batch_shape, -1), steps.reshape(game.batch_shape)
     measured = local.measure(log_policy)
@@ -208,9 +217,9 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
         sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
     if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
         sentence += (
-            " beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
-            "that best responses reach from the reference (where they cycle: the path in beta, then random starts), "
-            "and the residual is all that proves it."
+            f" beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
+            f"that best responses reach from {origin} (where they cycle: the path in beta, then random starts), "
+            f"and the residual is all that proves it."
         )
     return Solution(
         game=game,

@@ -116,7 +116,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
 def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
     """Yield the equilibria of all contexts, and the systems factorised for each, at falling values of beta."""
     n = len(problem.rows)
-    past = [(np.float64(0.0), problem.log_ref)]
+    past: list[tuple[Any, np.ndarray]] = [(0.0, problem.log_ref)]
     for beta in betas:
         here = problem.at(np.full(n, beta))
         z, steps = _guess(here, past, 1 / beta), np.zeros(n, dtype=int)
@@ -132,7 +132,7 @@ def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
         past = [*past[-ORDER:], (1 / beta, z)]
 
 
-def _guess(problem: _Problem, past: list[tuple[np.floating, np.ndarray]], tau: float) -> np.ndarray:
+def _guess(problem: _Problem, past: list[tuple[Any, np.ndarray]], tau: float) -> np.ndarray:
     r"""Extrapolate :math:`\log\pi`; of polynomials in tau and in its logarithm the one of smallest residual counts."""
     everyone = np.arange(len(problem.rows))
     best, least = past[-1][1].copy(), np.full(len(everyone), inf)

@@ -495,7 +495,7 @@ class LowRankPreference(Preference):
         return xp.clip(0.5 + _scores(self.embedding, self.skew), 0.0, 1.0)
 
     @cached_property
-    def size(self) -> np.ndarray:  # type: ignore[override]
+    def size(self) -> np.ndarray:
         a, skew = np.abs(to_numpy(self.embedding)).astype(float), np.abs(to_numpy(self.skew)).astype(float)
         k = a.shape[-1]
         largest = np.max(a, axis=-2)[..., None]
@@ -510,7 +510,9 @@ class LowRankPreference(Preference):
     def _check_scores(self, index: tuple[int, ...]) -> None:
         """Refuse a context with a score outside [-1/2, 1/2]."""
         xp = array_namespace(self.embedding)
-        slack = 8 * float(xp.finfo(self.embedding.dtype).eps) * float(np.broadcast_to(self.size, self.batch_shape)[index])
+        slack = (
+            8 * float(xp.finfo(self.embedding.dtype).eps) * float(np.broadcast_to(self.size, self.batch_shape)[index])
+        )
         m, k = self.n_responses, self.embedding.shape[-1]
         norm = np.linalg.norm(np.broadcast_to(self._turned, (*self.batch_shape, m, k))[index], axis=-1)
         bound = float(np.max(norm)) ** 2
@@ -522,9 +524,9 @@ class LowRankPreference(Preference):
         reach = np.minimum(np.searchsorted(-norm, -0.5 / np.maximum(norm, 1e-300)), np.arange(m))
         if reach.sum() > PAIRS:
             raise ValueError(
-                f"The scores{in_context(index)} must lie in [-1/2, 1/2], but their norms only bound them by {bound:.3g}, "
-                f"which leaves {reach.sum():.2g} pairs to look at, more than {PAIRS:.0g}. Scale the embeddings by "
-                f"{(0.5 / bound) ** 0.5:.3g}, or drop the responses of largest norm."
+                f"The scores{in_context(index)} must lie in [-1/2, 1/2], but their norms only bound them by "
+                f"{bound:.3g}, which leaves {reach.sum():.2g} pairs to look at, more than {PAIRS:.0g}. Scale the embeddings "
+                f"by {(0.5 / bound) ** 0.5:.3g}, or drop the responses of largest norm."
             )
         a = np.broadcast_to(to_numpy(self.embedding), (*self.batch_shape, m, k))[index][order].astype(float)
         left = a @ np.broadcast_to(to_numpy(self.skew), (*self.batch_shape, k, k))[index]
@@ -539,8 +541,8 @@ class LowRankPreference(Preference):
         if worst > 0.5 + slack:
             raise ValueError(
                 f"The scores must lie in [-1/2, 1/2], but that of responses {pair[0]} and {pair[1]}{in_context(index)} "
-                f"is {worst:.6g} in size. Scale the embeddings by {(0.5 / worst) ** 0.5:.3g}, or take the logistic link: "
-                f"LowRankPreference.logistic."
+                f"is {worst:.6g} in size. Scale the embeddings by {(0.5 / worst) ** 0.5:.3g}, or take the logistic "
+                f"link: LowRankPreference.logistic."
             )
 
     @cached_property
