@@ -73,8 +73,8 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     >>> import windgames as wg
     >>> game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0, 2.0]), ref=[0.5, 0.3, 0.2], beta=1.0)
     >>> print(wg.equilibrium_path(game, [10.0, 1.0, 0.1]).policy.round(2))
-    [[0.48 0.3  0.22]
-     [0.33 0.29 0.38]
+    [[0.49 0.3  0.21]
+     [0.38 0.32 0.3 ]
      [0.02 0.01 0.97]]
     """
     tol = _check(game, tol)
