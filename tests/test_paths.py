@@ -150,6 +150,13 @@ def test_a_start_saves_steps(rng):
         assert wg.equilibrium(game, start=cold.log_policy).steps <= 2
 
 
+def test_a_start_in_single_precision(rng):
+    """It is normalised to single precision only; the equilibrium is so to double."""
+    game = wg.WinRateGame(wg.MatrixPreference(np.full((50, 50), 0.5)), np.full(50, 0.02), 0.1)
+    found = wg.equilibrium(game, start=np.log(np.full(50, 0.02)).astype(np.float32))
+    assert abs(found.policy.sum() - 1) < 1e-14
+
+
 def test_a_start_without_full_support(rng):
     """The winner at beta = 0 leaves responses out, which the equilibrium must not."""
     for preference in (wg.RewardPreference([0.0, 1.0, 2.0, 2.0]), wg.MatrixPreference(random_matrix("cycle", 4, rng))):

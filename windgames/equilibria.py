@@ -288,7 +288,7 @@ class _Problem:
 
     def start_from(self, log_policy: np.ndarray) -> None:
         """Begin at a policy over responses; one without full support is replaced by the best response to it."""
-        self.begin = z = self.merge(log_policy)
+        self.begin = z = self.merge(log_normalize(log_policy))
         with np.errstate(over="ignore"):
             u = self.payoff(z, np.arange(len(z)))
             response = log_normalize(self.log_ref + u / self.beta[:, None])

@@ -51,7 +51,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     Parameters
     ----------
     game : Game
-        Its own beta is not used.
+        Its own beta is not used; contexts are those of its preference and reference.
     betas : array, shape ``(n,)``
         In any order, repetitions allowed.
     tol : float
@@ -179,7 +179,7 @@ def _correct(
     """
     u, r, span = _measure(problem, rows, z)
     count = np.zeros(len(rows), dtype=int)
-    active = np.flatnonzero(np.isfinite(span) & (span > 0))
+    active = np.flatnonzero(np.isfinite(span) & (span > tol / 10))
     while active.size:
         i, before = active, span[active]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
