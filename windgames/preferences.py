@@ -525,8 +525,8 @@ class LowRankPreference(Preference):
         if reach.sum() > PAIRS:
             raise ValueError(
                 f"The scores{in_context(index)} must lie in [-1/2, 1/2], but their norms only bound them by "
-                f"{bound:.3g}, which leaves {reach.sum():.2g} pairs to look at, more than {PAIRS:.0g}. Scale the embeddings "
-                f"by {(0.5 / bound) ** 0.5:.3g}, or drop the responses of largest norm."
+                f"{bound:.3g}, which leaves {reach.sum():.2g} pairs to look at, more than {PAIRS:.0g}. Scale the "
+                f"embeddings by {(0.5 / bound) ** 0.5:.3g}, or drop the responses of largest norm."
             )
         a = np.broadcast_to(to_numpy(self.embedding), (*self.batch_shape, m, k))[index][order].astype(float)
         left = a @ np.broadcast_to(to_numpy(self.skew), (*self.batch_shape, k, k))[index]
