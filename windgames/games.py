@@ -161,8 +161,9 @@ class Game:
         if is_array_api_obj(beta):
             price = xp.where(beta == 0, xp.ones_like(beta), beta)
         each = eps * (4 + log2(self.n_responses))
-        size = like(np.asarray(self.preference.size, dtype=float), largest)
-        largest = xp.where(largest > size, largest, size)
+        if isinstance(self.preference.size, np.ndarray):
+            size = like(self.preference.size, largest)
+            largest = xp.where(largest > size, largest, size)
         return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:

@@ -499,7 +499,7 @@ class LowRankPreference(Preference):
         a, skew = np.abs(to_numpy(self.embedding)).astype(float), np.abs(to_numpy(self.skew)).astype(float)
         k = a.shape[-1]
         largest = np.max(a, axis=-2)[..., None]
-        return (1 + k / 4) * np.max((a @ (skew @ largest))[..., 0], axis=-1) + 0.5
+        return np.asarray((1 + k / 4) * np.max((a @ (skew @ largest))[..., 0], axis=-1) + 0.5)
 
     @cached_property
     def _turned(self) -> np.ndarray:
