@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 import tyro
 from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
+from transformers.utils import logging
 
 import windgames as wg
 from windgames._array import kl
@@ -43,6 +44,7 @@ from windlm.tabular import Enumeration, small_policy
 from windlm.train import Config as Training
 from windlm.train import train
 
+logging.disable_progress_bar()  # of the models that runs leave behind
 STUDIES = ("methods", "slower", "summary", "floor", "robust", "memory")
 PROMPTS = list("abcdefgh")
 BETA = 0.2

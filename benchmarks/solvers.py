@@ -190,6 +190,7 @@ def agreement_report(table: pd.DataFrame) -> None:
 def grid_configs(scale: Scale) -> list[dict[str, Any]]:
     dense = scale.pick([3, 10], [10, 100, 300], [10, 30, 100, 300, 1000, 2000])
     ordered = scale.pick([3, 100], [10, 100, 300, 10**4, 10**6], [10, 30, 100, 300, 1000, 2000, 10**4, 10**5, 10**6])
+    embedded = dense + scale.pick([], [10**4], [10**4, 10**5])
     budget = scale.pick(30.0, 5.0, 10.0)
     betas = {
         "one": scale.pick([0.5, 0.0], [1.0, 0.01, 0.0], [10.0, 1.0, 0.1, 0.01, 0.001, 0.0]),
@@ -201,7 +202,7 @@ def grid_configs(scale: Scale) -> list[dict[str, Any]]:
             kind,
             beta,
             threads,
-            [(m, 0) for m in (ordered if kind == "reward" else dense)],
+            [(m, 0) for m in (ordered if kind == "reward" else embedded if kind == "low rank" and beta else dense)],
             budget=budget,
             only=["windgames"] if scale.smoke and threads == "default" else [],
         )

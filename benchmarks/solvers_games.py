@@ -12,7 +12,7 @@ import windgames as wg
 from windgames.testing import MATRICES, random_matrix
 
 RANK = 8
-"""Of the low-rank preferences' skew part."""
+"""Dimensions of the low-rank preferences' embeddings."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,8 @@ def _intransitive(m: int, batch: tuple[int, ...], rng: np.random.Generator) -> w
 
 
 def _low_rank(m: int, batch: tuple[int, ...], rng: np.random.Generator) -> wg.Preference:
-    left, right = rng.normal(size=(2, *batch, m, RANK // 2))
-    scores = left @ np.swapaxes(right, -1, -2)
-    skew = scores - np.swapaxes(scores, -1, -2)
-    return _constant_sum(0.5 + skew / max(2 * np.abs(skew).max(), 1e-300))
+    x = rng.normal(size=(*batch, m, RANK))
+    return wg.LowRankPreference(x / np.sqrt(2 * np.max(np.sum(x**2, axis=-1), axis=-1))[..., None, None])
 
 
 def _tournament(m: int, batch: tuple[int, ...], rng: np.random.Generator) -> wg.Preference:

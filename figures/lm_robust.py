@@ -29,10 +29,11 @@ for axis, x, free in ((axes[0, 0], "flips", "flips"), (axes[0, 1], "parameters",
         rows = rows.sort_values(x)
         axis.plot(rows[x], rows.fraction, **style.method(name, label=name))
         if free == "flips" and name == "WIND":
-            axis.plot(rows[x], rows.aim, color="0.3", label="the wrong judge's equilibrium", **style.BOUND)
+            aim = rows.aim.where(rows.aim > 0)
+            (line,) = axis.plot(rows[x], aim, color="0.3", label="the wrong judge's equilibrium", **style.BOUND)
+            axis.legend(handles=[line], loc="lower right")
     axis.set(yscale="log", ylabel=r"fraction of the initial $KL(\pi^*\|\pi)$")
 axes[0, 0].set_xlabel("share of pairs judged wrongly")
-axes[0, 0].legend()
 axes[0, 1].set(xlabel="parameters", xscale="log")
 for i, (beta, rows) in enumerate(alike("beta", "step").query("method == 'WIND'").groupby("beta")):
     rows = rows.sort_values("step")
@@ -48,6 +49,7 @@ axes[1, 0].legend()
 for name, rows in table[standard].groupby("method", sort=False):
     axes[1, 1].plot(rows.tokens / 1000, rows.entropy, **style.method(name, label=name))
 axes[1, 1].set(xlabel="thousand generated tokens", ylabel="entropy, nats", ylim=(0, None))
+axes[1, 1].legend(loc="center right")
 
 # %%
 style.save(fig, "lm_robust", style.table_path("lm_robust"))

@@ -5,13 +5,16 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate.utils import DistributedType
 
 import windgames as wg
-from windlm import JBond, Regression, RewardJudge, sppo, wind
+from windlm import JBond, LanguagePolicy, Regression, RewardJudge, sppo, wind
 from windlm.tabular import small_policy
 from windlm.train import Config, train
 
@@ -29,7 +32,27 @@ def vowels(prompts, responses):
     return [r.count("a") - 0.5 * r.count("b") + r.count(p[0]) for p, r in zip(prompts, responses, strict=True)]
 
 
-def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, **settings):
+def shard_on_cpu(**settings):
+    """Let accelerate shard on a CPU, as it does on GPUs if its configuration says so."""
+    accelerator = Accelerator(cpu=True)
+    settings = {"fsdp_version": 2, "auto_wrap_policy": "transformer_based_wrap"} | settings
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**settings)
+    PartialState().distributed_type = DistributedType.FSDP
+
+
+def adapted(policy):
+    """The same policy with a LoRA adapter, which changes nothing yet."""
+    import peft
+
+    config = peft.LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LanguagePolicy(peft.get_peft_model(policy.model, config), policy.tokenizer, max_new_tokens=2)
+
+
+def main(
+    out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, adapter=False, rows=2048, **settings
+):
     torch.set_num_threads(1)
 
     def reward(prompts, responses):
@@ -37,6 +60,8 @@ def main(out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=Non
         return vowels(prompts, responses)
 
     policy = small_policy(letters=4, length=2, width=16, spread=0.3)
+    policy = adapted(policy) if adapter else policy
+    policy.rows = rows
     config = Config(
         Path(out),
         **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
@@ -53,4 +78,14 @@ if __name__ == "__main__":
     parser.add_argument("--objective", default="wind")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--processes", type=int)
-    main(**vars(parser.parse_args()))
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--prompts-per-round", type=int)
+    parser.add_argument("--adapter", action="store_true")
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--stop", type=int, help="end without a word after the training of this round")
+    given = vars(parser.parse_args())
+    stop = given.pop("stop")
+    if given.pop("sharded"):
+        shard_on_cpu()
+    main(**given, evaluate=lambda number, policy: sys.exit(3) if number == stop else {})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import windgames as wg
 from windgames._array import hilbert
-from windgames.equilibria import _Dense, _residual, _Sorted
+from windgames.equilibria import _residual, make_problem
 from windgames.testing import MATRICES, betas, games, policies, random_matrix, random_reference, rewards
 
 
@@ -63,7 +63,7 @@ def test_atoms_far_larger_than_beta(concentration):
 def test_newton_direction(game, data):
     """Theory 6.1 and 6.2: the step solves the linearised equation, checked by a central difference of the residual."""
     rows, beta = np.array([0]), np.array([game.beta])
-    problem = (_Sorted if isinstance(game.preference, wg.RewardPreference) else _Dense)(game, rows, beta)
+    problem = make_problem(game, rows, beta)
     m = problem.log_ref.shape[1]
     z = np.atleast_2d(data.draw(policies(m)))
     u = problem.payoff(z, rows)

@@ -127,7 +127,7 @@ def test_two_processes_are_one(folder, tmp_path):
     words = flags(folder, tmp_path / "one", **{"lora.rank": 2, "method.eta": 1.0})
     main(words)
     words[words.index("--train.out") + 1] = str(tmp_path / "two")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     launch += ["-m", "windlm", *words, "--train.processes", "2"]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -239,7 +239,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(tmp_path, objective, monk
     ours, again = lm_run.main(tmp_path / "cut", objective=objective, epochs=1)
     assert difference(weights(whole), weights(ours)) == 0
     assert [r["round"] for r in again] == list(range(7))
-    same = ("round", "loss", "kl", "win_rate_reference", "tokens", "gradient_norm")
+    same = ("round", "loss", "kl", "win_rate_reference", "tokens", "gradient_norm", "judge_calls")
     assert [[r.get(k) for k in same] for r in again] == [[r.get(k) for k in same] for r in rows]
     assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 7
     with pytest.raises(ValueError, match="holds a run with other learning_rate"):
@@ -269,7 +269,7 @@ def test_kill_and_go_on(tmp_path):
 
 def test_two_processes_are_one(tmp_path):
     whole, rows = lm_run.main(tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     done = subprocess.run(
         [*launch, *program(tmp_path / "two", "--processes", 2)[1:]],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,

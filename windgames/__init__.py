@@ -9,13 +9,16 @@ from .describe import Description, describe
 from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
+from .paths import equilibrium_path
 from .preferences import (
     BradleyTerryPreference,
+    LowRankPreference,
     MatrixPreference,
     Preference,
     RewardPreference,
     from_counts,
 )
+from .sensitivity import Sensitivity, sensitivity
 from .solve import Solution, Trace, solve
 from .updates import (
     Guarantee,
@@ -42,11 +45,13 @@ __all__ = [
     "Game",
     "Guarantee",
     "LogWinRateGame",
+    "LowRankPreference",
     "MatrixPreference",
     "Plan",
     "Preference",
     "RewardPreference",
     "Rule",
+    "Sensitivity",
     "Solution",
     "Stage",
     "Trace",
@@ -58,6 +63,7 @@ __all__ = [
     "continuum",
     "describe",
     "equilibrium",
+    "equilibrium_path",
     "extragradient",
     "from_counts",
     "geometric_mixture",
@@ -68,6 +74,7 @@ __all__ = [
     "omwu",
     "oracles",
     "rules",
+    "sensitivity",
     "solve",
     "sppo",
     "target",

@@ -6,15 +6,16 @@ One Newton method serves every game with ``beta > 0``. The unknown is :math:`z=\
 .. math:: \left(I - \tfrac1\beta(I - 1q^\top)M\right)dz = -(r - q^\top r), \qquad q=\pi,\; M = \partial u/\partial z.
 
 Preferences differ only in how the system is solved: dense by an LU factorisation, rewards by a bidiagonal
-recursion in the cumulative masses (theory 6.2). Where Newton fails from the reference, the path in
-:math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose equilibrium is the reference, with adaptive steps; where
-that fails too, the rule with a theorem runs until Newton takes over. All contexts advance in lock-step, each on its
-own path.
+recursion in the cumulative masses (theory 6.2), low-rank scores in as many dimensions as they have (theory 6.5).
+Where Newton fails from the reference, the path in :math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose
+equilibrium is the reference, with adaptive steps; where that fails too, the rule with a theorem runs until Newton takes
+over. All contexts advance in lock-step, each on its own path.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache, cached_property
@@ -23,10 +24,12 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dtbtrs
+from scipy.linalg.lapack import dgetrf, dgetrs, dtbtrs
 from threadpoolctl import ThreadpoolController
 
+from . import bounds
 from ._array import (
+    Array,
     array_namespace,
     batch_size,
     cumulative_sum,
@@ -40,9 +43,9 @@ from ._array import (
     to_numpy,
 )
 from .games import BestOfNGame, Game, WinRateGame, check_game, log_ratio_of_powers
-from .preferences import BradleyTerryPreference, MatrixPreference, Preference, RewardPreference
+from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import Solution
-from .updates import extragradient_step, target
+from .updates import target
 
 ENTRIES = 2**22
 """Largest number of matrix entries that one batch of dense Newton steps holds at a time, on each core."""
@@ -50,7 +53,7 @@ SMALL = 400
 """Up to this many responses a dense system is factorised in one thread, and contexts share the cores."""
 
 
-def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
+def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> Solution:
     r"""Return the equilibrium of a game, with the proof of how close it is.
 
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
@@ -69,54 +72,80 @@ def equilibrium(game: Game, tol: float = 1e-10) -> Solution:
         Contexts are solved together, without a Python loop over them where ``beta > 0``.
     tol : float
         Residual :math:`h(\pi, BR(\pi))` in log space at which a context counts as converged; at ``beta = 0`` the gap.
+    start : array, shape ``(..., m)``, optional
+        Normalised log-probabilities near the equilibrium, such as the solution of a similar game: saves steps, and
+        changes nothing else where the equilibrium is unique. Where others may exist, best responses start from here
+        and not from the reference; at ``beta = 0`` it is not used. For many values of beta see `equilibrium_path`.
 
     Returns
     -------
     Solution
-        In the array library and on the device of the game, float64. `steps` counts linear solves.
+        In the array library and on the device of the game, float64. `steps` counts linear systems.
 
     Raises
     ------
     ValueError
-        If ``beta = 0`` in a log-win-rate game whose matrix is not constant-sum: a symmetric equilibrium of a general
-        bimatrix game is not computed here.
+        If `start` is not a policy of the game, or if ``beta = 0`` in a log-win-rate game whose matrix is not
+        constant-sum: a symmetric equilibrium of a general bimatrix game is not computed here.
     """
+    tol = _check(game, tol)
+    local = _numpy_game(game)
+    given = None if start is None else to_numpy(game.check_policy(start, "start")).astype(float)
+    beta = _flat_beta(local)
+    out, steps = np.empty((beta.size, game.n_responses)), np.zeros(beta.size, dtype=int)
+    methods = []
+    free, rows = np.flatnonzero(beta == 0), np.flatnonzero(beta > 0)
+    if free.size:
+        methods.append(_solve_free(local, free, out))
+    if rows.size:
+
+        def solve_chunk(chunk: np.ndarray) -> None:
+            problem = make_problem(local, chunk, beta[chunk])
+            if given is not None:
+                problem.start_from(given.reshape(-1, game.n_responses)[chunk])
+            z, steps[chunk] = _solve(problem, tol)
+            out[chunk] = problem.expand(z)
+
+        in_chunks(local, rows, solve_chunk)
+        methods.append(_method(local))
+    origin = "the reference" if start is None else "the start"
+    return _judge(game, local, out, steps, tol, " and ".join(methods), origin)
+
+
+def _check(game: Game, tol: float) -> float:
     check_game(game)
     tol = number(tol, "tol")
     if not 0 < tol < inf:
         raise ValueError(f"tol must be a positive number, but it is {tol}.")
-    batch, m = game.batch_shape, game.n_responses
-    local = _numpy_game(game)
-    beta = np.broadcast_to(np.asarray(to_numpy(game.beta), dtype=float), batch).reshape(-1)
-    n_contexts = beta.size
-    log_policy = np.empty((n_contexts, m))
-    steps = np.zeros(n_contexts, dtype=int)
-    methods = []
-    free = np.flatnonzero(beta == 0)
-    if free.size:
-        methods.append(_solve_free(local, free, log_policy))
-    rows = np.flatnonzero(beta > 0)
-    if rows.size:
-        sorted_ = isinstance(local.preference, RewardPreference)
-        make = _Sorted if sorted_ else _Dense
+    return tol
 
-        def solve_chunk(chunk: np.ndarray) -> None:
-            problem = make(local, chunk, beta[chunk])
-            z, steps[chunk] = _solve(problem, tol)
-            log_policy[chunk] = problem.expand(z)
 
-        if sorted_ or m > SMALL:
-            for chunk in [rows] if sorted_ else np.split(rows, rows.size):
-                solve_chunk(chunk)
-        else:
-            # Many small systems: one thread a chunk of contexts, and none inside the factorisations, where on a busy
-            # machine threads wait for each other longer than they work.
-            cores = os.cpu_count() or 1
-            width = max(1, min(ENTRIES // m**2, -(-rows.size // cores)))
-            with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
-                list(pool.map(solve_chunk, np.split(rows, range(width, rows.size, width))))
-        methods.append(f"Newton ({'sorted' if sorted_ else 'dense'})")
-    return _judge(game, local, log_policy.reshape(*batch, m), steps.reshape(batch), tol, " and ".join(methods))
+def _flat_beta(local: Game) -> np.ndarray:
+    return np.broadcast_to(np.asarray(local.beta, dtype=float), local.batch_shape).reshape(-1)
+
+
+def _method(local: Game) -> str:
+    return f"Newton ({problem_class(local).name})"
+
+
+def in_chunks(local: Game, rows: np.ndarray, run: Callable[[np.ndarray], None]) -> None:
+    """Call `run` on chunks of contexts, as many together as memory and cores suggest."""
+    kind, m = problem_class(local), local.n_responses
+    if kind is _Sorted:
+        run(rows)
+        return
+    entries = m * (m if kind is _Dense else local.preference.embedding.shape[-1])  # type: ignore[attr-defined]
+    if m > SMALL:
+        width = 1 if kind is _Dense else max(1, ENTRIES // entries)
+        for chunk in np.split(rows, range(width, rows.size, width)):
+            run(chunk)
+        return
+    # Many small systems: one thread a chunk of contexts, and none inside the factorisations, where on a busy
+    # machine threads wait for each other longer than they work.
+    cores = os.cpu_count() or 1
+    width = max(1, min(ENTRIES // entries, -(-rows.size // cores)))
+    with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        list(pool.map(run, np.split(rows, range(width, rows.size, width))))
 
 
 @cache
@@ -133,17 +162,26 @@ def _numpy_game(game: Game) -> Game:
         preference: Preference = RewardPreference(to_numpy(p.reward).astype(float), ties=p.ties)
     elif isinstance(p, BradleyTerryPreference):
         preference = BradleyTerryPreference(to_numpy(p.reward).astype(float), p.scale)
+    elif isinstance(p, LowRankPreference):
+        preference = p.to_numpy()
     else:
         assert isinstance(p, MatrixPreference)
         preference = MatrixPreference(to_numpy(p._cast(array_namespace(p.example).float64)))
     ref, beta = np.exp(to_numpy(game.log_ref)), np.asarray(to_numpy(game.beta), dtype=float)
-    if isinstance(game, BestOfNGame):
-        return BestOfNGame(preference, ref, game.n, beta)
-    return type(game)(preference, ref, beta)
+    return game.replace(preference=preference, ref=ref, beta=beta)
 
 
-def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, tol: float, method: str) -> Solution:
+def _judge(
+    game: Game,
+    local: Game,
+    log_policy: np.ndarray,
+    steps: np.ndarray,
+    tol: float,
+    method: str,
+    origin: str = "the reference",
+) -> Solution:
     """Let the game judge the answer, after one more best response where that improves it."""
+    log_policy, steps = log_policy.reshape(*game.batch_shape, -1), steps.reshape(game.batch_shape)
     measured = local.measure(log_policy)
     if np.all(to_numpy(local.beta) > 0):
         again = local.best_response(log_policy)
@@ -179,9 +217,9 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
         sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
     if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
         sentence += (
-            " beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
-            "that best responses reach from the reference (where they cycle: the path in beta, then random starts), "
-            "and the residual is all that proves it."
+            f" beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
+            f"that best responses reach from {origin} (where they cycle: the path in beta, then random starts), "
+            f"and the residual is all that proves it."
         )
     return Solution(
         game=game,
@@ -197,32 +235,93 @@ def _judge(game: Game, local: Game, log_policy: np.ndarray, steps: np.ndarray, t
     )
 
 
-# -- two ways to solve the Newton system -------------------------------------------------------------------
+# -- three ways to solve the Newton system -----------------------------------------------------------------
+
+System = Callable[..., np.ndarray]
+r"""A Newton system that is set up: ``system(t)`` solves :math:`\mathcal A x = t - \langle q,t\rangle`, and
+``system(g, transposed=True)`` is the transpose of that map, applied to `g` (theory 6.4)."""
 
 
 class _Problem:
     """What Newton needs of a game: contexts as rows, a payoff and the solution of the Newton system."""
 
+    name: str
+    repeats = 1
+    """How many steps a system is used for when `equilibrium_path` corrects a guess."""
     game: Game
     rows: np.ndarray
     beta: np.ndarray
     log_ref: np.ndarray
     log_payoff: bool
     guess: np.ndarray | None = None
+    begin: np.ndarray | None = None
+    """Where best responses start if not at the reference."""
+
+    def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
+        self.game, self.rows, self.beta = game, rows, beta
+        self.log_payoff = not isinstance(game, WinRateGame)
+        self.log_ref = self._context(game.log_ref)
+
+    def _context(self, x: np.ndarray, axes: int = 1) -> np.ndarray:
+        """Return this problem's contexts of an array with `axes` axes per context."""
+        shape = x.shape[x.ndim - axes :]
+        return np.broadcast_to(x, (*self.game.batch_shape, *shape)).reshape(-1, *shape)[self.rows]
+
+    def at(self, beta: np.ndarray) -> _Problem:
+        """Return the same contexts at other values of beta."""
+        other = copy(self)
+        other.beta, other.guess = beta, None
+        for name in ("max_step", "unique"):
+            other.__dict__.pop(name, None)
+        return other
 
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
+        """Set up the Newton system of some contexts at some policies."""
         raise NotImplementedError
+
+    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return Newton's step for a residual."""
+        return self.system(z, u, beta, rows)(-r)
+
+    def start_from(self, log_policy: np.ndarray) -> None:
+        """Begin at a policy over responses; one without full support is replaced by the best response to it."""
+        self.begin = z = self.merge(log_normalize(log_policy))
+        with np.errstate(over="ignore"):
+            u = self.payoff(z, np.arange(len(z)))
+            response = log_normalize(self.log_ref + u / self.beta[:, None])
+        lost = np.any((z == -inf) & (self.log_ref > -inf), axis=-1, keepdims=True)
+        self.guess = np.where(lost & ~np.isnan(response), response, z)
+
+    # Columns are responses unless a subclass merges some.
+
+    def merge(self, log_policy: np.ndarray) -> np.ndarray:
+        """Return log-masses of columns from log-probabilities of responses."""
+        return log_policy
+
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        """Return, for each column, the sum of `x` over its responses."""
+        return x
+
+    def spread(self, x: np.ndarray) -> np.ndarray:
+        """Return, for each response, the entry of its column."""
+        return x
+
+    @property
+    def share(self) -> Any:
+        """The mass of each response within its column."""
+        return 1.0
 
     def expand(self, z: np.ndarray) -> np.ndarray:
         """Return the policy over responses."""
-        raise NotImplementedError
+        return z
 
     @cached_property
     def max_step(self) -> np.ndarray:
-        return extragradient_step(self.game).reshape(-1)[self.rows]
+        interaction = np.broadcast_to(self.game.preference.interaction, self.game.batch_shape).reshape(-1)[self.rows]
+        return np.asarray(bounds.extragradient_max_step(self.beta, interaction))
 
     @cached_property
     def unique(self) -> np.ndarray:
@@ -233,23 +332,20 @@ class _Problem:
 
 
 class _Dense(_Problem):
-    """Contexts as rows; the payoff's derivative is a matrix, the system an LU factorisation."""
+    """The payoff's derivative is a matrix, the system an LU factorisation."""
+
+    name = "dense"
+    repeats = 12
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
-        m = game.n_responses
-        batch = game.batch_shape
-        matrix = np.broadcast_to(game.preference.matrix(), (*batch, m, m)).reshape(-1, m, m)
-        self.shared = game.preference.batch_shape == () or matrix.shape[0] == 1
-        self.matrix = matrix[:1] if self.shared else matrix[rows]
-        self.log_matrix = None
-        if not isinstance(game, WinRateGame):
-            assert isinstance(game.preference, MatrixPreference)
-            logs = np.broadcast_to(game.preference.log_matrix(matrix.dtype), (*batch, m, m)).reshape(-1, m, m)
-            self.log_matrix = logs[:1] if self.shared else logs[rows]
-        self.log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
-        self.beta = beta
-        self.log_payoff = not isinstance(game, WinRateGame)
-        self.game, self.rows = game, rows
+        super().__init__(game, rows, beta)
+        p, m = game.preference, game.n_responses
+        self.shared = p.batch_shape == () or len(rows) == np.prod(game.batch_shape) == 1
+        matrix, self.log_matrix = np.asarray(p.matrix()), None
+        self.matrix = matrix.reshape(1, m, m) if self.shared else self._context(matrix, 2)
+        if self.log_payoff:
+            logs = np.asarray(p.log_matrix(matrix.dtype))
+            self.log_matrix = logs.reshape(1, m, m) if self.shared else self._context(logs, 2)
 
     def _rows(self, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return matrix if self.shared else matrix[rows]
@@ -267,7 +363,8 @@ class _Dense(_Problem):
         assert self.log_matrix is not None
         return logsumexp(self._rows(self.log_matrix, rows) + z[:, None, :])
 
-    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _matrix(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        r"""Return :math:`\mathcal A` of theory 6.1."""
         q = np.exp(z)
         if self.log_payoff:
             assert self.log_matrix is not None
@@ -279,46 +376,128 @@ class _Dense(_Problem):
         A = (q[:, None, :] @ M - M) / beta[:, None, None]
         index = np.arange(z.shape[1])
         A[:, index, index] += 1
-        rhs = np.sum(q * r, axis=-1, keepdims=True) - r
-        try:
-            return np.linalg.solve(A, rhs[..., None])[..., 0]
+        return A
+
+    def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
+        q = np.exp(z)
+        # a singular matrix has a zero pivot, and its solutions are not finite
+        factors = [dgetrf(A)[:2] for A in self._matrix(z, u, beta, rows)]
+
+        def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
+            t = t if transposed else _centred(q, t)
+            x = np.stack([dgetrs(*lu, b, trans=transposed)[0] for lu, b in zip(factors, t, strict=True)])
+            return x - q * np.sum(x, axis=-1, keepdims=True) if transposed else x
+
+        return solve
+
+    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        try:  # many small systems in one call
+            return np.linalg.solve(self._matrix(z, u, beta, rows), -_centred(np.exp(z), r)[..., None])[..., 0]
         except np.linalg.LinAlgError:
             return np.full_like(z, np.nan)
 
-    def expand(self, z: np.ndarray) -> np.ndarray:
-        return z
+
+class _LowRank(_Problem):
+    """The payoff depends on the policy through the mean of `k` numbers, and the system has that size (theory 6.5)."""
+
+    name = "low rank"
+
+    def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
+        super().__init__(game, rows, beta)
+        p = game.preference
+        assert isinstance(p, LowRankPreference)
+        self.shared = p.embedding.ndim == 2
+        self.embedding = p.embedding[None] if self.shared else self._context(p.embedding, 2)
+        self.skew = self._context(p.skew, 2)
+
+    def _rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.embedding if self.shared else self.embedding[rows]
+
+    def _means(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the sums of embeddings with given weights, shape ``(contexts, k)``."""
+        return x @ self.embedding[0] if self.shared else (x[:, None, :] @ self.embedding[rows])[:, 0]
+
+    def _tilt(self, mean: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the scores of all responses against a mean embedding."""
+        against = (self.skew[rows] @ mean[..., None])[..., 0]
+        return against @ self.embedding[0].T if self.shared else (self.embedding[rows] @ against[..., None])[..., 0]
+
+    def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return 0.5 + self._tilt(self._means(np.exp(z), rows), rows)
+
+    def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
+        q, price = np.exp(z), beta[:, None]
+        mean = self._means(q, rows)
+        spread = self._rows(rows) - mean[:, None, :]
+        covariance = spread.swapaxes(-1, -2) @ (q[..., None] * spread)
+        turn = covariance @ self.skew[rows] / beta[:, None, None]
+        one = np.eye(turn.shape[-1])
+
+        def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
+            t = t - q * np.sum(t, axis=-1, keepdims=True) if transposed else _centred(q, t)
+            # the mean embedding of t: with it, the rest is explicit
+            w = self._means(t if transposed else q * t, rows)
+            w = np.linalg.solve(one + turn if transposed else one - turn, w[..., None])[..., 0]
+            moved = _centred(q, self._tilt(w, rows)) / price
+            return t - q * moved if transposed else t + moved
+
+        return solve
 
 
 class _Sorted(_Problem):
-    """Contexts as rows, classes of equal reward as columns, worst first; absent classes have no mass."""
+    """Classes of equal reward as columns, worst first; absent classes have no mass."""
+
+    name = "sorted"
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
+        super().__init__(game, rows, beta)
         p = game.preference
         assert isinstance(p, RewardPreference)
-        batch, m = game.batch_shape, game.n_responses
-        log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
-        order = np.broadcast_to(p._order_numpy, (*batch, m)).reshape(-1, m)[rows]
-        starts = np.broadcast_to(p._starts, (*batch, m)).reshape(-1, m)[rows]
-        ordered = np.take_along_axis(log_ref, order, -1)
-        self.log_ref_in, self.order = log_ref, order
-        if starts.all():
-            self.label, self.log_ref = None, ordered
-        else:
-            self.label = np.cumsum(starts, axis=-1) - 1
-            k = int(self.label.max()) + 1
-            n = len(rows)
-            cell = self.label + np.arange(n)[:, None] * k
-            top = np.full(n * k, -inf)
-            np.maximum.at(top, cell.ravel(), ordered.ravel())
-            mass = np.bincount(cell.ravel(), np.exp(ordered.ravel() - top[cell.ravel()]), minlength=n * k)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                self.log_ref = np.where(mass > 0, top + np.log(mass), -inf).reshape(n, k)
-        self.beta = beta
-        self.log_payoff = not isinstance(game, WinRateGame)
+        self.log_ref_in, self.order = self.log_ref, self._context(p._order_numpy)
+        starts = self._context(p._starts)
+        self.label = None if starts.all() else np.cumsum(starts, axis=-1) - 1
+        self.log_ref = self.merge(self.log_ref_in)
         self.ties = "n" if isinstance(game, BestOfNGame) else p.ties
         self.n = getattr(game, "n", 2.0)
-        self.game, self.rows = game, rows
         self.guess = self._continuum()
+
+    def merge(self, log_policy: np.ndarray) -> np.ndarray:
+        ordered = np.take_along_axis(log_policy, self.order, -1)
+        if self.label is None:
+            return ordered
+        n, k, cell = self._cells()
+        top = np.full(n * k, -inf)
+        np.maximum.at(top, cell, ordered.ravel())
+        lowest = np.where(top == -inf, 0.0, top)
+        mass = np.bincount(cell, np.exp(ordered.ravel() - lowest[cell]), minlength=n * k)
+        with np.errstate(divide="ignore"):
+            return (lowest + np.log(mass)).reshape(n, k)
+
+    def _cells(self) -> tuple[int, int, np.ndarray]:
+        """Return the numbers of contexts and of classes, and the flat index of each response's class."""
+        assert self.label is not None
+        n, k = len(self.rows), int(self.label.max()) + 1
+        return n, k, (self.label + np.arange(n)[:, None] * k).ravel()
+
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        ordered = np.take_along_axis(x, self.order, -1)
+        if self.label is None:
+            return ordered
+        n, k, cell = self._cells()
+        return np.bincount(cell, ordered.ravel(), minlength=n * k).reshape(n, k)
+
+    def spread(self, x: np.ndarray) -> np.ndarray:
+        out = np.empty_like(self.log_ref_in)
+        np.put_along_axis(out, self.order, x if self.label is None else np.take_along_axis(x, self.label, -1), -1)
+        return out
+
+    @property
+    def share(self) -> Any:
+        return np.exp(self.log_ref_in - self.spread(self.log_ref))
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        """Return the policy over responses: within a class it is proportional to the reference."""
+        return log_normalize(self.spread(_minus(z, self.log_ref)) + self.log_ref_in)
 
     def _continuum(self) -> np.ndarray:
         """Start from the closed form without atoms (theory 3.11)."""
@@ -351,26 +530,55 @@ class _Sorted(_Problem):
         with np.errstate(divide="ignore"):
             return -np.log1p(-np.exp(np.minimum(_minus(z, up), 0.0)))
 
-    def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
         beta = beta[:, None]
-        if not self.log_payoff:
-            q = np.exp(z)
-            a = q / (2 * beta)
-            # downwards: (1 + a_k) d_{k-1} - (1 - a_k) d_k = -q_k (lambda - r_k), d_m = 0, and lambda makes d_0 = 0
-            x = _bidiagonal(1 + a, a - 1, np.stack([q * r, -q]), lower=False)
+        return self._log_system(z, beta) if self.log_payoff else self._win_rate_system(z, beta)
+
+    @staticmethod
+    def _win_rate_system(z: np.ndarray, beta: np.ndarray) -> System:
+        q = np.exp(z)
+        a = q / (2 * beta)
+
+        def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
+            if transposed:
+                # x_k = t_k + multiplier q_k - a_k (d_k + d_{k-1}) with d the sums of x: upwards from d_0 = 0
+                x = _bidiagonal(1 + a, a - 1, np.stack([t, q]), lower=True)
+                multiplier = -x[0, :, -1:] / x[1, :, -1:]
+                d = x[0] + multiplier * x[1]
+                return t + multiplier * q - a * (d + np.concatenate([np.zeros_like(d[:, :1]), d[:, :-1]], axis=1))
+            # downwards: (1 + a_k) d_{k-1} - (1 - a_k) d_k = -q_k (lambda + t_k), d_m = 0, and lambda makes d_0 = 0
+            x = _bidiagonal(1 + a, a - 1, np.stack([-q * t, -q]), lower=False)
             multiplier = -x[0, :, :1] / x[1, :, :1]
             d = x[0] + multiplier * x[1]
             d = np.concatenate([d, np.zeros_like(d[:, :1])], axis=1)
-            return (d[:, 1:] + d[:, :-1]) / (2 * beta) + multiplier - r
-        up = log_cumulative_sum(z)[:, 1:]
+            return (d[:, 1:] + d[:, :-1]) / (2 * beta) + multiplier + t
+
+        return solve
+
+    def _log_system(self, z: np.ndarray, beta: np.ndarray) -> System:
+        q, up = np.exp(z), log_cumulative_sum(z)[:, 1:]
         p = np.exp(np.minimum(_minus(z, up), 0.0))
-        above, below = self._weights(z, up, p)
-        # upwards, relative: y_k (1 - p a/beta) = (1 - p + p b/beta) y_{k-1} + p (lambda - r), and lambda makes y_m = 0
-        x = _bidiagonal(1 - p * above / beta, p - 1 - p * below / beta, np.stack([-p * r, p]), lower=True)
-        multiplier = -x[0, :, -1:] / x[1, :, -1:]
-        y = x[0] + multiplier * x[1]
-        before = np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1]], axis=1)
-        return (above * y + below * before) / beta + multiplier - r
+        above, below = (np.broadcast_to(w, p.shape) for w in self._weights(z, up, p))
+        diagonal, off = 1 - p * above / beta, p - 1 - p * below / beta
+
+        def later(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([x[:, 1:], np.zeros_like(x[:, :1])], axis=1)
+
+        def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
+            if transposed:
+                # x_k = t_k - lambda q_k + p_k e_k/beta, downwards, and lambda makes the sum of x vanish
+                fed = [above * s + later(below * s) for s in (t, q)]
+                e = p * _bidiagonal(diagonal, later(off), np.stack(fed), lower=False) / beta
+                free, slope = t + e[0], q + e[1]
+                return free - slope * (free.sum(axis=-1, keepdims=True) / slope.sum(axis=-1, keepdims=True))
+            # upwards, relative: y_k (1 - p a/beta) = (1 - p + p b/beta) y_{k-1} + p (lambda + t), lambda: y_m = 0
+            x = _bidiagonal(diagonal, off, np.stack([p * t, p]), lower=True)
+            multiplier = -x[0, :, -1:] / x[1, :, -1:]
+            y = x[0] + multiplier * x[1]
+            before = np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1]], axis=1)
+            return (above * y + below * before) / beta + multiplier + t
+
+        return solve
 
     def _weights(self, z: np.ndarray, up: np.ndarray, p: np.ndarray) -> tuple[Any, Any]:
         r"""Return the derivatives of the payoff by :math:`\log F_k` and :math:`\log F_{k-1}`; they sum to one."""
@@ -386,14 +594,21 @@ class _Sorted(_Problem):
         below = np.where(small, series, np.where(p >= 1, 0.0, exact))
         return 1 - below, below
 
-    def expand(self, z: np.ndarray) -> np.ndarray:
-        """Return the policy over responses: within a class it is proportional to the reference."""
-        tilt = _minus(z, self.log_ref)
-        if self.label is not None:
-            tilt = np.take_along_axis(tilt, self.label, -1)
-        out = np.empty_like(self.log_ref_in)
-        np.put_along_axis(out, self.order, tilt, -1)
-        return log_normalize(out + self.log_ref_in)
+
+def problem_class(local: Game) -> type[_Problem]:
+    """Return the way to solve the Newton system of a game on numpy arrays."""
+    if isinstance(local.preference, RewardPreference):
+        return _Sorted
+    return _LowRank if isinstance(local.preference, LowRankPreference) and isinstance(local, WinRateGame) else _Dense
+
+
+def make_problem(local: Game, rows: np.ndarray, beta: np.ndarray) -> _Problem:
+    """Return some contexts of a game on numpy arrays as a problem for Newton."""
+    return problem_class(local)(local, rows, beta)
+
+
+def _centred(q: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return t - np.sum(q * t, axis=-1, keepdims=True)
 
 
 def _minus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -436,26 +651,34 @@ def _span(r: np.ndarray, dead: np.ndarray) -> np.ndarray:
     return np.max(np.where(dead, -inf, r), axis=-1) - np.min(np.where(dead, inf, r), axis=-1)
 
 
-def _solve(problem: _Problem, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the equilibria of all contexts of a problem and the number of linear solves of each."""
+def _solve(
+    problem: _Problem, tol: float, rows: np.ndarray | None = None, since: tuple[Any, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the equilibria of the contexts `rows` (all if None) and the number of linear solves of each.
+
+    `since` is another point of the path, as tau and policies, to follow it from.
+    """
     everyone = np.arange(len(problem.beta))
     z = problem.log_ref.copy()
     steps = np.zeros(len(everyone), dtype=int)
-    unique = problem.unique
+    asked = np.ones(len(everyone), dtype=bool) if rows is None else np.isin(everyone, rows)
+    unique = problem.unique & asked
     done = ~unique
     if np.any(unique):
         rows = everyone[unique]
-        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol)
+        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol, since)
     for row in everyone[~done]:
         z[row], more = _fall_back(problem, row, z[row], tol)
         steps[row] += more
-    if np.any(~unique):
-        rows = everyone[~unique]
+    if np.any(~problem.unique & asked):
+        rows = everyone[~problem.unique & asked]
         z[rows], steps[rows] = _from_reference(problem, rows, tol)
     return z, steps
 
 
-def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _follow(
+    problem: _Problem, rows: np.ndarray, tol: float, since: tuple[Any, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves.
 
     Each context has its own state: `good` solves at `tau`, `z` is being improved at `trial`. In every round a context
@@ -466,7 +689,11 @@ def _follow(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np.ndarray
     good = problem.log_ref[rows]  # solves at tau
     tau = np.zeros(n)
     growth = np.full(n, 10.0)
-    if problem.guess is None:
+    if since is not None and since[0] > 0:
+        tau[:], good = since[0], since[1][rows]
+        growth = goal / tau
+        z, trial = good.copy(), goal.copy()
+    elif problem.guess is None:
         z, trial = good.copy(), np.minimum(goal, 2.0)
     else:
         z, trial = problem.guess[rows].copy(), goal.copy()
@@ -628,7 +855,7 @@ def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np
     answer is taken only if it lies next to the iterate. Where best responses do not converge (only a matrix that is no
     reward's can make them cycle) the path in beta is followed instead.
     """
-    z = problem.log_ref[rows].copy()
+    z = (problem.log_ref if problem.begin is None else problem.begin)[rows].copy()
     beta = problem.beta[rows][:, None]
     steps, wait = np.zeros(len(rows), dtype=int), np.full(len(rows), 1e-3)
     active = np.arange(len(rows))

@@ -161,6 +161,9 @@ class Game:
         if is_array_api_obj(beta):
             price = xp.where(beta == 0, xp.ones_like(beta), beta)
         each = eps * (4 + log2(self.n_responses))
+        if isinstance(self.preference.size, np.ndarray):
+            size = like(self.preference.size, largest)
+            largest = xp.where(largest > size, largest, size)
         return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
@@ -199,6 +202,12 @@ class Game:
     def certificate_factor(self) -> np.ndarray:
         r"""The factor `c` of :math:`h(\pi,\pi^*) \le c\, h(\pi,BR(\pi))`, per context; infinite where none is known."""
         raise NotImplementedError
+
+    _data: tuple[str, ...] = ("preference", "ref", "beta")
+
+    def replace(self, **changes: Any) -> Game:
+        """Return a game of the same kind with other data: any of `preference`, `ref` and `beta`."""
+        return type(self)(**{name: getattr(self, name) for name in self._data} | changes)
 
     # -- validation ----------------------------------------------------------------------------------------
 
@@ -375,6 +384,8 @@ class BestOfNGame(_LogGame):
     n : float
         Number of draws, a real number above 1.
     """
+
+    _data = ("preference", "ref", "n", "beta")
 
     def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
         super().__init__(preference, ref, beta)

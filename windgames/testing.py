@@ -27,7 +27,7 @@ except ImportError as error:
 from ._array import kl, to_numpy
 from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game
-from .preferences import BradleyTerryPreference, MatrixPreference, Preference, RewardPreference
+from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import solve
 from .updates import Rule
 
@@ -63,6 +63,16 @@ def random_matrix(kind: str, m: int, rng: np.random.Generator) -> np.ndarray:
     return upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(m)
 
 
+def random_embedding(m: int, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings, some of them duplicates, and a skew matrix, with scores in [-1/2, 1/2]."""
+    a = rng.normal(size=(m, k))[rng.integers(0, m, m) if rng.uniform() < 0.3 else np.arange(m)]
+    skew = rng.normal(size=(k, k))
+    skew = (skew - skew.T) / 2
+    largest = np.max(np.abs(a @ skew @ a.T))
+    # where all scores are rounding, none is made of them
+    return a, skew * (rng.choice([1.0, 0.1]) * 0.5 / largest if largest > 1e-9 else 0.0)
+
+
 def random_reference(m: int, rng: np.random.Generator, batch: tuple[int, ...] = ()) -> np.ndarray:
     """Return a reference policy of full support: uniform, Dirichlet, or all but degenerate."""
     concentration = rng.choice([0.05, 1.0, 1e6])
@@ -94,7 +104,7 @@ def preferences(
     draw: st.DrawFn, max_responses: int = 7, constant_sum: bool | None = None, min_responses: int = 1
 ) -> Preference:
     """Preferences of every class; `constant_sum` None leaves it open (then also weak ties and general matrices)."""
-    kinds = ["matrix", "reward", "bradley-terry"]
+    kinds = ["matrix", "reward", "bradley-terry", "low-rank"]
     if constant_sum is not True:
         kinds += ["weak", "general"]
     if constant_sum is False:
@@ -109,7 +119,10 @@ def preferences(
         scale = draw(st.sampled_from([0.05, 1.0, 10.0]))
         return BradleyTerryPreference(draw(rewards(max_responses, min_responses)), scale)
     m = draw(st.integers(min_responses, max_responses))
-    return MatrixPreference(np.random.default_rng(draw(_seeds)).uniform(0.05, 1, (m, m)))
+    rng = np.random.default_rng(draw(_seeds))
+    if kind == "low-rank":
+        return LowRankPreference(*random_embedding(m, draw(st.integers(1, 4)), rng))
+    return MatrixPreference(rng.uniform(0.05, 1, (m, m)))
 
 
 @st.composite
@@ -246,9 +259,7 @@ def _rebuild(game: Game, change: Any) -> Game:
     else:
         preference = MatrixPreference(change(to_numpy(p.matrix()), 2))
     ref = change(game.ref, 1)
-    if isinstance(game, BestOfNGame):
-        return BestOfNGame(preference, ref, game.n, game.beta)
-    return type(game)(preference, ref, game.beta)
+    return game.replace(preference=preference, ref=ref)
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -6,6 +6,7 @@ models can be enumerated, so a trained transformer can be compared with the equi
 """
 
 from . import data, evaluate, judges, objectives, policy, tabular, train
+from .implicit import equilibrium_policy
 from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
 from .objectives import BestOfN, JBond, Objective, Regression, bond, sppo, wind
 from .policy import LanguagePolicy, Samples
@@ -27,6 +28,7 @@ __all__ = [
     "Samples",
     "bond",
     "data",
+    "equilibrium_policy",
     "evaluate",
     "judges",
     "objectives",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,10 +210,10 @@ def load_judge(settings: JudgeSettings) -> Judge:
 
 
 def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
-    """Return a sequence classifier with its own tokenizer, on the GPU if there is one."""
+    """Return a sequence classifier with its own tokenizer, on this process's GPU if there is one."""
     where = source(name)
     net = AutoModelForSequenceClassification.from_pretrained(**where, dtype=getattr(torch, precision))
-    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     return RewardModel(net, AutoTokenizer.from_pretrained(**where), batch_size)
 
 

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from . import sharding
+
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
 
@@ -176,9 +178,9 @@ class LanguagePolicy(torch.nn.Module):
         """Stay in evaluation mode, whatever a trainer asks for: dropout would make another policy of every pass."""
         return super().train(False)
 
-    def save(self, folder: Path) -> None:
-        """Write model and tokenizer as `from_pretrained` reads them."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and tokenizer as `from_pretrained` reads them, with other weights if some are given."""
+        self.model.save_pretrained(folder, **({} if weights is None else {"state_dict": dict(weights)}))
         self.tokenizer.save_pretrained(folder)
 
     # -- prompts ---------------------------------------------------------------------------------------------
@@ -279,7 +281,7 @@ class LanguagePolicy(torch.nn.Module):
             token = inverse_cdf(self._tempered(logits), uniform[:, j])
             tokens[:, j], mask[:, j] = torch.where(ended, self.pad_id, token), ~ended
             ended = ended | torch.isin(token, stops) | self._says_stop(tokens, mask)
-            if j + 1 == length or bool(ended.all()):
+            if j + 1 == length or sharding.all_agree(bool(ended.all()), self):
                 break
             attention = torch.cat([attention, attention.new_ones(len(uniform), 1)], dim=-1)
             out = self._step(tokens[:, j : j + 1], attention, positions + j, cache)
@@ -288,7 +290,7 @@ class LanguagePolicy(torch.nn.Module):
 
     def _step(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
         inputs = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": True}
-        accepted = inspect.signature(self._base.forward).parameters
+        accepted = inspect.signature(self.base.forward).parameters
         inputs |= {k: v for k, v in {"position_ids": positions, "logits_to_keep": 1}.items() if k in accepted}
         return self.model(**inputs)
 
@@ -339,7 +341,8 @@ class LanguagePolicy(torch.nn.Module):
         row, column = mask.nonzero(as_tuple=True)
         place = (row, at[row, column] - 1)
         log_p = torch.cat(list(self._token_log_probs(rows, attention, place, tokens[mask])))
-        return log_p.new_zeros(b * k).index_add(0, row, log_p).view(b, k)
+        # FSDP hangs its backward pass on the result, and wants no view for that
+        return log_p.new_zeros(b * k).index_add(0, row, log_p).view(b, k).clone()
 
     @torch.no_grad()
     def log_prob(self, samples: Samples) -> Tensor:
@@ -348,16 +351,25 @@ class LanguagePolicy(torch.nn.Module):
         parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
         return torch.cat([self(part).cpu() for part in parts])
 
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return the logits after each token of rows that have no padding."""
+        return self.model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+
     @property
-    def _base(self) -> Any:
+    def base(self) -> Any:
+        """The model without an adapter."""
         return self.model.get_base_model() if self.has_adapter else self.model
+
+    def tie_weights(self) -> None:
+        """Make one of weights that the model shares: accelerate asks for it after it has put weights in."""
+        self.base.tie_weights()
 
     def _token_log_probs(self, ids: Tensor, attention: Tensor, place: Any, targets: Tensor) -> Iterator[Tensor]:
         if self._split is None:
             self._split = self._head_is_all()
         if self._split:
-            hidden = self._base.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0][place]
-            head: Callable[[Tensor], Tensor] = self._base.get_output_embeddings()
+            hidden = self.base.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0][place]
+            head: Callable[[Tensor], Tensor] = self.base.get_output_embeddings()
         else:
             hidden = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits[place]
             head = torch.nn.Identity()
@@ -371,12 +383,12 @@ class LanguagePolicy(torch.nn.Module):
     @torch.no_grad()
     def _head_is_all(self) -> bool:
         """Ask whether logits are the output layer of hidden states: some models cap or scale them on top of that."""
-        head, config = self._base.get_output_embeddings(), self._base.config.get_text_config()
+        head, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
         if head is None or any(getattr(config, name, None) not in (None, 1) for name in AFTER_THE_HEAD):
             return False
         ids = torch.arange(min(8, config.vocab_size), device=self.device)[None]
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-        ours = head(self._base.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0])
+        ours = head(self.base.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0])
         return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
 
 
@@ -403,11 +415,12 @@ class Slots:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the trainable weights that are in the model now."""
+        sharding.settle(self.policy)
         return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
 
     def plain(self) -> dict[str, Tensor]:
-        """Return them on the CPU and without gradients, for a file."""
-        return {name: p.detach().cpu() for name, p in self.weights().items()}
+        """Return this process's share of them on the CPU and without gradients, for a file."""
+        return {name: sharding.share(p.detach()).cpu() for name, p in self.weights().items()}
 
     def path(self, name: str) -> Path:
         """Return where a slot lies."""
@@ -425,13 +438,19 @@ class Slots:
     def put(self, kept: Mapping[str, Tensor]) -> None:
         """Put these weights into the model."""
         for key, p in self.weights().items():
-            p.copy_(kept[key])
+            here = sharding.share(p)
+            if here.shape != kept[key].shape:
+                raise ValueError(f"The share of {key} was set aside by another number of processes, or not sharded.")
+            here.copy_(kept[key])
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
         """Let the policy be that of a slot for a while."""
         if name == "ref" and self.policy.has_adapter:
+            weights = self.weights().values()
             with self.policy.model.disable_adapter():
+                for p in weights:  # which PEFT freezes meanwhile, and FSDP would remember
+                    p.requires_grad_(True)
                 yield
             return
         self.save("aside")
@@ -444,5 +463,5 @@ class Slots:
     def blend(self, name: str, share: float) -> None:
         """Move a slot towards the weights of now: ``slot = (1 - share) slot + share now``."""
         kept = torch.load(self.path(name), map_location="cpu")
-        now = self.weights()
-        torch.save({k: w.lerp(now[k].detach().cpu().to(w.dtype), share) for k, w in kept.items()}, self.path(name))
+        now = self.plain()
+        torch.save({k: w.lerp(now[k].to(w.dtype), share) for k, w in kept.items()}, self.path(name))

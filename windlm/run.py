@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -18,6 +18,8 @@ from .engines import VLLM
 from .judges import Judge
 from .models import Adapter, JudgeSettings, Model, as_policy, load_judge, load_policy, save_merged, skeleton, source
 from .objectives import BestOfN, JBond, Objective, bond, sppo, wind
+from .policy import LanguagePolicy
+from .sharding import is_sharded
 from .train import Config, train
 
 METHODS = ("wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond")
@@ -233,9 +235,21 @@ def start(run: Run) -> list[dict[str, Any]]:
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
     rows = train(policy, prompts, judge, rule, run.train)
     if PartialState().is_main_process:
-        save_merged(policy, out / "model")
+        save_merged(load_trained(run) if is_sharded(policy) else policy, out / "model")
         (out / "model" / "README.md").write_text(card(run, rows, judge))
     return rows
+
+
+def load_trained(run: Run) -> LanguagePolicy:
+    """Return the policy that a run has written, whole."""
+    folder = str(run.train.out / "final")
+    if not run.lora.rank:
+        return load_policy(replace(run.model, name=folder))
+    import peft
+
+    policy = load_policy(run.model)
+    policy.model = peft.PeftModel.from_pretrained(policy.model, folder)
+    return policy
 
 
 def check_same(run: Run, out: Path) -> None:

@@ -87,10 +87,7 @@ class Enumeration:
         device, table = policy.device, []
         for prompt in policy.encode(prompts):
             rows = torch.cat([torch.tensor(prompt).expand(len(self.stems), -1), self.stems], dim=-1)
-            parts = [
-                policy.model(part, attention_mask=torch.ones_like(part), use_cache=False).logits[:, -length:]
-                for part in rows.to(device).split(policy.rows)
-            ]
+            parts = [policy.logits(part)[:, -length:] for part in rows.to(device).split(policy.rows)]
             table.append(torch.log_softmax(torch.cat(parts).double(), dim=-1))
         after = torch.stack(table)[:, self.stem.to(device), torch.arange(length, device=device)]
         token = after.gather(-1, self.tokens.to(device).expand(len(table), -1, -1)[..., None])[..., 0]

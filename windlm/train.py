@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from windgames import objectives as shared
 
+from . import sharding
 from .judges import Judge, key
 from .objectives import Frozen, Objective, Table
 from .policy import LanguagePolicy, Prompt, Samples, Slots
@@ -122,11 +123,6 @@ def train(
         a loss is not finite, or the folder holds another run.
     """
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ValueError(
-            f"{accelerator.distributed_type.value} shards weights or optimiser, but responses are drawn from whole "
-            f"weights: start several processes with torchrun (DDP), or train an adapter."
-        )
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
@@ -144,7 +140,8 @@ def train(
     stages_per_round = len(objective.plan(0.0))
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
-    model, optimizer = accelerator.prepare(policy, optimizer)
+    model, optimizer = sharding.prepare(accelerator, policy, optimizer)
+    weights = list(slots.weights().values())  # this process's shares, if they are sharded
 
     # the reference is the policy as it came; a checkpoint brings back everything else
     seen, checkpoints = Seen(config), config.out / "checkpoints"
@@ -161,9 +158,10 @@ def train(
             changed = [k for k, v in metrics.identity.items() if state["identity"].get(k) != v]
             raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: take another folder.")
         slots.put(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
         scheduler.load_state_dict(state["scheduler"])
         seen.reference, seen.previous = state["seen"]
+        getattr(judge, "known", {}).update(state["judge"])
         for name, kept in state["slots"].items():
             torch.save(kept, slots.path(name))
         metrics.resume(done)
@@ -212,7 +210,7 @@ def train(
                             accelerator.backward(loss)
                             total_loss += float(loss.detach())
                     losses.append(total_loss)
-                    norms.append(float(accelerator.clip_grad_norm_(weights, config.max_grad_norm)))
+                    norms.append(float(sharding.whole(accelerator.clip_grad_norm_(weights, config.max_grad_norm))))
                     if not math.isfinite(losses[-1] + norms[-1]):
                         raise ValueError(
                             f"Round {number}: the loss is {losses[-1]} and its gradient's norm {norms[-1]}. Lower the "
@@ -237,15 +235,17 @@ def train(
             state = {
                 "round": number,
                 "identity": metrics.identity,
-                "optimizer": optimizer.state_dict(),
+                "optimizer": sharding.pack(optimizer.state_dict()),
                 "scheduler": scheduler.state_dict(),
                 "seen": (seen.reference, seen.previous),
+                "judge": getattr(judge, "known", {}),
                 "slots": {name: torch.load(slots.path(name)) for name in objective.slots},
             }
             save_checkpoint(checkpoints, accelerator, number, state, slots)
+    whole = sharding.whole_weights(policy, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process:
-        policy.save(config.out / "final")
+        policy.save(config.out / "final", whole)
     return metrics.rows
 
 
@@ -325,6 +325,8 @@ class Seen:
         few = self.config.reference_draws
         if few:
             new = [j for j, i in enumerate(mine) if i not in self.reference]
+            if sharding.is_sharded(table.policy) and not sharding.all_agree(not new, table.policy):
+                new = list(range(len(mine)))  # processes that draw together draw as much
             if new:
                 some = replace(table, prompts=[table.prompts[j] for j in new])
                 streams = [np.random.default_rng([self.config.seed, 0, mine[j]]) for j in new]
