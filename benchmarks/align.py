@@ -36,7 +36,7 @@ from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show
 from proxy import sentiment
 
 import windgames as wg
-from windgames.continuum import largest_win_rate
+from windgames.continuum import WinRate, largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
 from windlm.data import Data
@@ -75,8 +75,6 @@ class Plan:
     """Or "flipped": a quarter of the pairs that are no ties is judged wrongly; or "reward model": fitted to labelled
     pairs before."""
     model: str = SMOLLM
-    seeds: int = 1
-    """In the committed table."""
     share: float = 1.0
     """Of the rounds."""
 
@@ -87,8 +85,8 @@ def wind(beta: float) -> Method:
 
 
 RUNS = {
-    "WIND": Plan(wind(0.05), seeds=2),
-    "SPPO": Plan(Method("sppo", eta=5.0), seeds=2),
+    "WIND": Plan(wind(0.05)),
+    "SPPO": Plan(Method("sppo", eta=5.0)),
     "J-BOND": Plan(Method("j-bond")),
     "best-of-n, likelihood": Plan(Method("bon", n=4)),
     "WIND, beta 0.2": Plan(wind(0.2)),
@@ -118,11 +116,13 @@ class Config:
     """Rounds between judgements on held-out prompts."""
     learning_rate: float = 2e-4
     seed: int = 0
+    seeds: int = 1
+    """So many, from `seed` on."""
     jobs: int = 1
     """Runs at a time."""
     smoke: bool = False
     full: bool = False
-    """Every run, more seeds for some, into the committed table and picture."""
+    """Every run, into the committed table and picture."""
     fresh: bool = False
     """Ignore runs that are saved."""
     results: Path | None = None
@@ -318,11 +318,9 @@ def main(config: Config) -> None:
     folder = (results if config.smoke else QUICK) / "align"
     names = ("model", "rounds", "draws", "judged", "every", "learning_rate", "smoke")
     cells = [
-        {"run": name, "seed": config.seed + seed, "folder": str(folder), "version": version}
-        | {k: getattr(config, k) for k in names}
-        for seed in range(max(plan.seeds for plan in RUNS.values()) if config.full else 1)
+        {"run": name, "seed": seed, "folder": str(folder), "version": version} | {k: getattr(config, k) for k in names}
+        for seed in range(config.seed, config.seed + config.seeds)
         for name in config.runs
-        if seed < RUNS[name].seeds or not config.full
     ]
     if not config.model:
         for name in dict.fromkeys(RUNS[run].model for run in config.runs):
@@ -351,6 +349,12 @@ def main(config: Config) -> None:
         for r in last.itertuples()
     ]
     show("Held-out openers, against the model as it came", judged[columns], " ".join(said))
+    for beta in dict.fromkeys(RUNS[run].method.beta for run in config.runs if RUNS[run].method.name == "wind-squared"):
+        there = WinRate(beta)
+        print(
+            f"At beta = {beta:g} the equilibrium without atoms (theory 3.11) has win rate {there.win_rate():.2f} and KL "
+            f"{there.kl():.2f} nats."
+        )
     for (name, seed), rows in table.groupby(["run", "seed"], sort=False):
         seconds = rows.filter(like="seconds_").sum()
         shares = [f"{part.removeprefix('seconds_')} {value / seconds.sum():.0%}" for part, value in seconds.items()]
