@@ -352,8 +352,8 @@ def main(config: Config) -> None:
     for beta in dict.fromkeys(RUNS[run].method.beta for run in config.runs if RUNS[run].method.name == "wind-squared"):
         there = WinRate(beta)
         print(
-            f"At beta = {beta:g} the equilibrium without atoms (theory 3.11) has win rate {there.win_rate():.2f} and KL "
-            f"{there.kl():.2f} nats."
+            f"At beta = {beta:g} the equilibrium without atoms (theory 3.11) has win rate {there.win_rate():.2f} and "
+            f"KL {there.kl():.2f} nats."
         )
     for (name, seed), rows in table.groupby(["run", "seed"], sort=False):
         seconds = rows.filter(like="seconds_").sum()
