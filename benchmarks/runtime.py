@@ -6,8 +6,9 @@
     python benchmarks/runtime.py --smoke --model FOLDER
 
 The same model, adapter, prompts, reward and threads for all. Every method has the same seconds. A method's round is 64
-responses, judged, and two epochs of training on them, as in align.py; TRL's step is two responses to each of 8 prompts
-and one optimiser step on them. The first round of each is not counted.
+responses, judged, and two epochs of training on them, as in align.py (J-BOND's is 8 responses and one epoch); TRL's
+step is two responses to each of 8 or 32 prompts and one optimiser step on them. The first of each is not counted, nor
+is what metrics cost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,7 @@ def measure(name: str, folder: str, config: Config) -> Rows:
         ends.append(time.perf_counter())
         if number > 2 and ends[-1] - ends[1] > config.budget:
             raise Over
-        return {"seconds": ends[-1] - ends[-2] if number else 0.0}
+        return {}
 
     settings = layout(METHODS[name], 1000, config.draws) | {"learning_rate": 2e-4, "schedule": "constant"}
     judge = RewardJudge(length if config.smoke else sentiment)
@@ -89,12 +91,12 @@ def measure(name: str, folder: str, config: Config) -> Rows:
     return [json.loads(line) for line in lines[2:]]
 
 
-def trl(folder: str, config: Config) -> tuple[Rows, str]:
-    """Return the steps of TRL after the first, and its version."""
+def trl(folder: str, batch: int, config: Config) -> tuple[Rows, str]:
+    """Return the steps of TRL after the first, on so many prompts, and its version."""
     settings = {
         "prompts": TRAINING,
-        "batch": 8,
-        "steps": 2 if config.smoke else max(3, round(config.budget / 12)),
+        "batch": batch,
+        "steps": 3 if config.smoke else max(4, round(config.budget / batch)),
         "learning_rate": 2e-4,
         "max_new_tokens": 4 if config.smoke else 24,
         "precision": "float32" if config.smoke else "bfloat16",
@@ -107,20 +109,20 @@ def trl(folder: str, config: Config) -> tuple[Rows, str]:
         command = [str(config.trl), str(script), folder, str(out), json.dumps(settings)]
         subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         said = json.loads(out.read_text())
-    rows = said["rows"][1:]
-    for row in rows:
-        row["seconds_training"] = row["seconds"] - row["seconds_sampling"] - row["seconds_judging"]
-        row["responses"] = 2 * settings["batch"]
-    return rows, said["version"]
+    # from the beginning of a step to that of the next: the optimiser's work is between them
+    rows = [
+        row | {"seconds_training": after["began"] - row["began"] - row["seconds_sampling"] - row["seconds_judging"]}
+        for row, after in pairwise(said["rows"])
+    ]
+    return rows[1:], said["version"]
 
 
 def summary(name: str, rows: Rows, responses: float) -> dict[str, Any]:
-    """Return rates and shares; log-probabilities of the draws count as training, as TRL's do."""
+    """Return rates and shares; TRL's scoring of its draws is within its training."""
     table = pd.DataFrame(rows)
-    seconds = table.seconds.sum()
-    parts = {
-        k: table.get(f"seconds_{k}", pd.Series([0.0])).sum() for k in ("sampling", "judging", "scoring", "training")
-    }
+    names = ("sampling", "judging", "scoring", "training")
+    parts = {k: table[f"seconds_{k}"].sum() if f"seconds_{k}" in table else 0.0 for k in names}
+    seconds = sum(parts.values())
     return {
         "method": name,
         "rounds": len(table),
@@ -129,7 +131,6 @@ def summary(name: str, rows: Rows, responses: float) -> dict[str, Any]:
         "responses_per_hour": 3600 * responses * len(table) / seconds,
         "tokens_per_hour": 3600 * table.tokens.sum() / seconds,
         **{f"share_{k}": v / seconds for k, v in parts.items()},
-        "share_other": 1 - sum(parts.values()) / seconds,
     }
 
 
@@ -144,17 +145,17 @@ def main(config: Config) -> None:
     found = []
     for name in METHODS:
         rows = measure(name, folder, config)
-        method_draws = layout(METHODS[name], 1000, config.draws)["draws"]
-        found.append(summary(name, rows, 8 * method_draws * (2 if METHODS[name].name == "j-bond" else 1)))
+        prompts, draws = (layout(METHODS[name], 1000, config.draws)[k] for k in ("prompts_per_round", "draws"))
+        found.append(summary(name, rows, prompts * draws * (2 if METHODS[name].name == "j-bond" else 1)))
         print(f"{name}: {found[-1]['responses_per_hour']:.0f} responses an hour", flush=True)
-    if config.trl:
-        rows, version = trl(folder, config)
-        found.append(summary(f"TRL {version}, online DPO", rows, rows[0]["responses"]))
+    for batch in (8, 32) if config.trl else ():
+        rows, version = trl(folder, batch, config)
+        found.append(summary(f"TRL {version}, online DPO, {2 * batch} responses", rows, 2 * batch))
     table = pd.DataFrame(found)
     said = asdict(replace(config, model=None, trl=None)) | {"threads": torch.get_num_threads()}
     write_table(table, "runtime", config.results, said, begun)
     wind = table.iloc[0]
-    shares = {k: wind[f"share_{k}"] for k in ("sampling", "judging", "scoring", "training", "other")}
+    shares = {k: wind[f"share_{k}"] for k in ("sampling", "judging", "scoring", "training")}
     ratios = ", ".join(
         f"{wind.responses_per_hour / r.responses_per_hour:.2f} of {r.method}" for r in table[1:].itertuples()
     )

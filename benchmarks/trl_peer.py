@@ -46,7 +46,7 @@ class Peer(OnlineDPOTrainer):
         before, started = dict(SECONDS), time.perf_counter()
         loss = super().training_step(*args, **kwargs)
         spent = {f"seconds_{k}": SECONDS[k] - before[k] for k in SECONDS}
-        self.rows.append(spent | {"seconds": time.perf_counter() - started, "tokens": self.drawn})
+        self.rows.append(spent | {"began": started, "tokens": self.drawn})
         return loss
 
     def _generate(self, *args, **kwargs):

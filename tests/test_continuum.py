@@ -215,12 +215,16 @@ def test_extremes_give_no_nan() -> None:
         assert np.all(np.diff(policy.cdf(u)) >= 0)
 
 
-@given(st.integers(2, 60), st.floats(0.01, 30.0), st.integers(0, 2**32 - 1))
-def test_no_policy_wins_more_at_its_kl(m: int, spread: float, seed: int) -> None:
-    """Theory 3.12, on finite references with ties."""
+@given(st.integers(2, 60), st.floats(0.01, 30.0), st.sampled_from(["reward", "matrix", "tournament"]), st.integers(0))
+def test_no_policy_wins_more_at_its_kl(m: int, spread: float, kind: str, seed: int) -> None:
+    """Theory 3.12, on finite references with ties, intransitive preferences and tournaments of zeros and ones."""
     rng = np.random.default_rng(seed)
     reward, ref = rng.integers(0, m, m), rng.dirichlet(np.ones(m))
-    win = ((reward[:, None] > reward) + 0.5 * (reward[:, None] == reward)) @ ref
+    matrix = (reward[:, None] > reward) + 0.5 * (reward[:, None] == reward)
+    if kind != "reward":
+        upper = np.triu(rng.random((m, m)) if kind == "matrix" else rng.integers(0, 2, (m, m)), 1)
+        matrix = upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(m)
+    win = matrix @ ref
     policy = ref * np.exp(spread * win) if seed % 2 else rng.dirichlet(np.ones(m) / spread)
     policy = policy / policy.sum()
     kept = policy > 0

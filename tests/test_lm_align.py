@@ -29,7 +29,7 @@ def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "=> WIND: win rate" in done.stdout
     table = pd.read_csv(tmp_path / "align.csv")
-    assert list(table["round"]) == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2]
+    assert list(table["round"]) == [0, 1, 2, *range(17), 0, 1, 2]
     last = table.groupby("run").total_tokens.max()
     assert last["J-BOND"] == pytest.approx(last["WIND"], rel=0.3)  # the same number of responses
     table = table[table.run == "WIND"]
@@ -40,6 +40,16 @@ def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     assert json.loads((tmp_path / "align.json").read_text())["config"]["model"] is None
     assert (tmp_path / "align.png").exists()
     assert len(list(tmp_path.glob("align/WIND-0-*/model/config.json"))) == 1
+    assert set(table.model) == {"model"}
+    # other settings, and back: nothing is lost, and nothing is trained again
+    assert align("--model", tmp_path / "model", "--results", tmp_path, "--learning-rate", "0.1").returncode == 0
+    back = align("--model", tmp_path / "model", "--results", tmp_path)
+    assert back.returncode == 0, back.stderr[-2000:]
+    assert "rounds:" not in back.stderr
+    assert "before:" in back.stdout
+    fresh = align("--model", tmp_path / "model", "--results", tmp_path, "--fresh")
+    assert fresh.returncode == 0
+    assert "rounds:" in fresh.stderr
     again = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND, reward model")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "Its reward model is right about" in again.stdout
@@ -51,7 +61,7 @@ def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="run make align"):
+    with pytest.raises(SystemExit, match="make align installs"):
         script.weights(script.SMOLLM)
 
 
@@ -66,9 +76,10 @@ def test_held_out_openers_are_about_other_things(monkeypatch):
 
 def test_the_committed_table_supports_what_the_readme_says():
     table = pd.read_csv(ROOT / "benchmarks" / "results" / "align.csv")
-    last = table[table.run == "WIND"].iloc[-1]
-    assert last.win_rate_low > 0.6
-    assert last.held_reward_low > last.reference_reward
+    last = table[table.win_rate.notna()].groupby(["run", "seed"]).tail(1).set_index("run")
+    assert (last.loc[["WIND"]].win_rate_low > 0.6).all()
+    assert (last.loc[["WIND"]].held_reward_low > last.loc[["WIND"]].reference_reward).all()
+    assert (last.win_rate <= last.possible_win_rate + 0.05).all()  # theory 3.12, up to noise of the estimates
 
 
 def test_a_flipped_judge_is_wrong_about_its_share_of_pairs_and_always_the_same(monkeypatch):

@@ -124,6 +124,8 @@ def test_bad_input(tmp_path):
         prepare(cpu_offload=True)
     with pytest.raises(ValueError, match=r"DeepSpeed .* take FSDP with fsdp_version 2"):
         prepare(DistributedType.DEEPSPEED)
+    with pytest.raises(ValueError, match=r"Mixed precision \(bf16\) would score"):
+        sharding.prepare(SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision="bf16"), policy, None)
     policy.engine = lambda *_: []
     with pytest.raises(ValueError, match="let sampler be 'own'"):
         prepare()

@@ -430,8 +430,8 @@ def _each(win_rate: Callable[[float], float], kl: Any) -> Any:
 def largest_win_rate(kl: Any) -> Any:
     r"""Return the largest win rate against the reference that any policy has at a given KL to it (theory 3.12).
 
-    It is that of the densities :math:`\propto e^{\lambda u}`. With atoms no policy has more, so it bounds every policy
-    and every reward.
+    It bounds every policy in every constant-sum preference, and is attained for a reward without atoms by the
+    densities :math:`\propto e^{\lambda u}`.
 
     Parameters
     ----------

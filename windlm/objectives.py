@@ -195,7 +195,9 @@ class Regression:
             label = label + weight * estimate
         if stage.against != {at: 1.0} or self.payoff == "log-win-rate":
             label = shared.centred(label)  # the mean is unknown, and the centred score does not see it
-        fixed = {"start": table.log_prob(samples, stage.start), "ref": table.log_prob(samples, "ref"), "label": label}
+        fixed = {"start": table.log_prob(samples, stage.start), "label": label}
+        if stage.beta > 0:
+            fixed["ref"] = table.log_prob(samples, "ref")
         if stage.start == at:
             fixed["now"] = fixed["start"]
         return Frozen(samples, fixed, on_policy=at == "current")
@@ -207,7 +209,9 @@ class Regression:
         return shared.win_rates(outcomes, pairing, own=1.0).log()
 
     def loss(self, stage: wg.Stage, log_policy: Tensor, frozen: Frozen) -> Tensor:
-        start, ref, label = (frozen.fixed[name].to(log_policy.device) for name in ("start", "ref", "label"))
+        fixed = {name: x.to(log_policy.device) for name, x in frozen.fixed.items()}
+        start, label = fixed["start"], fixed["label"]
+        ref = fixed.get("ref", start)  # which nothing is pulled to at beta = 0
         settings = {"beta": stage.beta, "eta": stage.eta, "pairing": self.pairing, "kind": self.risk}
         return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
 

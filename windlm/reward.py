@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from .data import Data, Pair, load_pairs
 from .evaluate import Interval, interval
-from .judges import RewardModel
+from .judges import RewardModel, key
 from .models import Precision, source
 
 
@@ -41,7 +41,7 @@ class Fit:
 
 
 def fit(config: Fit) -> Interval:
-    """Fit, write the model, and return its accuracy on held-out pairs with a bootstrap interval; ties count half.
+    """Fit, write the model, and return its accuracy on held-out pairs with an interval; see `accuracy`.
 
     Raises
     ------
@@ -97,7 +97,13 @@ def split(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair]
 
 
 def accuracy(model: RewardModel, pairs: Sequence[Pair]) -> Interval:
-    """Return how often the chosen answer has the larger reward, with a bootstrap interval; a tie counts half."""
+    """Return how often the chosen answer has the larger reward, a tie counting half: mean over prompts.
+
+    The bootstrap interval is over prompts, since pairs of one prompt are alike.
+    """
     prompts = [pair.prompt for pair in pairs]
     gap = model(prompts, [p.chosen for p in pairs]) - model(prompts, [p.rejected for p in pairs])
-    return interval((gap > 0) + 0.5 * (gap == 0))
+    right: dict[str, list[float]] = {}
+    for prompt, x in zip(prompts, gap, strict=True):
+        right.setdefault(key(prompt), []).append(float(x > 0) + 0.5 * float(x == 0))
+    return interval([sum(row) / len(row) for row in right.values()])

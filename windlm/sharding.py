@@ -45,6 +45,11 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
             plugin.transformer_cls_names_to_wrap = sorted(layers)
         if plugin.mixed_precision_policy is not None:  # a log-probability of -100 in bfloat16 is off by 0.25
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+    elif accelerator.mixed_precision != "no":
+        raise ValueError(
+            f"Mixed precision ({accelerator.mixed_precision}) would score responses otherwise than they are drawn: set "
+            f"it to no, and load the model in the precision that is wanted, under a float32 adapter."
+        )
     model, optimizer = accelerator.prepare(policy, optimizer)
     for name in ("sample", "logits"):
         register_fsdp_forward_method(policy, name)
