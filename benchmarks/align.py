@@ -212,6 +212,13 @@ def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -
 # -- a run ---------------------------------------------------------------------------------------------------
 
 
+def learner(folder: str, smoke: bool) -> tuple[Model, Adapter]:
+    """Return the model and the adapter that every run trains."""
+    if smoke:
+        return Model(folder, max_new_tokens=4), Adapter(rank=2)
+    return Model(folder, precision="bfloat16", max_new_tokens=24), Adapter(rank=16)
+
+
 def layout(method: Method, rounds: int, draws: int) -> dict[str, Any]:
     """Return settings of training: the same tokens and optimiser steps for all.
 
@@ -267,8 +274,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     out.mkdir(parents=True, exist_ok=True)
 
     base = cell["model"] or str(weights(plan.model))
-    model = Model(base, precision="float32" if smoke else "bfloat16", max_new_tokens=4 if smoke else 24)
-    policy = load_policy(model, Adapter(rank=2 if smoke else 16), seed=cell["seed"])
+    policy = load_policy(*learner(base, smoke), seed=cell["seed"])
     rounds = max(2, round(cell["rounds"] * plan.share))
     settings = layout(plan.method, rounds, cell["draws"])
     held = HeldOut(policy, cell | {"rounds": rounds}, settings["rounds"])

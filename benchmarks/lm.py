@@ -449,18 +449,20 @@ def run_robust(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     keys = {k: cell[k] for k in ("method", "seed", *STANDARD)}
     keys["parameters"] = sum(p.numel() for p in task.policy.parameters())
     start = rows[0]["kl_from_solution"]
-    return [keys | row | {"fraction": row["kl_from_solution"] / start} | aims(task, cell["flips"]) for row in rows]
+    where = aims(task, cell["flips"], start)
+    return [keys | row | {"fraction": row["kl_from_solution"] / start} | where for row in rows]
 
 
-def aims(task: Task, flips: float) -> dict[str, float]:
+def aims(task: Task, flips: float, start: float) -> dict[str, float]:
     """Return where judges of this kind have their equilibria, as fractions of the initial divergence.
 
     `aim` is this judge's own; `aim_on_average` is that of one who is wrong anew each time (theory 7.10).
     """
+    average = task.aim
+    if flips:
+        average = solved(wg.WinRateGame(task.whole, task.game.ref, task.game.beta / (1 - 2 * flips)))
+    both = {"aim": task.aim, "aim_on_average": average}
     star = task.solution.log_policy
-    average = solved(wg.WinRateGame(task.whole, task.game.ref, task.game.beta / (1 - 2 * flips)))
-    start = float(kl(star, task.log_ref).mean())
-    both = {"aim": task.aim, "aim_on_average": average if flips else task.aim}
     return {name: float(kl(star, solution.log_policy).mean()) / start for name, solution in both.items()}
 
 

@@ -32,12 +32,12 @@ import pandas as pd
 import torch
 import tyro
 from _study import QUICK, RESULTS, ROOT, Rows, show, write_table
-from align import RUNS, SMOLLM, TRAINING, layout, length, weights
+from align import RUNS, SMOLLM, TRAINING, layout, learner, length, weights
 from proxy import sentiment
 
 from windlm import Config as Training
 from windlm import RewardJudge
-from windlm.models import Adapter, JudgeSettings, Model, load_policy
+from windlm.models import JudgeSettings, load_policy
 from windlm.run import Method, objective
 from windlm.train import train
 
@@ -67,12 +67,7 @@ class Over(Exception):
 
 def measure(name: str, folder: str, config: Config) -> Rows:
     """Train until the seconds are used up; return the rounds after the first."""
-    model = Model(
-        folder,
-        precision="float32" if config.smoke else "bfloat16",
-        max_new_tokens=4 if config.smoke else 24,
-    )
-    policy = load_policy(model, Adapter(rank=2 if config.smoke else 16), seed=0)
+    policy = load_policy(*learner(folder, config.smoke), seed=0)
     ends: list[float] = []
 
     def clock(number: int, policy: Any) -> dict[str, float]:
@@ -93,14 +88,15 @@ def measure(name: str, folder: str, config: Config) -> Rows:
 
 def trl(folder: str, batch: int, config: Config) -> tuple[Rows, str]:
     """Return the steps of TRL after the first, on so many prompts, and its version."""
+    model, adapter = learner(folder, config.smoke)
     settings = {
         "prompts": TRAINING,
         "batch": batch,
         "steps": 3 if config.smoke else max(4, round(config.budget / batch)),
         "learning_rate": 2e-4,
-        "max_new_tokens": 4 if config.smoke else 24,
-        "precision": "float32" if config.smoke else "bfloat16",
-        "rank": 2 if config.smoke else 16,
+        "max_new_tokens": model.max_new_tokens,
+        "precision": model.precision,
+        "rank": adapter.rank,
         "threads": torch.get_num_threads(),
     }
     with tempfile.TemporaryDirectory() as where:
