@@ -6,10 +6,12 @@ One Newton method serves every game with ``beta > 0``. The unknown is :math:`z=\
 .. math:: \left(I - \tfrac1\beta(I - 1q^\top)M\right)dz = -(r - q^\top r), \qquad q=\pi,\; M = \partial u/\partial z.
 
 Preferences differ only in how the system is solved: dense by an LU factorisation, rewards by a bidiagonal
-recursion in the cumulative masses (theory 6.2), low-rank scores in as many dimensions as they have (theory 6.5).
+recursion in the cumulative masses (theory 6.2), low-rank scores in as many dimensions as they have (theory 6.5), one
+large dense context by a few products with the matrix, where a few do (theory 6.7).
 Where Newton fails from the reference, the path in :math:`\tau = 1/\beta` is followed from :math:`\tau=0`, whose
-equilibrium is the reference, with adaptive steps; where that fails too, the rule with a theorem runs until Newton takes
-over. All contexts advance in lock-step, each on its own path.
+equilibrium is the reference, with adaptive steps; dense games of low price begin near the equilibrium instead, at the
+end of the central path (theory 6.7); where all that fails, the rule with a theorem runs until Newton takes over. All
+contexts advance in lock-step, each on its own path.
 """
 
 from __future__ import annotations
@@ -19,8 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache, cached_property
-from itertools import pairwise
-from math import inf
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,22 @@ from ._array import (
     number,
     to_numpy,
 )
+from .central import ITERATED, central_path, few_products
 from .games import BestOfNGame, Game, WinRateGame, check_game, log_ratio_of_powers
 from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import Solution
 from .updates import target
+from .winners import winners
 
 ENTRIES = 2**22
 """Largest number of matrix entries that one batch of dense Newton steps holds at a time, on each core."""
 SMALL = 400
 """Up to this many responses a dense system is factorised in one thread, and contexts share the cores."""
+FORCING = 1e-3
+"""Share of the residual that is left when a step is iterated and not factorised."""
+LOW, CLOSE = 0.05, 0.01
+"""Below this price, a tenth of it where systems are iterated, the central path is followed first, until the sum of
+share times slack is so small a part of the price."""
 
 
 def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> Solution:
@@ -106,7 +114,7 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
             z, steps[chunk] = _solve(problem, tol)
             out[chunk] = problem.expand(z)
 
-        in_chunks(local, rows, solve_chunk)
+        in_chunks(problem_class(local), local, rows, solve_chunk)
         methods.append(_method(local))
     origin = "the reference" if start is None else "the start"
     return _judge(game, local, out, steps, tol, " and ".join(methods), origin)
@@ -128,9 +136,17 @@ def _method(local: Game) -> str:
     return f"Newton ({problem_class(local).name})"
 
 
-def in_chunks(local: Game, rows: np.ndarray, run: Callable[[np.ndarray], None]) -> None:
+def _solve_free(local: Game, rows: np.ndarray, out: np.ndarray) -> str:
+    """Fill in the winners at ``beta = 0`` and return the method's name."""
+    said: list[str] = []
+    kind = _Sorted if isinstance(local.preference, RewardPreference) else _Dense
+    in_chunks(kind, local, rows, lambda chunk: said.append(winners(local, chunk, out)))
+    return said[0]
+
+
+def in_chunks(kind: type[_Problem], local: Game, rows: np.ndarray, run: Callable[[np.ndarray], None]) -> None:
     """Call `run` on chunks of contexts, as many together as memory and cores suggest."""
-    kind, m = problem_class(local), local.n_responses
+    m = local.n_responses
     if kind is _Sorted:
         run(rows)
         return
@@ -144,8 +160,13 @@ def in_chunks(local: Game, rows: np.ndarray, run: Callable[[np.ndarray], None]) 
     # machine threads wait for each other longer than they work.
     cores = os.cpu_count() or 1
     width = max(1, min(ENTRIES // entries, -(-rows.size // cores)))
-    with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
-        list(pool.map(run, np.split(rows, range(width, rows.size, width))))
+    chunks = np.split(rows, range(width, rows.size, width))
+    with _threads().limit(limits=1, user_api="blas"):
+        if len(chunks) == 1:
+            run(rows)
+        else:
+            with ThreadPoolExecutor(cores) as pool:
+                list(pool.map(run, chunks))
 
 
 @cache
@@ -240,6 +261,7 @@ def _judge(
 System = Callable[..., np.ndarray]
 r"""A Newton system that is set up: ``system(t)`` solves :math:`\mathcal A x = t - \langle q,t\rangle`, and
 ``system(g, transposed=True)`` is the transpose of that map, applied to `g` (theory 6.4)."""
+Newton = Callable[[np.ndarray], np.ndarray]
 
 
 class _Problem:
@@ -282,9 +304,21 @@ class _Problem:
         """Set up the Newton system of some contexts at some policies."""
         raise NotImplementedError
 
+    def newton(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> Newton:
+        """Return Newton's step as a function of the residual; it may be good to a few digits only."""
+        system = self.system(z, u, beta, rows)
+        return lambda r: system(-r)
+
     def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return Newton's step for a residual."""
-        return self.system(z, u, beta, rows)(-r)
+        return self.newton(z, u, beta, rows)(r)
+
+    low = 0.0
+    """At prices below this one, `near` is asked where to begin."""
+
+    def near(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return policies near the equilibria of some contexts, and the number of systems that they took."""
+        raise NotImplementedError
 
     def start_from(self, log_policy: np.ndarray) -> None:
         """Begin at a policy over responses; one without full support is replaced by the best response to it."""
@@ -332,30 +366,32 @@ class _Problem:
 
 
 class _Dense(_Problem):
-    """The payoff's derivative is a matrix, the system an LU factorisation."""
+    """The payoff's derivative is a matrix, the system an LU factorisation, or a few products where they do."""
 
     name = "dense"
     repeats = 12
+    patient = True
+    """Whether conjugate gradients have kept within their limit so far; systems get harder along the path."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
         super().__init__(game, rows, beta)
         p, m = game.preference, game.n_responses
         self.shared = p.batch_shape == () or len(rows) == np.prod(game.batch_shape) == 1
         matrix, self.log_matrix = np.asarray(p.matrix()), None
-        self.matrix = matrix.reshape(1, m, m) if self.shared else self._context(matrix, 2)
         if self.log_payoff:
             logs = np.asarray(p.log_matrix(matrix.dtype))
             self.log_matrix = logs.reshape(1, m, m) if self.shared else self._context(logs, 2)
+        else:
+            matrix = matrix - 0.5
+        self.matrix = matrix.reshape(1, m, m) if self.shared else self._context(matrix, 2)
 
     def _rows(self, matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return matrix if self.shared else matrix[rows]
 
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return log win rates, or win rates less a half."""
         p = np.exp(z)
-        if self.shared:
-            win = p @ self.matrix[0].T
-        else:
-            win = (self.matrix[rows] @ p[..., None])[..., 0]
+        win = p @ self.matrix[0].T if self.shared else (self.matrix[rows] @ p[..., None])[..., 0]
         if not self.log_payoff:
             return win
         if win.min() > 1e-280:  # nothing that underflowed above could have counted
@@ -364,16 +400,19 @@ class _Dense(_Problem):
         return logsumexp(self._rows(self.log_matrix, rows) + z[:, None, :])
 
     def _matrix(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        r"""Return :math:`\mathcal A` of theory 6.1."""
+        r"""Return :math:`\mathcal A` of theory 6.1; of a win-rate game :math:`I-AD/\beta` with the skew part alone.
+
+        The latter lacks the centring, for which a second right-hand side makes up: passes over the matrix less.
+        """
         q = np.exp(z)
         if self.log_payoff:
             assert self.log_matrix is not None
             dead = (u == -inf)[..., None]
             logs = self._rows(self.log_matrix, rows) + z[:, None, :] - np.where(dead, 0.0, u[..., None])
             M = np.where(dead, 0.0, np.exp(np.where(dead, 0.0, logs)))
+            A = (q[:, None, :] @ M - M) / beta[:, None, None]
         else:
-            M = self._rows(self.matrix, rows) * q[:, None, :]
-        A = (q[:, None, :] @ M - M) / beta[:, None, None]
+            A = self._rows(self.matrix, rows) * (-q / beta[:, None])[:, None, :]
         index = np.arange(z.shape[1])
         A[:, index, index] += 1
         return A
@@ -383,18 +422,80 @@ class _Dense(_Problem):
         # a singular matrix has a zero pivot, and its solutions are not finite
         factors = [dgetrf(A)[:2] for A in self._matrix(z, u, beta, rows)]
 
+        def inverse(t: np.ndarray, transposed: bool = False) -> np.ndarray:
+            return np.stack([dgetrs(*lu, b, trans=transposed)[0] for lu, b in zip(factors, t, strict=True)])
+
+        ones = None if self.log_payoff else inverse(np.ones_like(q))
+        slope = None if ones is None else np.sum(q * ones, axis=-1, keepdims=True)
+
         def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
-            t = t if transposed else _centred(q, t)
-            x = np.stack([dgetrs(*lu, b, trans=transposed)[0] for lu, b in zip(factors, t, strict=True)])
-            return x - q * np.sum(x, axis=-1, keepdims=True) if transposed else x
+            if ones is None:
+                x = inverse(t if transposed else _centred(q, t), transposed)
+                return x - q * np.sum(x, axis=-1, keepdims=True) if transposed else x
+            if transposed:
+                return inverse(t - q * np.sum(ones * t, axis=-1, keepdims=True) / slope, True)
+            x = inverse(_centred(q, t))
+            return x - ones * np.sum(q * x, axis=-1, keepdims=True) / slope
 
         return solve
 
+    def newton(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> Newton:
+        factorised: list[System] = []
+
+        def step(r: np.ndarray) -> np.ndarray:
+            if self._iterates(len(r)) and not factorised:
+                found = self._few_products(z[0], r[0], float(beta[0]), rows)
+                if found is not None:
+                    return found[None]
+                self.patient = False
+            if not factorised:
+                factorised.append(self.system(z, u, beta, rows))
+            return factorised[0](-r)
+
+        return step
+
     def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if len(z) == 1:
+            return self.newton(z, u, beta, rows)(r)
+        q = np.exp(z)
+        t = -_centred(q, r)
+        right = t[..., None] if self.log_payoff else np.stack([t, np.ones_like(t)], axis=-1)
         try:  # many small systems in one call
-            return np.linalg.solve(self._matrix(z, u, beta, rows), -_centred(np.exp(z), r)[..., None])[..., 0]
+            x = np.linalg.solve(self._matrix(z, u, beta, rows), right)
         except np.linalg.LinAlgError:
             return np.full_like(z, np.nan)
+        if self.log_payoff:
+            return x[..., 0]
+        along = (q[:, None, :] @ x)[:, 0]
+        return x[..., 0] - x[..., 1] * (along[:, :1] / along[:, 1:])
+
+    def _iterates(self, contexts: int) -> bool:
+        return contexts == 1 and self.patient and not self.log_payoff and self.log_ref.shape[-1] >= ITERATED
+
+    def _few_products(self, z: np.ndarray, r: np.ndarray, beta: float, row: np.ndarray) -> np.ndarray | None:
+        """Return Newton's step to a few digits, or None where conjugate gradients are slow."""
+        A, root = self._rows(self.matrix, row)[0], np.exp(z / 2)
+        b = -root * r
+        b -= root * (root @ b)
+        # an error of y = D^(1/2) dz moves dz by at most half of it over beta
+        enough = FORCING * 2 * min(beta, 0.5) * float(_span(r, z == -inf))
+        y = few_products(A, root / sqrt(beta), b, enough, normal=root)
+        if y is None:
+            return None
+        # what has next to no mass does not show in y: it follows from the rest
+        t = A @ (root * y) / beta - r
+        return t - root**2 @ t
+
+    @property
+    def low(self) -> float:  # type: ignore[override]
+        return 0.0 if self.log_payoff else LOW / 10 if self._iterates(len(self.rows)) else LOW
+
+    def near(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        beta = self.beta[rows]
+        matrix = self._rows(self.matrix, rows)
+        x, _, systems = central_path(matrix, self.log_ref[rows], beta, CLOSE * beta)
+        z = self.log_ref[rows] + self.payoff(np.log(x), rows) / beta[:, None]
+        return log_normalize(z), systems
 
 
 class _LowRank(_Problem):
@@ -666,7 +767,15 @@ def _solve(
     done = ~unique
     if np.any(unique):
         rows = everyone[unique]
-        z[rows], done[rows], steps[rows] = _follow(problem, rows, tol, since)
+        low = rows[problem.beta[rows] < problem.low] if since is None and problem.guess is None else rows[:0]
+        if low.size:
+            guess, systems = problem.near(low)
+            z[low], done[low], steps[low] = _follow(problem, low, tol, guess=guess)
+            steps[low] += systems
+            rows = np.setdiff1d(rows, low)
+        if rows.size:
+            given = None if problem.guess is None else problem.guess[rows]
+            z[rows], done[rows], steps[rows] = _follow(problem, rows, tol, since, given)
     for row in everyone[~done]:
         z[row], more = _fall_back(problem, row, z[row], tol)
         steps[row] += more
@@ -677,7 +786,11 @@ def _solve(
 
 
 def _follow(
-    problem: _Problem, rows: np.ndarray, tol: float, since: tuple[Any, np.ndarray] | None = None
+    problem: _Problem,
+    rows: np.ndarray,
+    tol: float,
+    since: tuple[Any, np.ndarray] | None = None,
+    guess: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the path in tau = 1/beta for the given contexts; return policies, success and linear solves.
 
@@ -693,10 +806,10 @@ def _follow(
         tau[:], good = since[0], since[1][rows]
         growth = goal / tau
         z, trial = good.copy(), goal.copy()
-    elif problem.guess is None:
+    elif guess is None:
         z, trial = good.copy(), np.minimum(goal, 2.0)
     else:
-        z, trial = problem.guess[rows].copy(), goal.copy()
+        z, trial = guess.copy(), goal.copy()
     base, step, size = z.copy(), np.zeros_like(z), np.ones(n)
     before = np.full(n, inf)
     tries = np.zeros(n, dtype=int)
@@ -784,10 +897,7 @@ def _newton_at_goal(problem: _Problem, row: np.ndarray, z: np.ndarray) -> tuple[
 
 def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
     """Run the rule with a theorem (extragradient, or best responses) and let Newton finish."""
-    one = np.asarray([row])
-    flat, total = _from_flat_reference(problem, one, tol)
-    if flat is not None:
-        return flat, total
+    one, total = np.asarray([row]), 0
     z, beta = z[None], problem.beta[row]
     for _ in range(40):
         for _ in range(500):
@@ -797,43 +907,6 @@ def _fall_back(problem: _Problem, row: int, z: np.ndarray, tol: float) -> tuple[
         if span <= tol:
             return done[0], total
     return z[0], total
-
-
-def _from_flat_reference(problem: _Problem, one: np.ndarray, tol: float) -> tuple[np.ndarray | None, int]:
-    """Follow the equilibrium of the reference's powers, from the uniform one to the reference itself."""
-    log_ref = problem.log_ref[one]
-    alive = log_ref > -inf
-    part = copy(problem)
-    part.log_ref, part.guess = problem.log_ref.copy(), None
-
-    def reference(share: float) -> None:
-        part.log_ref[one] = log_normalize(np.where(alive, share * np.where(alive, log_ref, 0.0), -inf))
-
-    reference(0.0)
-    good, success, solves = _follow(part, one, 0.1)
-    total = int(solves[0])
-    if not success[0]:
-        return None, total
-    share, stride = 0.0, min(1.0, 5.0 / max(1e-300, float(np.ptp(log_ref[alive]))))
-    while share < 1 and stride > 1e-6:
-        ahead = min(1.0, share + stride)
-        before = part.log_ref[one].copy()
-        reference(ahead)
-        moved = np.where(alive, good + np.where(alive, part.log_ref[one] - before, 0.0), -inf)
-        done, span, count = _newton_at_goal(part, one, log_normalize(moved))
-        if not span <= 0.1:  # the guess without the shift may be nearer
-            done, span, more = _newton_at_goal(part, one, good)
-            count += more
-        total += count
-        if span <= 0.1:
-            good, share, stride = done, ahead, 2 * stride
-        else:
-            reference(share)
-            stride /= 4
-    if share < 1:
-        return None, total
-    done, span, count = _newton_at_goal(problem, one, good)
-    return (done[0] if span <= tol else None), total + count
 
 
 def _proven_step(problem: _Problem, row: np.ndarray, z: np.ndarray, beta: float) -> np.ndarray:
@@ -912,109 +985,3 @@ def _bury(problem: _Problem, row: np.ndarray, z: np.ndarray, falling: np.ndarray
             return rest
         dying &= ~fed
     return z
-
-
-# -- beta = 0 ----------------------------------------------------------------------------------------------
-
-
-def _solve_free(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
-    """Fill in the winners at beta = 0 and return the method's name."""
-    batch, m = game.batch_shape, game.n_responses
-    log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)
-    p = game.preference
-    if isinstance(p, RewardPreference):
-        top = np.broadcast_to(p.top, (*batch, m)).reshape(-1, m)[rows]
-        out[rows] = log_normalize(np.where(top, log_ref[rows], -inf))
-        return "best responses of the reward"
-    if not p.is_constant_sum:
-        raise ValueError(
-            "At beta = 0 a log-win-rate game with a matrix that is not constant-sum is a general bimatrix game, whose "
-            "symmetric equilibria are not computed here. Take beta > 0 or a constant-sum preference."
-        )
-    matrix = np.broadcast_to(p.matrix(), (*batch, m, m)).reshape(-1, m, m)
-    for row in rows:
-        out[row] = _winner(matrix[row], log_ref[row])
-    return "linear program (HiGHS) and KL projection"
-
-
-def _winner(matrix: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
-    r"""Return the KL projection of the reference onto the winners :math:`\{\pi: P\pi\le\frac12\}` (theory 2.6).
-
-    The dual :math:`\log\sum\rho\,e^{-B^\top x}` has free multipliers for the responses in play, where
-    :math:`P\pi=\frac12`, and non-negative ones for the rest. A quasi-Newton method finds which of those bind; Newton
-    gives the digits. A lopsided reference is approached through its powers, from the uniform one on.
-    """
-    A = (matrix - matrix.T) / 2  # P - 1/2, skew to the last bit
-    support = _largest_support(A)
-    S, T = np.flatnonzero(support), np.flatnonzero(~support)
-    B = np.concatenate([A[np.ix_(S, S)], A[np.ix_(T, S)]])
-    log_rho = log_normalize(log_ref[S])
-    x = np.zeros(len(B))
-    stages = np.linspace(0, 1, 2 + int(np.ptp(log_rho) / 10))
-    for before, share in pairwise(stages):
-        log_part = log_normalize(share * log_rho)
-        x = _project(B, log_part, x * share / before if before else x, len(S))
-    log_pi = log_normalize(log_rho - B.T @ x)
-    out = np.full(len(A), -inf)
-    out[S] = log_pi
-    return out
-
-
-def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> np.ndarray:
-    """Return the multipliers of the projection, the first `free` of any sign, from the guess `x`."""
-    from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
-
-    def dual(x: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = log_rho - B.T @ x
-        top = logits.max()
-        p = np.exp(logits - top)
-        return float(top + np.log(p.sum())), -B @ (p / p.sum())
-
-    bounds = [(None, None)] * free + [(0.0, None)] * (len(B) - free)
-    options = {"maxiter": 5000, "maxfun": 20_000, "ftol": 0.0, "gtol": 1e-12, "maxcor": 30}
-    for _ in range(10):  # it may stop on a poor line search; started again it forgets its curvature and goes on
-        x = minimize(dual, x, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
-        if _infeasibility(dual(x)[1], x, free) < 1e-6:
-            break
-    best, best_error = x, _infeasibility(dual(x)[1], x, free)
-    for _ in range(50):
-        value, gradient = dual(x)
-        # a multiplier that is small and wants to fall is taken to zero; Newton moves the others
-        small = 1e-3 * (1 + float(np.max(np.abs(x))))
-        tight = np.concatenate([np.ones(free, dtype=bool), (x[free:] > small) | (gradient[free:] < 0)])
-        p = np.exp(log_normalize(log_rho - B.T @ x))
-        centred = (B + gradient[:, None])[tight]
-        step = np.where(tight, 0.0, -x)
-        step[tight] = -np.linalg.lstsq((centred * p) @ centred.T, gradient[tight], rcond=1e-14)[0]
-        size = 1.0
-        slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
-        while size > 1e-8 and not dual(_clipped(x + size * step, free))[0] <= value + slack:
-            size /= 2
-        x = _clipped(x + size * step, free)
-        error = _infeasibility(dual(x)[1], x, free)
-        if not error < 0.9 * best_error:
-            break
-        best, best_error = x, error
-    return best
-
-
-def _clipped(x: np.ndarray, free: int) -> np.ndarray:
-    return np.concatenate([x[:free], np.maximum(x[free:], 0.0)])
-
-
-def _infeasibility(gradient: np.ndarray, x: np.ndarray, free: int) -> float:
-    """Return how far the dual's first-order conditions are from being met."""
-    pulled = np.where(x[free:] > 0, np.abs(gradient[free:]), np.maximum(-gradient[free:], 0.0))
-    return float(np.max(np.concatenate([np.abs(gradient[:free]), pulled]), initial=0.0))
-
-
-def _largest_support(A: np.ndarray) -> np.ndarray:
-    """Return the largest support of a winner: Tucker's strictly complementary solution, by a linear program."""
-    from scipy.optimize import linprog  # here, since it would double the time of `import windgames`
-
-    m = len(A)
-    rows, limits = np.vstack([A, A - np.eye(m)]), np.concatenate([np.zeros(m), -np.ones(m)])
-    result = linprog(np.ones(m), A_ub=rows, b_ub=limits, method="highs")
-    if not result.success:
-        raise RuntimeError(f"HiGHS could not solve the linear program of theory 2.6: {result.message}")
-    return result.x > -A @ result.x
