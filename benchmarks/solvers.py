@@ -10,6 +10,8 @@ grid       time and accuracy against the number of responses, kind by kind, beta
 batch      many contexts at once
 large      a million responses, against one sort of the same size
 hard       hard cases: certified, or refused with a reason
+choice     our own ways to solve a dense game, each forced, against the way that is chosen; systems against one LU
+path       twenty values of beta in one call, against each alone
 
 Each writes ``solvers_<study>.csv`` with a JSON sidecar; finished cells are kept. Every answer is graded here by the
 game, as it is and after one best response, and the better counts. A cell times all solvers side by side, in a process
@@ -20,10 +22,11 @@ left out by name (extra ``peers``). Times are of this machine; the ratios are wh
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +34,15 @@ import numpy as np
 import pandas as pd
 import tyro
 from _study import QUICK, RESULTS, ROOT, Rows, Scale, Study, draw, fingerprint, run_study, show
-from solvers_games import HARD, KINDS, RANDOM, Instance, exact
+from scipy.linalg.lapack import dgetrf
+from sixty_digits import exact
+from solvers_games import HARD, KINDS, RANDOM, Instance
 from solvers_peers import OURS, SOLVERS, Solver
 from solvers_worker import Result, Worker
+from threadpoolctl import threadpool_limits
 
 import windgames as wg
+from windgames import central, equilibria
 
 HERE = Path(__file__).resolve().parent
 EXACT = 30
@@ -159,10 +166,10 @@ def cell(kind: str, beta: float, threads: str, sizes: list[tuple[int, int]], **m
 
 
 def agreement_configs(scale: Scale) -> list[dict[str, Any]]:
-    most, lowest, budget = scale.pick((6, -0.5, 30.0), (EXACT, -2, 2.0), (EXACT, -2, 5.0))
+    most, lowest, budget = scale.pick((6, -0.5, 30.0), (EXACT, -2, 2.0), (EXACT, -2, 2.0))
     rng = np.random.default_rng(4)
     configs = []
-    for i in range(scale.pick(1, 2, 6) * len(RANDOM)):
+    for i in range(scale.pick(1, 2, 4) * len(RANDOM)):
         m, beta = int(rng.integers(2, most)), float(10 ** rng.uniform(lowest, 1))
         configs.append(cell(RANDOM[i % len(RANDOM)], beta, "one", [(m, 0)], seed=i, budget=budget))
     return configs
@@ -188,10 +195,10 @@ def agreement_report(table: pd.DataFrame) -> None:
 
 
 def grid_configs(scale: Scale) -> list[dict[str, Any]]:
-    dense = scale.pick([3, 10], [10, 100, 300], [10, 30, 100, 300, 1000, 2000])
-    ordered = scale.pick([3, 100], [10, 100, 300, 10**4, 10**6], [10, 30, 100, 300, 1000, 2000, 10**4, 10**5, 10**6])
+    dense = scale.pick([3, 10], [10, 100, 300], [10, 30, 100, 300, 1000])
+    ordered = scale.pick([3, 100], [10, 100, 300, 10**4, 10**6], [10, 30, 100, 300, 1000, 10**4, 10**5, 10**6])
     embedded = dense + scale.pick([], [10**4], [10**4, 10**5])
-    budget = scale.pick(30.0, 5.0, 10.0)
+    budget = scale.pick(30.0, 5.0, 4.0)
     betas = {
         "one": scale.pick([0.5, 0.0], [1.0, 0.01, 0.0], [10.0, 1.0, 0.1, 0.01, 0.001, 0.0]),
         "default": scale.pick([0.5], [0.01], [0.01, 0.0]),
@@ -258,7 +265,7 @@ def lost(told: pd.DataFrame) -> str:
 
 def markdown(tight: pd.DataFrame, loose: pd.DataFrame) -> str:
     """Return the README's table: in one thread, the best peer's time over ours, by kind, beta and responses."""
-    sizes = [m for m in (10, 100, 1000, 2000) if m in set(tight.m)]
+    sizes = [m for m in (10, 100, 300, 1000) if m in set(tight.m)]
     lines = ["| kind | beta | accuracy | " + " | ".join(f"m = {m:,}" for m in sizes) + " |"]
     lines.append("| " + " | ".join(["---"] * (3 + len(sizes))) + " |")
     for (kind, beta), _ in tight[tight.threads == "one"].groupby(["kind", "beta"], sort=False):
@@ -275,7 +282,7 @@ def _ratio(row: Any) -> str:
 
 def batch_configs(scale: Scale) -> list[dict[str, Any]]:
     m, counts = scale.pick(5, 50, 50), scale.pick([1, 5], [1, 10, 100, 1000], [1, 10, 100, 1000, 10_000])
-    budget = scale.pick(30.0, 5.0, 10.0)
+    budget = scale.pick(30.0, 5.0, 4.0)
     return [
         cell(
             kind,
@@ -316,14 +323,9 @@ def large_configs(scale: Scale) -> list[dict[str, Any]]:
 def large_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     """Our time, and that of one sort of as many numbers, shortest of three."""
     worker(config["threads"]).stop()  # its memory is to be this game's
-    rows, numbers, times = compare(config, rng), rng.normal(size=config["sizes"][0][0]), []
-    for _ in range(3):
-        begun = time.perf_counter()
-        np.argsort(numbers)
-        times.append(time.perf_counter() - begun)
-    return [
-        row | {"argsort_s": min(times), "over_15_sorts_plus_1s": row["seconds"] / (15 * min(times) + 1)} for row in rows
-    ]
+    rows, numbers = compare(config, rng), rng.normal(size=config["sizes"][0][0])
+    sort, _ = shortest(lambda: np.argsort(numbers))
+    return [row | {"argsort_s": sort, "over_15_sorts_plus_1s": row["seconds"] / (15 * sort + 1)} for row in rows]
 
 
 def large_report(table: pd.DataFrame) -> None:
@@ -352,7 +354,7 @@ def hard_configs(scale: Scale) -> list[dict[str, Any]]:
     cases += [(f"hard: {what}", 0.1, 3) for what in refused] + [("hard: log game, not constant-sum", 0.0, 3)]
     assert {kind for kind, _, _ in cases} == set(HARD)
     only = ["windgames", "ECOS, tight"] if scale.smoke else DIRECT
-    budget = scale.pick(30.0, 10.0, 30.0)
+    budget = scale.pick(30.0, 10.0, 5.0)
     return [cell(kind, beta, "one", [(n, 0)], budget=budget, only=only) for kind, beta, n in cases]
 
 
@@ -375,12 +377,123 @@ def hard_report(table: pd.DataFrame) -> None:
     )
 
 
+WAYS: dict[str, tuple[float, float] | None] = {
+    "as chosen": None,
+    "path, factorised": (inf, 0.0),
+    "path, products": (2, 0.0),
+    "central path, factorised": (inf, inf),
+    "central path, products": (2, inf),
+}
+"""From how many responses on products with the matrix are tried, and below which price the central path begins."""
+
+
+@contextmanager
+def forced(way: tuple[float, float] | None) -> Iterator[None]:
+    """Make `equilibrium` take one of its ways."""
+    before = equilibria.ITERATED, central.ITERATED, equilibria.LOW
+    try:
+        if way is not None:
+            equilibria.ITERATED = central.ITERATED = way[0]  # type: ignore[assignment]
+            equilibria.LOW = way[1]
+        with threadpool_limits(1):
+            yield
+    finally:
+        equilibria.ITERATED, central.ITERATED, equilibria.LOW = before
+
+
+def shortest(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
+    """Return the shortest time of a few, and the result."""
+    took = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        result = run()
+        took.append(time.perf_counter() - begun)
+    return min(took), result
+
+
+def choice_configs(scale: Scale) -> list[dict[str, Any]]:
+    sizes = scale.pick([5], [100, 200, 400], [50, 100, 200, 400, 800])
+    betas = scale.pick([0.1], [1.0, 0.01, 0.001], [1.0, 0.1, 0.03, 0.01, 0.003, 0.001])
+    kinds = ["intransitive", "tournament", "lopsided reference", "Bradley-Terry"]
+    return [{"kind": kind, "beta": beta, "sizes": sizes} for kind in kinds for beta in betas]
+
+
+def choice_cell(config: dict[str, Any], _rng: np.random.Generator) -> Rows:
+    rows = []
+    for m in config["sizes"]:
+        game = Instance(config["kind"], m, config["beta"]).make()
+        matrix = np.array(game.preference.matrix())
+        with threadpool_limits(1):
+            lu = shortest(lambda: dgetrf(matrix), 5)[0]  # noqa: B023
+        for way, limits in WAYS.items():
+            with forced(limits):
+                seconds, found = shortest(lambda: wg.equilibrium(game))  # noqa: B023
+            one = {"kind": config["kind"], "m": m, "beta": config["beta"], "way": way, "seconds": seconds}
+            one |= {"systems": int(found.steps), "residual": float(found.residual), "factorisation_s": lu}
+            rows.append(one | {"system_in_factorisations": seconds / max(1, int(found.steps)) / lu})
+    return rows
+
+
+def choice_report(table: pd.DataFrame) -> None:
+    by_way = table.pivot_table(index=["kind", "m", "beta"], columns="way", values="seconds", sort=False)
+    best = by_way.drop(columns="as chosen").min(axis=1)
+    ratios = by_way.div(best, axis=0)
+    ours, worst = table[table.way == "as chosen"], ratios["as chosen"].idxmax()
+    shown = ratios.groupby(["m", "beta"]).agg(lambda x: float(np.exp(np.log(x).mean()))).reset_index()
+    large = ours[ours.m >= ours.m.max()]
+    show(
+        "Time of each way over the quickest one's (geometric mean over four kinds of game), one thread",
+        shown,
+        f"The way that is chosen takes {np.exp(np.log(ratios['as chosen']).mean()):.2f} times the quickest way's time, "
+        f"at most {ratios['as chosen'].max():.2g} ({worst[0]}, m = {worst[1]}, beta = {worst[2]:g}); "
+        f"{int(ours.systems.max())} systems at most, median {ours.systems.median():g}; a system takes "
+        f"{large.system_in_factorisations.min():.2g} to {large.system_in_factorisations.max():.2g} factorisations' time "
+        f"at m = {large.m.iloc[0]}.",
+    )
+
+
+def path_configs(scale: Scale) -> list[dict[str, Any]]:
+    sizes = scale.pick([4], [10, 100], [10, 100, 300])
+    kinds = scale.pick(["intransitive"], *2 * [[k for k in KINDS if k != "low rank"]])
+    return [
+        {"kind": kind, "m": m, "seed": seed} for kind in kinds for m in sizes for seed in scale.pick([0], [0], [0, 1])
+    ]
+
+
+def path_cell(config: dict[str, Any], _rng: np.random.Generator) -> Rows:
+    game, grid = Instance(config["kind"], config["m"], 1.0, seed=config["seed"]).make(), np.geomspace(10, 1e-3, 20)
+    with threadpool_limits(1):
+        together, found = shortest(lambda: wg.equilibrium_path(game, grid), 2)
+        each = [shortest(lambda: wg.equilibrium(game.replace(beta=b)), 2) for b in grid]  # noqa: B023
+    systems = [int(solution.steps) for _, solution in each]
+    row = {"systems": int(np.sum(found.steps)), "systems_each": sum(systems), "systems_hardest": max(systems)}
+    row |= {
+        "seconds": together,
+        "seconds_each": sum(took for took, _ in each),
+        "residual": float(np.max(found.residual)),
+    }
+    return [config | row]
+
+
+def path_report(table: pd.DataFrame) -> None:
+    hardest, each = table.systems / table.systems_hardest, table.systems / table.systems_each
+    show(
+        "Twenty values of beta from 10 to 0.001, one call against each alone",
+        table,
+        f"Linear systems of the call: {hardest.median():.2g} times those of the hardest beta alone, at most "
+        f"{hardest.max():.2g}; {each.median():.2g} of those of all alone, at most {each.max():.2g}. Seconds: "
+        f"{(table.seconds / table.seconds_each).median():.2g} of all alone.",
+    )
+
+
 STUDIES = {
     "agreement": Study(agreement_configs, compare, agreement_report, one_job=True),
     "grid": Study(grid_configs, compare, grid_report, one_job=True),
     "batch": Study(batch_configs, compare, batch_report, one_job=True),
     "large": Study(large_configs, large_cell, large_report, one_job=True),
     "hard": Study(hard_configs, compare, hard_report, one_job=True),
+    "choice": Study(choice_configs, choice_cell, choice_report, one_job=True),
+    "path": Study(path_configs, path_cell, path_report, one_job=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""The games that solvers are measured on, by name, and their equilibria in sixty digits."""
+"""The games that solvers are measured on, by name."""
 
 from __future__ import annotations
 
@@ -153,36 +153,3 @@ def _weak_ties(m: int, beta: float) -> wg.Game:
 
 LARGE: dict[str, HardGame] = {"log game, weak ties": _weak_ties}
 """Beside `KINDS`, for the study of large games."""
-
-
-# -- sixty digits --------------------------------------------------------------------------------------------
-
-
-def exact(game: wg.Game, start: np.ndarray, digits: int = 60) -> np.ndarray | None:
-    r"""Return the equilibrium's log-probabilities, correct to the last bit, or None if Newton does not get there.
-
-    The equilibrium of a win-rate game with ``beta > 0`` is unique (theory 2.1), so it does not matter whose policy
-    `start` is: the residual in `digits` digits is the proof.
-    """
-    import mpmath
-
-    with mpmath.workdps(digits):
-        P = mpmath.matrix(np.asarray(game.preference.matrix()).tolist())
-        log_ref = mpmath.matrix([mpmath.log(mpmath.mpf(float(x))) for x in game.ref])
-        beta, m = mpmath.mpf(float(game.beta)), len(start)
-        z = mpmath.matrix([mpmath.mpf(float(x)) for x in start])
-        for _ in range(12):
-            total = mpmath.log(mpmath.fsum(mpmath.exp(x) for x in z))
-            z = mpmath.matrix([x - total for x in z])
-            q = mpmath.matrix([mpmath.exp(x) for x in z])
-            r = z - log_ref - P * q / beta
-            if max(r) - min(r) < mpmath.mpf(10) ** (-digits // 2):
-                return np.array([float(x) for x in z])
-            mean = mpmath.fsum(a * b for a, b in zip(q, r, strict=True))
-            win = [mpmath.fsum(q[i] * P[i, j] for i in range(m)) for j in range(m)]
-            system = mpmath.matrix(m, m)
-            for i in range(m):
-                for j in range(m):
-                    system[i, j] = (i == j) - (P[i, j] - win[j]) * q[j] / beta
-            z += mpmath.lu_solve(system, mpmath.matrix([mean - x for x in r]))
-    return None

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windgames import bounds
+from windgames.testing import matrices
 
 seeds = st.integers(0, 2**32 - 1)
 betas = st.floats(-1.5, 1).map(lambda x: 10**x)
@@ -118,6 +119,16 @@ def test_interaction_of_rewards(seed, classes, copies):
     r = rng.permutation(np.concatenate([values, rng.choice(values, copies)]))
     assert bounds.interaction_constant(half_ties(r)) == [0, 0, 0.25, 0.5, 0.5, 0.5][classes - 1]
     assert bounds.interaction_constant(1 / (1 + np.exp((r - r[:, None]) / rng.choice([0.1, 1, 10])))) <= 0.5
+
+
+@given(matrices(max_responses=12), st.integers(0, 2**32 - 1))
+def test_the_quick_bound_on_interaction(P, seed):
+    """It is zero where payoffs are additive and nothing depends on the opponent."""
+    L, bound = bounds.interaction_constant(P), bounds.interaction_bound(P)
+    assert bound + 1e-15 >= L
+    assert bound <= 1
+    level = np.random.default_rng(seed).uniform(0, 0.5, len(P))
+    assert bounds.interaction_bound(0.5 + level[:, None] - level) <= 1e-15
 
 
 def test_interaction_of_a_cycle_is_one():

@@ -1,8 +1,8 @@
 """Theory 6.4: the derivative of an equilibrium, against differences of equilibria in 60 digits."""
 
-import exact
 import numpy as np
 import pytest
+import sixty_digits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +53,7 @@ def test_against_differences_in_many_digits(game, seed, degenerate):
     assert set(moved.data) == set(tangents)
     name = sorted(tangents)[seed % len(tangents)]
     for given_ in (tangents, {name: tangents[name]}):
-        found, expected = moved.jvp(**given_), exact.derivative(game, given_, solution.log_policy)
+        found, expected = moved.jvp(**given_), sixty_digits.derivative(game, given_, solution.log_policy)
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * (1 + np.abs(expected).max()))
 
 
@@ -196,7 +196,7 @@ def test_a_log_win_rate_that_underflows():
     solution = wg.equilibrium(game)
     assert solution.log_policy[1] < -700
     tangents = {"reward": np.array([0.0, 1.0])}
-    expected = exact.derivative(game, tangents, solution.log_policy)
+    expected = sixty_digits.derivative(game, tangents, solution.log_policy)
     np.testing.assert_allclose(wg.sensitivity(solution).jvp(**tangents), expected, rtol=1e-8)
 
 

@@ -14,17 +14,16 @@ pytest.importorskip("tyro")
 pytest.importorskip("cvxpy")
 pytest.importorskip("mpmath")
 
-import windgames as wg
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
+from sixty_digits import exact
 from solvers import TIGHT, best_peers, certified, grade
-from solvers_games import HARD, Instance, exact
+from solvers_games import HARD, Instance
 from solvers_peers import SOLVERS, Solver, folded
 from solvers_worker import Result, Worker
 
-STUDIES = ("agreement", "grid", "batch", "large", "hard")
+import windgames as wg
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = ("agreement", "grid", "batch", "large", "hard", "choice", "path")
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,18 @@ def interaction_constant(matrix: Any) -> Any:
     return (_largest_row_span(_square(matrix)) / 2)[()]
 
 
+def interaction_bound(matrix: Any) -> Any:
+    r"""Return an upper bound of :math:`L` in O(m^2) time, shape ``(...)``; at most 1 for entries in [0, 1].
+
+    :math:`\max_i\mathrm{span}(P_i-c)` for any row of numbers `c`, since the span of a difference of two rows is at most
+    the sum of two such spans; the smaller one of zeros and the middle of each column. Raises ValueError as
+    `interaction_constant`.
+    """
+    matrix = _square(matrix)
+    middle = (np.max(matrix, axis=-2, keepdims=True) + np.min(matrix, axis=-2, keepdims=True)) / 2
+    return np.minimum(*(np.max(np.ptp(matrix - c, axis=-1), axis=-1) for c in (0.0, middle)))[()]
+
+
 def birkhoff_contraction(matrix: Any) -> Any:
     r"""Return Birkhoff's :math:`\kappa(P)=\tanh(\Delta/4)`, shape ``(...)`` (theory 3.7).
 

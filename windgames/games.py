@@ -291,7 +291,7 @@ class WinRateGame(Game):
     def certificate_factor(self) -> np.ndarray:
         beta = np.asarray(to_numpy(self.beta), dtype=float)
         free = beta == 0
-        factor = bounds.hilbert_certificate_factor(np.where(free, 1.0, beta), self.preference.interaction)
+        factor = bounds.hilbert_certificate_factor(np.where(free, 1.0, beta), self.preference.interaction_bound)
         return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
 
 

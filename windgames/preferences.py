@@ -39,6 +39,8 @@ PAIRS = 10**9
 """Most pairs of responses that are looked at one by one to show that low-rank scores are probabilities."""
 EXACT = 256
 """Up to this many responses the interaction constant of low-rank scores is exact, beyond it a bound."""
+QUICK = 40
+"""Up to this many responses of a matrix the constant in certificates is exact: beyond, it would take most of the time."""
 
 
 class Preference:
@@ -90,6 +92,11 @@ class Preference:
     def interaction(self) -> np.ndarray:
         r"""The constant :math:`L = \frac12\max|P_{ij}-P_{kj}-P_{il}+P_{kl}|` per context (theory 5.2)."""
         return np.asarray(bounds.interaction_constant(to_numpy(self.matrix())), dtype=float)
+
+    @property
+    def interaction_bound(self) -> np.ndarray:
+        """What certificates take for `interaction`: an upper bound where the constant itself would cost too much."""
+        return self.interaction
 
     @cached_property
     def contraction(self) -> np.ndarray:
@@ -179,6 +186,12 @@ class MatrixPreference(Preference):
     def _make_log_matrix(self, dtype: Any) -> Array:
         return safe_log(self._cast(dtype))
 
+    @cached_property
+    def interaction_bound(self) -> np.ndarray:  # type: ignore[override]
+        if self.n_responses <= QUICK:
+            return self.interaction
+        return np.asarray(bounds.interaction_bound(to_numpy(self._matrix)), dtype=float)
+
     data = ("matrix",)
 
     def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
@@ -236,6 +249,10 @@ class BradleyTerryPreference(MatrixPreference):
         if dtype not in self._other:
             self._other[dtype] = sigmoid(self._odds(dtype))
         return self._other[dtype]
+
+    @cached_property
+    def interaction_bound(self) -> np.ndarray:  # type: ignore[override]
+        return np.minimum(super().interaction_bound, 0.5)  # theory 5.3
 
     data = ("reward",)
 
