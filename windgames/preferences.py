@@ -40,7 +40,7 @@ PAIRS = 10**9
 EXACT = 256
 """Up to this many responses the interaction constant of low-rank scores is exact, beyond it a bound."""
 QUICK = 40
-"""Up to this many responses of a matrix the constant in certificates is exact: beyond, it would take most of the time."""
+"""Up to this many responses the constant in a matrix's certificates is exact: beyond, it would take most of the time."""
 
 
 class Preference:
@@ -251,7 +251,7 @@ class BradleyTerryPreference(MatrixPreference):
         return self._other[dtype]
 
     @cached_property
-    def interaction_bound(self) -> np.ndarray:  # type: ignore[override]
+    def interaction_bound(self) -> np.ndarray:
         return np.minimum(super().interaction_bound, 0.5)  # theory 5.3
 
     data = ("reward",)
