@@ -478,8 +478,8 @@ def path_report(table: pd.DataFrame) -> None:
     show(
         "Twenty values of beta from 10 to 0.001, one call against each alone",
         table,
-        f"Linear systems of the call, but for rewards: {hardest.median():.2g} times those of the hardest beta alone, at most "
-        f"{hardest.max():.2g}; {each.median():.2g} of those of all alone, at most {each.max():.2g}. Seconds: "
+        f"Systems of the call, but for rewards: {hardest.median():.2g} times those of the hardest beta alone, at "
+        f"most {hardest.max():.2g}; {each.median():.2g} of those of all alone, at most {each.max():.2g}. Seconds: "
         f"{(table.seconds / table.seconds_each).median():.2g} of all alone.",
     )
 

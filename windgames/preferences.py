@@ -40,7 +40,7 @@ PAIRS = 10**9
 EXACT = 256
 """Up to this many responses the interaction constant of low-rank scores is exact, beyond it a bound."""
 QUICK = 40
-"""Up to this many responses the constant in a matrix's certificates is exact: beyond, it would take most of the time."""
+"""Up to this many responses the constant in certificates is exact; beyond, it would take most of the time."""
 
 
 class Preference:
@@ -187,7 +187,7 @@ class MatrixPreference(Preference):
         return safe_log(self._cast(dtype))
 
     @cached_property
-    def interaction_bound(self) -> np.ndarray:  # type: ignore[override]
+    def interaction_bound(self) -> np.ndarray:
         if self.n_responses <= QUICK:
             return self.interaction
         return np.asarray(bounds.interaction_bound(to_numpy(self._matrix)), dtype=float)
