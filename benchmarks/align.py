@@ -31,9 +31,10 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
+import proxy
 import tyro
 from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
-from proxy import sentiment
+from proxy import length, sentiment
 
 import windgames as wg
 from windgames.continuum import WinRate, largest_win_rate
@@ -44,8 +45,10 @@ from windlm.evaluate import diversity, interval, win_rates
 from windlm.judges import Judge
 from windlm.models import Adapter, JudgeSettings, Model, load_judge, load_policy, save_merged
 from windlm.policy import Prompt, Samples
+from windlm.report import Evaluation, evaluate, write
+from windlm.report import table as report
 from windlm.reward import Fit, fit
-from windlm.run import Method, objective
+from windlm.run import Method, objective, plain
 from windlm.train import train
 
 FRAMES = (
@@ -187,11 +190,6 @@ class Flipped:
         return wg.MatrixPreference(matrix)
 
 
-def length(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-    """Return the length of each response: a reward for random models, which no sentiment has."""
-    return [float(len(text)) for text in responses]
-
-
 def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -> tuple[Judge, dict[str, float]]:
     """Fit a classifier to pairs of the reference's own responses; return it as a judge, and its held-out accuracy."""
     prompts, k = (TRAINING[:8], 4) if smoke else (TRAINING, 16)
@@ -306,6 +304,23 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     return [keys | {k: v for k, v in row.items() if v == v} | found for row in table.to_dict("records")]
 
 
+def evaluation(cell: dict[str, Any]) -> str:
+    """Return the table of `python -m windlm evaluate` for a trained model beside the model as it came."""
+    out = folder_of(cell)
+    config = Evaluation(
+        learner(str(out / "model"), cell["smoke"])[0],
+        reference=cell["model"] or str(weights(RUNS[cell["run"]].model)),
+        out=out / "evaluation.json",
+        tasks=(),
+        data=Data(str(out / "held-out.txt")),
+        judge=JudgeSettings("reward", f"{proxy.__file__}:{'length' if cell['smoke'] else 'sentiment'}"),
+        draws=cell["judged"],
+    )
+    rows = evaluate(config)
+    write(rows, plain(config), config.out)
+    return report(rows)
+
+
 # -- all of it -----------------------------------------------------------------------------------------------
 
 
@@ -375,6 +390,9 @@ def main(config: Config) -> None:
         for said in json.loads(answers.read_text())[:: len(FRAMES) + 1] if answers.exists() else []:
             before, after = (" ".join(said[k].split()) for k in ("before", "after"))
             print(f"\n{said['prompt']} ...\n  before: {before}\n  after:  {after}")
+        if cell["run"] == "WIND":
+            print(f"\npython -m windlm evaluate, WIND, seed {cell['seed']}, fresh draws, on the same prompts:")
+            print(evaluation(cell))
     if config.pictures:
         draw(results, ["align"])
 

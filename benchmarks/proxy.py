@@ -20,3 +20,8 @@ def _analyzer() -> Any:
 def sentiment(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
     """Return VADER's compound score of each response, in [-1, 1]: it knows words, and not sense."""
     return [_analyzer().polarity_scores(text)["compound"] for text in responses]
+
+
+def length(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+    """Return the length of each response: a reward for random models, which no sentiment has."""
+    return [float(len(text)) for text in responses]

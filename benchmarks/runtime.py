@@ -32,8 +32,8 @@ import pandas as pd
 import torch
 import tyro
 from _study import QUICK, RESULTS, ROOT, Rows, show, write_table
-from align import RUNS, SMOLLM, TRAINING, layout, learner, length, weights
-from proxy import sentiment
+from align import RUNS, SMOLLM, TRAINING, layout, learner, weights
+from proxy import length, sentiment
 
 from windlm import Config as Training
 from windlm import RewardJudge

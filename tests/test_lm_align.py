@@ -28,6 +28,9 @@ def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     done = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND", "J-BOND", "WIND, flipped")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "=> WIND: win rate" in done.stdout
+    evaluated = json.loads(next(tmp_path.glob("align/WIND-0-*/evaluation.json")).read_text())["rows"]
+    assert {(row["measure"], row["of"]) for row in evaluated} >= {("reward", "model"), ("reward", "reference")}
+    assert "win rate against the reference" in done.stdout
     table = pd.read_csv(tmp_path / "align.csv")
     assert list(table["round"]) == [0, 1, 2, *range(17), 0, 1, 2]
     last = table.groupby("run").total_tokens.max()

@@ -324,6 +324,15 @@ def test_a_function_by_module():
     assert load_function("json:dumps") is json.dumps
 
 
+def test_a_function_by_file_with_a_dataclass_beside_it(tmp_path):
+    """Which looks its module up by name."""
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+        "def score(prompts, responses):\n    return [float(A(len(text)).x) for text in responses]\n"
+    )
+    assert load_function(f"{tmp_path / 'mine.py'}:score")(["a"], ["four"]) == [4.0]
+
+
 def test_without_a_command_the_usage_is_told(capsys):
     for words, code in (([], 2), (["--help"], 0), (["other"], 2)):
         with pytest.raises(SystemExit) as stop:
