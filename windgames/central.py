@@ -59,18 +59,11 @@ def central_path(
         off = v[i] - _gains(matrix, here) + cost * (np.log(here) - log_ref[i]) - slack
         solve = _System(matrix, (cost + slack) / here, patient)
         ones = solve(np.ones_like(here))
-
-        def move(aim: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            """Return the Newton step to products of `aim`."""
-            dx = solve(-off + (aim - here * slack) / here)  # noqa: B023 - used within this round only
-            dv = np.sum(dx, axis=-1, keepdims=True) / np.sum(ones, axis=-1, keepdims=True)  # noqa: B023
-            dx -= dv * ones  # noqa: B023
-            return dx, (aim - here * slack - slack * dx) / here, dv  # noqa: B023
-
-        dx, dt, _ = move(np.zeros_like(mu))
+        dx, dt, _ = _newton(solve, ones, off, here, slack, np.zeros_like(here))
         size = _inside(here, dx, slack, dt, 1.0)
         left = np.mean((here + size * dx) * (slack + size * dt), axis=-1, keepdims=True)
-        dx, dt, dv = move((left / mu) ** 3 * mu - dx * dt)
+        # a corrector: towards the centre as far as the predictor did not get, with its second-order term
+        dx, dt, dv = _newton(solve, ones, off, here, slack, (left / mu) ** 3 * mu - dx * dt)
         size = _inside(here, dx, slack, dt, 0.99)
         sane = np.all(np.isfinite(dx) & np.isfinite(dt), axis=-1) & (size[:, 0] > 1e-10)
         systems[i] += 1
@@ -79,6 +72,16 @@ def central_path(
         x[i], t[i], v[i] = x[i] + size * dx, t[i] + size * dt, v[i] + size * dv
         active = i
     return x, t, systems
+
+
+def _newton(
+    solve: _System, ones: np.ndarray, off: np.ndarray, x: np.ndarray, t: np.ndarray, aim: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the steps of `x`, `t` and `v` that take `off` to zero and the products `x t` to `aim`, to first order."""
+    dx = solve(-off + (aim - x * t) / x)
+    dv = np.sum(dx, axis=-1, keepdims=True) / np.sum(ones, axis=-1, keepdims=True)
+    dx -= dv * ones
+    return dx, (aim - x * t - t * dx) / x, dv
 
 
 def _gains(A: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-r"""equilibrium_path(game, betas): the equilibria for a whole grid of prices, for little more than that of one.
+r"""equilibrium_path(game, betas): the equilibria for a whole grid of prices, for less than each alone.
 
 From large beta to small, each equilibrium is guessed by extrapolating :math:`\log\pi` from those before it, and the
 guess is corrected by Newton steps that share one factorisation as long as they converge fast (theory 6.6). Where a
-guess is too far off, the path between the two betas is followed with shorter steps, as `equilibrium` follows it.
+guess is too far off, the path between the two betas is followed with shorter steps, or at low prices the central path.
 Rewards have a closed form to start from at every beta, which is the better guess: they are solved as a batch.
 """
 
