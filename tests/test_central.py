@@ -38,7 +38,7 @@ def test_without_price_it_ends_in_the_largest_support(P):
     """The support is the union of those of all winners: one linear program for each response."""
     A, m = skew(P), len(P)
     scale = max(np.abs(A).max(), 1e-300)
-    x, t, _ = central.central_path(A[None] / scale, np.zeros((1, m)), np.zeros(1), np.array([winners.END]))
+    x, t, _ = central.central_path(A[None] / scale, np.zeros((1, m)), np.zeros(1), np.array([winners.EARLY]))
     most = np.array(
         [
             -linprog(-np.eye(m)[i], A_ub=A / scale, b_ub=np.zeros(m), A_eq=np.ones((1, m)), b_eq=[1.0]).fun
@@ -54,7 +54,7 @@ def test_the_only_winner_is_found_whatever_the_reference(P, seed):
     """Where the winner is unique references cannot matter, and no digit is lost to a dual."""
     refs = np.random.default_rng(seed).dirichlet(np.ones(len(P)), 3) + 1e-12
     A = skew(P) / max(np.abs(skew(P)).max(), 1e-300)
-    x, t, _ = central.central_path(A[None], np.zeros((1, len(P))), np.zeros(1), np.array([winners.END]))
+    x, t, _ = central.central_path(A[None], np.zeros((1, len(P))), np.zeros(1), np.array([winners.EARLY]))
     _, alone = winners._face(A, x[0], t[0])
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), refs / refs.sum(axis=-1, keepdims=True), 0.0))
     assert np.all(found.gap <= 1e-14)
@@ -117,3 +117,55 @@ def test_systems_hardly_depend_on_price_and_reference(m, beta, kind, rng):
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(random_matrix(kind, m, rng)), ref / ref.sum(), beta))
     assert found.converged
     assert found.steps <= 20
+
+
+@pytest.mark.parametrize("e", [1e-6, 1e-8, 1e-10, 1e-12])
+def test_winners_among_payoffs_of_very_different_size(e):
+    """One winner each, with a tiny share or tiny payoffs: both were once mistaken for others within tolerances."""
+    share = np.array([[0, e, -0.5], [-e, 0, 0.5], [0.5, -0.5, 0]])
+    payoffs = np.array([[0, e, -0.5], [-e, 0, e], [0.5, -e, 0]])
+    for A, winner in ((share, [0.5, 0.5, e]), (payoffs, [2 * e, 1, 2 * e])):
+        found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(0.5 + A), [1 / 3] * 3, 0.0))
+        assert found.converged
+        np.testing.assert_allclose(found.policy, np.array(winner) / sum(winner), rtol=1e-3)
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_low_rank_matrices_in_single_precision(rank, rng):
+    """The kernel is there to seven digits only: whatever is called the support, nobody gains, and nothing is raised."""
+    for m in (5, 20, 50):
+        E, J = rng.normal(size=(m, rank)), np.triu(rng.normal(size=(rank, rank)), 1)
+        A = E @ (J - J.T) @ E.T
+        P = (0.5 + A / (2 * np.abs(A).max())).astype(np.float32)
+        found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), np.full(m, 1 / m, dtype=np.float32), 0.0))
+        assert found.gap <= 1e-10
+
+
+def test_several_winners_and_a_lopsided_reference(rng):
+    """The projection's condition: no winner is nearer in the direction of any other (a linear program)."""
+    m = 60
+    A = np.zeros((m, m))
+    for k in range(0, m, 3):
+        A[k : k + 3, k : k + 3] = skew(random_matrix("uniform", 3, rng))
+    ref = np.exp(-600 * rng.random(m))
+    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(0.5 + A), ref / ref.sum(), 0.0))
+    assert found.converged
+    pi, slope = found.policy, np.where(found.policy > 0, found.log_policy - np.log(ref / ref.sum()), 0.0)
+    inside = np.flatnonzero(pi)
+    other = linprog(
+        slope[inside], A_ub=A[:, inside], b_ub=np.zeros(m), A_eq=np.ones((1, len(inside))), b_eq=[1.0]
+    )  # the support of the projection is that of all winners
+    assert other.fun >= slope @ pi - 1e-6 * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("beta", [1e-6, 1e-7, 1e-8])
+def test_beyond_double_precision_the_search_ends_and_says_so(beta, rng):
+    """Log-probabilities of size 1/beta are known to eps/beta."""
+    P = random_matrix("uniform", 5, rng)
+    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(5)), beta))
+    assert not found.converged
+    assert found.residual <= equilibria.FLOOR / beta
+    assert "rounding of double precision" in found.status
+    assert found.steps <= 40
+    ties = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(np.full((3, 3), 0.5)), [0.2, 0.3, 0.5], beta))
+    assert not ties.converged

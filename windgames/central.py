@@ -5,8 +5,9 @@ with
 
 .. math:: t_i = v - (Ax)_i + \beta\log(x_i/\rho_i) > 0,\qquad x_it_i = \mu,
 
-:math:`A=P-\frac12`. It ends, as :math:`\mu\to0`, at the equilibrium, or at ``beta = 0`` at a winner with the largest
-support there is. Unlike the path in beta it is followed in some ten strides whatever the price and the reference are.
+:math:`A=P-\frac12`. It ends, as :math:`\mu\to0`, at the equilibrium, or at ``beta = 0`` among the winners with the
+largest support there is. Unlike the path in beta it is followed in some ten strides whatever the price and the
+reference are.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ def central_path(
         matrix, here, slack, cost = (A if len(A) == 1 else A[i]), x[i], t[i], price[i]
         mu = np.mean(here * slack, axis=-1, keepdims=True)
         off = v[i] - _gains(matrix, here) + cost * (np.log(here) - log_ref[i]) - slack
-        solve = _System(matrix, (cost + slack) / here, patient)
-        ones = solve(np.ones_like(here))
-        dx, dt, _ = _newton(solve, ones, off, here, slack, np.zeros_like(here))
-        size = _inside(here, dx, slack, dt, 1.0)
-        left = np.mean((here + size * dx) * (slack + size * dt), axis=-1, keepdims=True)
-        # a corrector: towards the centre as far as the predictor did not get, with its second-order term
-        dx, dt, dv = _newton(solve, ones, off, here, slack, (left / mu) ** 3 * mu - dx * dt)
-        size = _inside(here, dx, slack, dt, 0.99)
+        # at the end of a path that is followed too far systems are singular: such steps are not taken
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            solve = _System(matrix, (cost + slack) / here, patient)
+            ones = solve(np.ones_like(here))
+            dx, dt, _ = _newton(solve, ones, off, here, slack, np.zeros_like(here))
+            size = _inside(here, dx, slack, dt, 1.0)
+            left = np.mean((here + size * dx) * (slack + size * dt), axis=-1, keepdims=True)
+            # a corrector: towards the centre as far as the predictor did not get, with its second-order term
+            dx, dt, dv = _newton(solve, ones, off, here, slack, (left / mu) ** 3 * mu - dx * dt)
+            size = _inside(here, dx, slack, dt, 0.99)
         sane = np.all(np.isfinite(dx) & np.isfinite(dt), axis=-1) & (size[:, 0] > 1e-10)
         systems[i] += 1
         patient = solve.patient

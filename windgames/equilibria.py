@@ -56,6 +56,8 @@ SMALL = 400
 """Up to this many responses a dense system is factorised in one thread, and contexts share the cores."""
 FORCING = 1e-3
 """Share of the residual that is left when a step is iterated and not factorised."""
+FLOOR = 4e-15
+"""Divided by beta, the residual that double precision may leave: where `tol` asks for less, this ends a search."""
 LOW, CLOSE = 0.05, 0.01
 """Below this price, a tenth of it where systems are iterated, the central path is followed first, until the sum of
 share times slack is so small a part of the price."""
@@ -211,8 +213,11 @@ def _judge(
         log_policy = np.where(better[..., None], again, log_policy)
         measured = {name: np.where(better, other[name], value) for name, value in measured.items()}
     finite = np.where(log_policy > -inf, log_policy, 0.0)
-    # a log-probability of size z is itself known to eps z only
-    proven = measured["residual"] + np.finfo(float).eps * np.max(np.abs(finite), axis=-1)
+    beta = np.broadcast_to(np.asarray(to_numpy(local.beta), dtype=float), game.batch_shape)
+    price = np.where(beta > 0, beta, 1.0)
+    # a log-probability of size z is itself known to eps z only, and a payoff of size one to eps/2
+    eps = np.finfo(float).eps
+    proven = measured["residual"] + eps * np.max(np.abs(finite), axis=-1) + np.where(beta > 0, eps / price / 2, 0.0)
     converged = proven <= tol
     worst, count = float(np.max(measured["residual"])), int(np.sum(~converged))
     sentence = f"Converged: residual {worst:.2e}, asked {tol:.0e}."
@@ -222,8 +227,7 @@ def _judge(
             f"Not converged{where}: residual {worst:.2e}, asked {tol:.0e}; log-probabilities go down to "
             f"{finite.min():.1e}."
         )
-        beta = np.broadcast_to(np.asarray(to_numpy(local.beta), dtype=float), converged.shape)
-        rounding = 1e-14 * (1 + 1 / np.where(beta > 0, beta, 1.0)) + 1e-15 * np.max(np.abs(finite), axis=-1)
+        rounding = 1e-14 * (1 + 1 / price) + 1e-15 * np.max(np.abs(finite), axis=-1)
         if np.all(proven[~converged] <= rounding[~converged]):
             sentence += " That is the rounding of double precision: raise tol."
         elif isinstance(game, WinRateGame):
@@ -233,9 +237,11 @@ def _judge(
                 " At the critical beta of a log-win-rate game (theory 3.8) best responses converge slower than "
                 "geometrically; with a matrix they may cycle, and the path in beta may fold. Raise beta."
             )
-    beta = np.asarray(to_numpy(local.beta))
-    if np.any(beta == 0) and np.all(converged[np.broadcast_to(beta == 0, converged.shape)]):
-        sentence += " At beta = 0: the winner nearest to the reference in KL; other winners may exist."
+    if np.any(beta == 0) and np.all(converged[beta == 0]):
+        sentence += (
+            " At beta = 0: the winner nearest to the reference in KL, as far as double precision tells winners from "
+            "others; what the gap proves is that nobody gains more than it."
+        )
     if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
         sentence += (
             f" beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
@@ -312,6 +318,10 @@ class _Problem:
     def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return Newton's step for a residual."""
         return self.newton(z, u, beta, rows)(r)
+
+    def reach(self, tol: float) -> np.ndarray:
+        """Return the residual that can be asked for in each context."""
+        return np.maximum(tol, FLOOR / self.beta)
 
     low = 0.0
     """At prices below this one, `near` is asked where to begin."""
@@ -759,7 +769,7 @@ def _solve(
 
     `since` is another point of the path, as tau and policies, to follow it from.
     """
-    everyone = np.arange(len(problem.beta))
+    everyone, enough = np.arange(len(problem.beta)), problem.reach(tol)
     z = problem.log_ref.copy()
     steps = np.zeros(len(everyone), dtype=int)
     asked = np.ones(len(everyone), dtype=bool) if rows is None else np.isin(everyone, rows)
@@ -770,14 +780,14 @@ def _solve(
         low = rows[problem.beta[rows] < problem.low] if since is None and problem.guess is None else rows[:0]
         if low.size:
             guess, systems = problem.near(low)
-            z[low], done[low], steps[low] = _follow(problem, low, tol, guess=guess)
+            z[low], done[low], steps[low] = _follow(problem, low, enough[low], guess=guess)
             steps[low] += systems
             rows = np.setdiff1d(rows, low)
         if rows.size:
             given = None if problem.guess is None else problem.guess[rows]
-            z[rows], done[rows], steps[rows] = _follow(problem, rows, tol, since, given)
+            z[rows], done[rows], steps[rows] = _follow(problem, rows, enough[rows], since, given)
     for row in everyone[~done]:
-        z[row], more = _fall_back(problem, row, z[row], tol)
+        z[row], more = _fall_back(problem, row, z[row], enough[row])
         steps[row] += more
     if np.any(~problem.unique & asked):
         rows = everyone[~problem.unique & asked]
@@ -788,7 +798,7 @@ def _solve(
 def _follow(
     problem: _Problem,
     rows: np.ndarray,
-    tol: float,
+    tol: np.ndarray,
     since: tuple[Any, np.ndarray] | None = None,
     guess: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -831,7 +841,7 @@ def _follow(
         # A step that does not lower the residual is halved; a few halvings in vain end the attempt.
         worse = ~(span < (1 - 0.1 * size[i]) * before[i])
         # At the goal: stop when the tolerance is met and a further step no longer helps.
-        arrived = final & (best[i] <= tol) & (worse | (span == 0))
+        arrived = final & (best[i] <= tol[i]) & (worse | (span == 0))
         passed = ~final & (span <= 0.3)
         failed = ~arrived & ~passed & ((worse & (size[i] <= 1 / 8)) | (tries[i] >= 25))
         halve = worse & ~arrived & ~passed & ~failed
@@ -865,7 +875,7 @@ def _follow(
             z[j] = log_normalize(z[j] + step[j])
             tries[j] += 1
             solves[j] += 1
-        stuck = failed & ((growth[i] < 1.01) | (trial[i] < 1e-8) | (best[i] <= tol))
+        stuck = failed & ((growth[i] < 1.01) | (trial[i] < 1e-8) | (best[i] <= tol[i]))
         active = i[~(arrived | stuck)]
     return np.where(np.isfinite(best)[:, None], best_z, good), best <= tol, solves
 
@@ -952,7 +962,7 @@ def _from_reference(problem: _Problem, rows: np.ndarray, tol: float) -> tuple[np
                 z[i[k]], span[k] = done[0], 0.0
         active = i[span > tol / 10]
     if active.size and not isinstance(problem, _Sorted):
-        path, success, solves = _follow(problem, rows[active], tol)
+        path, success, solves = _follow(problem, rows[active], np.full(active.size, tol))
         steps[active] += solves
         z[active] = np.where(success[:, None], path, z[active])
         for row in active[~success]:
