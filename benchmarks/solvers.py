@@ -232,7 +232,7 @@ def grid_report(table: pd.DataFrame) -> None:
     print(f"=> Of cvxpy only the seconds inside the solvers, {LEVELS['tight']}: {lost(inside)}")
     late = table[table.status != "answered"].groupby(["solver", "status"], sort=False).size().reset_index(name="games")
     show("Who gave no answer", late, statement + f"Over time means more than {TIMES} times ours.")
-    print("\n" + markdown(told["tight"], told["loose"]))
+    print("\n" + markdown(told["tight"]))
 
 
 def certified(ours: pd.DataFrame) -> pd.Series:
@@ -263,21 +263,22 @@ def lost(told: pd.DataFrame) -> str:
     )
 
 
-def markdown(tight: pd.DataFrame, loose: pd.DataFrame) -> str:
-    """Return the README's table: in one thread, the best peer's time over ours, by kind, beta and responses."""
-    sizes = [m for m in (10, 100, 300, 1000) if m in set(tight.m)]
-    lines = ["| kind | beta | accuracy | " + " | ".join(f"m = {m:,}" for m in sizes) + " |"]
-    lines.append("| " + " | ".join(["---"] * (3 + len(sizes))) + " |")
-    for (kind, beta), _ in tight[tight.threads == "one"].groupby(["kind", "beta"], sort=False):
-        for level, told in (("tight", tight), ("loose", loose)):
-            rows = told[(told.threads == "one") & (told.kind == kind) & (told.beta == beta)].set_index("m")
-            cells = [_ratio(rows.loc[m]) if m in rows.index else "not run" for m in sizes]
-            lines.append(f"| {kind} | {beta:g} | {level} | " + " | ".join(cells) + " |")
+def markdown(told: pd.DataFrame) -> str:
+    """Return the README's table: in one thread, the best peer's time over ours, from the least to the largest kind."""
+    told = told[told.threads == "one"]
+    sizes = [m for m in (10, 100, 300, 1000) if m in set(told.m)]
+    lines = ["| beta | " + " | ".join(f"m = {m:,}" for m in sizes) + " |", "| --- " * (1 + len(sizes)) + "|"]
+    for beta, rows in told.groupby("beta", sort=False):
+        lines.append(f"| {beta:g} | " + " | ".join(_range(rows[rows.m == m].ratio) for m in sizes) + " |")
     return "\n".join(lines)
 
 
-def _ratio(row: Any) -> str:
-    return "nobody" if np.isnan(row.ratio) else f"{row.ratio:.2g} ({row.peer})"
+def _range(ratios: pd.Series) -> str:
+    known = ratios.dropna()
+    if known.empty:
+        return "nobody else"
+    said = f"{known.min():.2g} to {known.max():.2g}"
+    return said if len(known) == len(ratios) else f"{said}; nobody else in {len(ratios) - len(known)}"
 
 
 def batch_configs(scale: Scale) -> list[dict[str, Any]]:

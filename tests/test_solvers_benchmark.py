@@ -53,7 +53,7 @@ def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
         sidecar = json.loads((folder / f"solvers_{name}.json").read_text())
         assert sidecar["rows"] == len(pd.read_csv(folder / f"solvers_{name}.csv")) > 0
     assert (folder / "solvers.png").stat().st_size > 10_000
-    assert "| kind | beta | accuracy |" in told
+    assert "| beta | m = 10 |" in told
 
 
 def test_a_peer_that_is_missing_is_named(smoke):
