@@ -111,6 +111,7 @@ class Config:
     model: str | None = None
     """Folder of a model in place of the packages' ones."""
     rounds: int = 12
+    """Of drawing, judging and training."""
     draws: int = 8
     """Responses per prompt and round."""
     judged: int = 8
@@ -118,18 +119,23 @@ class Config:
     every: int = 4
     """Rounds between judgements on held-out prompts."""
     learning_rate: float = 2e-4
+    """Adam's."""
     seed: int = 0
+    """The first one."""
     seeds: int = 1
     """So many, from `seed` on."""
     jobs: int = 1
     """Runs at a time."""
     smoke: bool = False
+    """Two rounds on a small model, for tests."""
     full: bool = False
     """Every run, into the committed table and picture."""
     fresh: bool = False
     """Ignore runs that are saved."""
     results: Path | None = None
+    """Folder of the table and the picture. By default benchmarks/quick; with --full the committed ones."""
     pictures: bool = True
+    """Draw the figure at the end."""
 
     def __post_init__(self) -> None:
         for name in self.runs:

@@ -50,15 +50,19 @@ class Config:
     """What to run."""
 
     model: str | None = None
+    """Folder of a model in place of the package's one."""
     budget: float = 60.0
     """Seconds for each method, after its first round."""
     draws: int = 8
+    """Responses per prompt and round."""
     trl: Path | None = None
     """Interpreter of an environment with trl, peft and vaderSentiment; None leaves TRL out."""
     smoke: bool = False
+    """A round or two, for tests."""
     full: bool = False
     """Write the committed table."""
     results: Path | None = None
+    """Folder of the table. By default benchmarks/quick; with --full the committed one."""
 
 
 class Over(Exception):

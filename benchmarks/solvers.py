@@ -5,13 +5,13 @@
     python benchmarks/solvers.py --full           # the committed tables: hours on two cores
     python benchmarks/solvers.py --smoke          # small games, for tests
 
-agreement  random games of every kind: distance to the equilibrium in sixty digits
-grid       time and accuracy against the number of responses, kind by kind, beta from 10 to 0
-batch      many contexts at once
-large      a million responses, against one sort of the same size
-hard       hard cases: certified, or refused with a reason
-choice     our own ways to solve a dense game, each forced, against the way that is chosen; systems against one LU
-path       twenty values of beta in one call, against each alone
+    agreement  random games of every kind: distance to the equilibrium in sixty digits
+    grid       time and accuracy against the number of responses, kind by kind, beta from 10 to 0
+    batch      many contexts at once
+    large      a million responses, against one sort of the same size
+    hard       hard cases: certified, or refused with a reason
+    choice     our own ways to solve a dense game, each forced, against the way that is chosen; systems against one LU
+    path       twenty values of beta in one call, against each alone
 
 Each writes ``solvers_<study>.csv`` with a JSON sidecar; finished cells are kept. Every answer is graded here by the
 game, as it is and after one best response, and the better counts. A cell times all solvers side by side, in a process

@@ -305,6 +305,7 @@ def test_files_that_are_none(tmp_path):
         ({"judge.name": "nowhere.py:f"}, "no file"),
         ({"judge.name": "no_such_module:f"}, "PYTHONPATH"),
         ({"judge.name": "json:f"}, "no function 'f'"),
+        ({"judge.name": "json:dumps", "judge.kind": "reward-model"}, "is a function: add judge.kind"),
         ({"model.name": "./nowhere"}, "no model folder"),
         ({"data.prompt": "ask"}, "no column 'ask'; it has 'prompt'"),
         ({"method.name": "bon", "method.n": 3}, "multiple of n"),

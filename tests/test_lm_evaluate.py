@@ -207,7 +207,7 @@ def test_evaluate_prints_one_table_and_writes_it(folder, tmp_path, capsys, serve
     ]
     words += ["--data.source", folder / "prompts.jsonl", "--judge.kind", "reward", "--judge.name", REWARD]
     words += ["--questions", folder / "questions.jsonl", "--grader.model", "m", "--grader.url", server[0]]
-    words += ["--out", tmp_path / "e.json", "--tasks"]
+    words += ["--out", tmp_path / "e.json"]  # no --tasks: prompts and questions are all that is asked for
     main([str(w) for w in words])
     told = capsys.readouterr().out
     saved = json.loads((tmp_path / "e.json").read_text())

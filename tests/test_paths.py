@@ -72,6 +72,14 @@ def test_repeated_betas_cost_nothing(rng):
     assert np.array_equal(path.log_policy[0], path.log_policy[2])
 
 
+def test_a_solution_is_a_start(rng):
+    game = wg.WinRateGame(wg.MatrixPreference(random_matrix("logistic", 30, rng)), rng.dirichlet(np.ones(30)), 0.1)
+    there = wg.equilibrium(game)
+    again = wg.equilibrium(game.replace(beta=0.099), start=there)
+    assert again.converged
+    assert again.steps < there.steps
+
+
 def test_zero_in_the_grid_is_the_winner_nearest_to_the_reference(rng):
     game = wg.WinRateGame(wg.MatrixPreference(random_matrix("cycle", 5, rng)), rng.dirichlet(np.ones(5)), 1.0)
     path = wg.equilibrium_path(game, [0.0, 1.0, 1e-3, 0.0])

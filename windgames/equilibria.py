@@ -63,7 +63,7 @@ LOW, CLOSE = 0.05, 0.01
 share times slack is so small a part of the price."""
 
 
-def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> Solution:
+def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None = None) -> Solution:
     r"""Return the equilibrium of a game, with the proof of how close it is.
 
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
@@ -82,10 +82,10 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
         Contexts are solved together, without a Python loop over them where ``beta > 0``.
     tol : float
         Residual :math:`h(\pi, BR(\pi))` in log space at which a context counts as converged; at ``beta = 0`` the gap.
-    start : array, shape ``(..., m)``, optional
-        Normalised log-probabilities near the equilibrium, such as the solution of a similar game: saves steps, and
-        changes nothing else where the equilibrium is unique. Where others may exist, best responses start from here
-        and not from the reference; at ``beta = 0`` it is not used. For many values of beta see `equilibrium_path`.
+    start : array, shape ``(..., m)``, or Solution, optional
+        Normalised log-probabilities near the equilibrium, or the solution of a similar game: saves steps, and changes
+        nothing else where the equilibrium is unique. Where others may exist, best responses start from here and not
+        from the reference; at ``beta = 0`` it is not used. For many values of beta see `equilibrium_path`.
 
     Returns
     -------
@@ -100,6 +100,7 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | None = None) -> S
     """
     tol = _check(game, tol)
     local = _numpy_game(game)
+    start = getattr(start, "log_policy", start)
     given = None if start is None else to_numpy(game.check_policy(start, "start")).astype(float)
     beta = _flat_beta(local)
     out, steps = np.empty((beta.size, game.n_responses)), np.zeros(beta.size, dtype=int)

@@ -205,6 +205,8 @@ def load_judge(settings: JudgeSettings) -> Judge:
         return PairwiseJudge(load_function(settings.name))
     if settings.kind == "reward":
         reward = load_function(settings.name)
+    elif ":" in settings.name:
+        raise ValueError(f"judge.name {settings.name!r} is a function: add judge.kind reward, or pairwise.")
     else:
         reward = load_reward_model(settings.name, settings.precision, settings.batch_size)
     return RewardJudge(reward, settings.preference, settings.ties, settings.scale)

@@ -20,6 +20,8 @@ from .models import JudgeSettings, Model, load_judge, load_policy
 from .policy import LanguagePolicy, Prompt
 
 Row = dict[str, Any]
+TASKS = ("gsm8k", "hellaswag", "mmlu")
+"""The benchmarks of the paper."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Evaluation:
     """Model to compare with, drawn from with the same settings."""
     out: Path = Path("evaluation.json")
     """File for the table's numbers."""
-    tasks: tuple[str, ...] = ("gsm8k", "hellaswag", "mmlu")
-    """lm-eval's names of benchmarks, which it loads from the hub; none: --tasks without a name."""
+    tasks: tuple[str, ...] | None = None
+    """lm-eval's names of benchmarks, which it loads from the hub. By default gsm8k, hellaswag and mmlu if neither
+    prompts nor questions are given, else none."""
     task_folder: Path | None = None
     """Folder of your own task files for lm-eval, which are then the only ones."""
     limit: int | None = None
@@ -105,6 +108,8 @@ def evaluate(config: Evaluation) -> list[Row]:
         raise ValueError("A win rate needs a reference and prompts: give --reference and --data.source.")
     if config.questions and not config.grader.model:
         raise ValueError("Questions need a judge: give --grader.model, and --grader.url if it is a server.")
+    if config.tasks is None:
+        config = replace(config, tasks=() if config.data.source or config.questions else TASKS)
     if not (config.tasks or config.data.source or config.questions):
         raise ValueError("There is nothing to evaluate: give --tasks, --data.source or --questions.")
     names = {"model": None} | ({"reference": config.reference} if config.reference else {})
@@ -190,19 +195,20 @@ def benchmarks(config: Evaluation, policy: LanguagePolicy, who: str) -> list[Row
     ValueError
         If lm-eval is not installed.
     """
+    tasks = list(config.tasks or ())
     try:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise ValueError(
-            f"Benchmarks ({', '.join(config.tasks)}) need lm-eval: install windgames[eval], or leave them out by "
-            f"--tasks without a name."
+            f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], or give prompts or questions "
+            f"and no --tasks."
         ) from None
     folder = config.task_folder
     said = lm_eval.simple_evaluate(
         model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8, device=str(policy.device)),
-        tasks=list(config.tasks),
+        tasks=tasks,
         task_manager=TaskManager(include_path=folder and str(folder), include_defaults=folder is None),
         num_fewshot=config.shots,
         limit=config.limit,

@@ -44,9 +44,9 @@ class Config:
     """Folder of the run: metrics.jsonl, checkpoints, the final model."""
     rounds: int = 100
     draws: int = 16
-    """Responses per prompt and stage, `K`."""
+    """Responses per prompt and round, `K` (of the extragradient, in each half of a round)."""
     epochs: int = 1
-    """Passes over a stage's draws."""
+    """Passes over a round's draws."""
     prompts_per_round: int | None = None
     """Prompts of a round, in a new order after each pass over all of them; None for all."""
     batch_prompts: int = 8
@@ -54,16 +54,21 @@ class Config:
     micro_prompts: int | None = None
     """Prompts of one forward and backward pass on a process; their gradients are added up. None for all."""
     learning_rate: float = 1e-4
+    """Adam's, at its highest."""
     schedule: str = "cosine"
     """How the learning rate falls: "constant", "linear" or "cosine", to zero over the run."""
     warmup: int = 0
     """Optimiser steps over which the learning rate rises first."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Adam's memory of gradients and of their squares; the price of KL is the method's beta."""
     epsilon: float = 1e-8
     """Adam's; below it a gradient counts as rounding. Attention's key biases have no gradient but rounding."""
     weight_decay: float = 0.0
+    """Adam's, decoupled."""
     max_grad_norm: float = 1.0
+    """Longer gradients are shortened to it; inf for none."""
     seed: int = 0
+    """Of draws and of the order of prompts."""
     reference_draws: int = 0
     """Draws of the reference and of the round before against which as many of a round's own are judged for metrics;
     0 for none. A judge of pairs is asked for all pairs among these."""
@@ -76,6 +81,7 @@ class Config:
     trackers: tuple[str, ...] = ()
     """Names that accelerate knows, such as "tensorboard"."""
     progress: bool = True
+    """Show a progress bar."""
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -122,6 +128,8 @@ def train(
         If prompts do not divide among processes, an objective and the number of draws do not fit, a judge gives NaN,
         a loss is not finite, or the folder holds another run.
     """
+    if isinstance(prompts, str):
+        raise ValueError("prompts must be a list of prompts, but it is one text: put it into a list.")
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
