@@ -223,7 +223,7 @@ def test_evaluate_prints_one_table_and_writes_it(folder, tmp_path, capsys, serve
     assert rows["verdicts that could not be read", "judge"]["mean"] == 0
     assert rows["entropy", "model"]["low"] is None
     # a model against itself: no divergence
-    main([str(w) for w in [*words[:6], folder / "policy", "--data.source", folder / "prompts.jsonl", *words[-3:]]])
+    main([str(w) for w in [*words[:6], folder / "policy", "--data.source", folder / "prompts.jsonl", *words[-2:]]])
     rows = {r["measure"]: r for r in json.loads((tmp_path / "e.json").read_text())["rows"]}
     assert rows["KL to the reference, nats"]["mean"] == pytest.approx(0, abs=1e-5)
 
