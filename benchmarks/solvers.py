@@ -2,7 +2,7 @@
 
     python benchmarks/solvers.py                  # every study at reduced size, into benchmarks/quick
     python benchmarks/solvers.py --study grid     # one of them
-    python benchmarks/solvers.py --full           # the committed tables: hours on two cores
+    python benchmarks/solvers.py --full           # the committed tables: an hour and a half
     python benchmarks/solvers.py --smoke          # small games, for tests
 
     agreement  random games of every kind: distance to the equilibrium in sixty digits

@@ -44,7 +44,7 @@ def central_path(
     """
     n, m = log_ref.shape
     x, price = np.full((n, m), 1 / m), beta[:, None]
-    level = _gains(A, x) - price * (np.log(x) - log_ref)
+    level = gains(A, x) - price * (np.log(x) - log_ref)
     top = np.max(level, axis=-1, keepdims=True)
     v = top + np.maximum(np.ptp(level, axis=-1, keepdims=True), 1e-3)
     t = v - level
@@ -57,7 +57,7 @@ def central_path(
         i = active
         matrix, here, slack, cost = (A if len(A) == 1 else A[i]), x[i], t[i], price[i]
         mu = np.mean(here * slack, axis=-1, keepdims=True)
-        off = v[i] - _gains(matrix, here) + cost * (np.log(here) - log_ref[i]) - slack
+        off = v[i] - gains(matrix, here) + cost * (np.log(here) - log_ref[i]) - slack
         # at the end of a path that is followed too far systems are singular: such steps are not taken
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             solve = _System(matrix, (cost + slack) / here, patient)
@@ -87,7 +87,8 @@ def _newton(
     return dx, (aim - x * t - t * dx) / x, dv
 
 
-def _gains(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+def gains(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the products `A x` of all contexts, of one matrix for all or of one each."""
     return x @ A[0].T if len(A) == 1 else (A @ x[..., None])[..., 0]
 
 

@@ -43,7 +43,7 @@ from ._array import (
     number,
     to_numpy,
 )
-from .central import ITERATED, central_path, few_products
+from .central import ITERATED, central_path, few_products, gains
 from .games import BestOfNGame, Game, WinRateGame, check_game, log_ratio_of_powers
 from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import Solution
@@ -141,10 +141,14 @@ def _method(local: Game) -> str:
 
 def _solve_free(local: Game, rows: np.ndarray, out: np.ndarray) -> str:
     """Fill in the winners at ``beta = 0`` and return the method's name."""
-    said: list[str] = []
-    kind = _Sorted if isinstance(local.preference, RewardPreference) else _Dense
-    in_chunks(kind, local, rows, lambda chunk: said.append(winners(local, chunk, out)))
-    return said[0]
+    p, said = local.preference, [""]
+    if isinstance(p, RewardPreference):
+        return winners(local, rows, out)
+    if p.batch_shape == ():  # its winners are found once for all references
+        with _threads().limit(limits=1 if local.n_responses <= SMALL else None, user_api="blas"):
+            return winners(local, rows, out)
+    in_chunks(_Dense, local, rows, lambda chunk: said.append(winners(local, chunk, out)))
+    return said[-1]
 
 
 def in_chunks(kind: type[_Problem], local: Game, rows: np.ndarray, run: Callable[[np.ndarray], None]) -> None:
@@ -401,8 +405,7 @@ class _Dense(_Problem):
 
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return log win rates, or win rates less a half."""
-        p = np.exp(z)
-        win = p @ self.matrix[0].T if self.shared else (self.matrix[rows] @ p[..., None])[..., 0]
+        win = gains(self._rows(self.matrix, rows), np.exp(z))
         if not self.log_payoff:
             return win
         if win.min() > 1e-280:  # nothing that underflowed above could have counted

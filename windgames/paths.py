@@ -15,7 +15,6 @@ import numpy as np
 
 from ._array import as_float, first_index, like, log_normalize, to_numpy
 from .equilibria import (
-    FLOOR,
     _check,
     _judge,
     _method,
@@ -124,7 +123,7 @@ def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
         left = ~here.unique
         rows = np.flatnonzero(~left)
         if rows.size:
-            z[rows], done, steps[rows] = _correct(here, rows, z[rows], max(tol, float(FLOOR / beta)))
+            z[rows], done, steps[rows] = _correct(here, rows, z[rows], float(here.reach(tol)[0]))
             left[rows] = ~done
         if np.any(left):
             since = None if beta < here.low else past[-1]
