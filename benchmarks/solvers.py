@@ -42,7 +42,8 @@ from solvers_worker import Result, Worker
 from threadpoolctl import threadpool_limits
 
 import windgames as wg
-from windgames import central, equilibria
+from windgames.equilibria import central_path as central
+from windgames.equilibria import dense
 
 HERE = Path(__file__).resolve().parent
 EXACT = 30
@@ -392,15 +393,15 @@ WAYS: dict[str, tuple[float, float] | None] = {
 @contextmanager
 def forced(way: tuple[float, float] | None) -> Iterator[None]:
     """Make `equilibrium` take one of its ways."""
-    before = equilibria.ITERATED, central.ITERATED, equilibria.LOW
+    before = dense.ITERATED, central.ITERATED, dense.LOW
     try:
         if way is not None:
-            equilibria.ITERATED = central.ITERATED = way[0]  # type: ignore[assignment]
-            equilibria.LOW = way[1]
+            dense.ITERATED = central.ITERATED = way[0]  # type: ignore[assignment]
+            dense.LOW = way[1]
         with threadpool_limits(1):
             yield
     finally:
-        equilibria.ITERATED, central.ITERATED, equilibria.LOW = before
+        dense.ITERATED, central.ITERATED, dense.LOW = before
 
 
 def shortest(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:

@@ -17,11 +17,11 @@ from windgames.bandits import (
     Reinforce,
     Seen,
     Tabular,
-    _minimise,
-    _objective,
     draw,
     run,
 )
+from windgames.learning.labels import log_label
+from windgames.learning.learners import minimise, objective_of
 from windgames.objectives import PAIRINGS, RISKS, win_rates
 from windgames.oracles import BudgetExhausted, Oracle, biased_reward, flipped, judges
 from windgames.testing import MATRICES, random_matrix, random_reference
@@ -324,7 +324,7 @@ def test_gradients_against_differences(kind, pairing, linear, weighted, seed):
     weight = rng.uniform(0.5, 2, (3, 5)) if weighted and pairing in ("independent", "constant") else None
     seen = Seen(slice(None), rng.integers(0, 4, (3, 5)), rng.uniform(size=(3, 5)), weight, pairing)
     start = policy.start() + 0.3 * rng.normal(size=policy.start().shape)
-    value = _objective(policy, start, seen, Stage(0.2, 0.7), kind)
+    value = objective_of(policy, start, seen, Stage(0.2, 0.7), kind)
     x = start.ravel() + 0.3 * rng.normal(size=start.size)
     size = max(1.0, float(np.abs(value(x)[1]).max()))
     assert check_grad(lambda t: value(t)[0], lambda t: value(t)[1], x) < 1e-4 * size
@@ -349,11 +349,10 @@ def test_least_squares_finds_the_minimum(pairing, weighted, seed):
         closed = policy.least_squares(start, seen, start, stage)
         if weight is not None and isinstance(policy, Tabular):
             continue  # weights move a table's mean label, which it takes without them
-        found = _minimise(policy, start, seen, stage, "squared")
-        from windgames.bandits import _label
+        found = minimise(policy, start, seen, stage, "squared")
 
-        seen = Seen(seen.contexts, seen.y, _label(seen), seen.weight, pairing)
-        value = _objective(policy, start, seen, stage, "squared")
+        seen = Seen(seen.contexts, seen.y, log_label(seen), seen.weight, pairing)
+        value = objective_of(policy, start, seen, stage, "squared")
         assert value(closed.ravel())[0] <= value(found.ravel())[0] + 1e-9
 
 
@@ -456,7 +455,7 @@ def test_the_ridge_is_the_same_for_every_way_to_the_minimum(rng):
     seen = Seen(slice(None), rng.integers(0, 4, (3, 5)), label - label.mean(-1, keepdims=True) + 0.5, None, "group")
     start, stage = policy.start() + 0.1, Stage(0.2, 0.7)
     closed = policy.least_squares(start, seen, start, stage)
-    np.testing.assert_allclose(_minimise(policy, start, seen, stage, "squared"), closed, atol=1e-5)
+    np.testing.assert_allclose(minimise(policy, start, seen, stage, "squared"), closed, atol=1e-5)
 
 
 def test_coverage_bound_of_a_step(rng):

@@ -6,10 +6,9 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 
 from . import bandits, bounds, continuum, objectives, oracles, rules
 from .describe import Description, describe
-from .equilibria import equilibrium
+from .equilibria import Sensitivity, equilibrium, equilibrium_path, sensitivity
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
-from .paths import equilibrium_path
 from .preferences import (
     BradleyTerryPreference,
     LowRankPreference,
@@ -18,7 +17,6 @@ from .preferences import (
     RewardPreference,
     from_counts,
 )
-from .sensitivity import Sensitivity, sensitivity
 from .solve import Solution, Trace, solve
 from .updates import (
     Guarantee,

@@ -17,23 +17,20 @@ from . import bounds
 from ._array import (
     Array,
     array_namespace,
-    as_float,
     broadcast,
     columns,
     expectation,
-    first_index,
     hilbert,
-    in_context,
     is_array_api_obj,
     kl,
     like,
     log_normalize,
-    number,
     safe_log,
     scale,
     to_numpy,
 )
-from .preferences import MatrixPreference, Preference, RewardPreference, check_log_policy, check_shape
+from ._validation import as_float, check_log_policy, check_shape, first_index, in_context, number
+from .preferences import MatrixPreference, Preference, RewardPreference
 
 
 class Game:

@@ -5,19 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from ._array import (
-    Array,
-    array_namespace,
-    as_float,
-    first_index,
-    in_context,
-    log_normalize,
-    number,
-    scale,
-    whole,
-)
+from ._array import Array, array_namespace, log_normalize, scale
+from ._validation import as_float, check_log_policy, first_index, in_context, number, whole
 from .games import log_best_of_n_ratio, needs_order
-from .preferences import Preference, RewardPreference, check_log_policy
+from .preferences import Preference, RewardPreference
 
 __all__ = ["best_of_n", "geometric_mixture", "tournament"]
 

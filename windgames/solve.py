@@ -15,18 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import bounds
-from ._array import (
-    Array,
-    array_namespace,
-    broadcast,
-    hilbert,
-    is_array_api_obj,
-    kl,
-    log_normalize,
-    number,
-    to_numpy,
-    whole,
-)
+from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
+from ._validation import number, whole
 from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
 from .updates import DISTANCES, Guarantee, Plan, Rule
 

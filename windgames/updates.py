@@ -16,7 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from . import bounds
-from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, number, scale, to_numpy
+from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, scale, to_numpy
+from ._validation import number
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 
 

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ._array import Array, as_float, first_index, in_context, is_array_api_obj, like, to_numpy
-from .equilibria import System, _centred, _flat_beta, _numpy_game, _Problem, make_problem
-from .games import WinRateGame
-from .preferences import RewardPreference
-from .solve import Solution
+from .._array import Array, is_array_api_obj, like, to_numpy
+from .._validation import as_float, first_index, in_context
+from ..games import WinRateGame
+from ..preferences import RewardPreference
+from ..solve import Solution
+from .common import flat_beta, make_problem, numpy_game
+from .problems import Problem, System, centred
 
 SKEW = {"matrix": "P + P^T = 1", "skew": "J + J^T = 0"}
 """Data whose tangents have to be skew, and what would be lost otherwise."""
@@ -67,8 +69,8 @@ def sensitivity(solution: Solution) -> Sensitivity:
         raise ValueError(
             f"solution must be a Solution, but it is a {type(solution).__name__}: sensitivity(equilibrium(game))."
         )
-    local = _numpy_game(solution.game)
-    where = first_index(_flat_beta(local).reshape(local.batch_shape) == 0)
+    local = numpy_game(solution.game)
+    where = first_index(flat_beta(local).reshape(local.batch_shape) == 0)
     if where is not None:
         raise ValueError(
             f"At beta = 0{in_context(where)} the equilibrium need be neither unique nor continuous in the game (theory "
@@ -87,7 +89,7 @@ def sensitivity(solution: Solution) -> Sensitivity:
             f"Response {where[-1]}{in_context(where[:-1])} is not played: the equilibrium lies on the boundary (theory "
             f"2.2), where the logarithm of the policy has no derivative. Drop the response, or raise beta."
         )
-    beta = _flat_beta(local)
+    beta = flat_beta(local)
     problem = make_problem(local, np.arange(beta.size), beta)
     z = problem.merge(log_policy.reshape(beta.size, -1))
     u = problem.payoff(z, problem.rows)
@@ -99,7 +101,7 @@ class Sensitivity:
     """The derivative of an equilibrium; made by `sensitivity`."""
 
     solution: Solution
-    _problem: _Problem = field()
+    _problem: Problem = field()
     _z: np.ndarray
     _u: np.ndarray
     _system: System
@@ -181,7 +183,7 @@ class Sensitivity:
 
     def _payoff(self) -> np.ndarray:
         """Return the payoff of each response over the policy's own."""
-        return self._problem.spread(_centred(np.exp(self._z), self._u)).reshape(self._shapes()["log_ref"])
+        return self._problem.spread(centred(np.exp(self._z), self._u)).reshape(self._shapes()["log_ref"])
 
     def _at(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the log-policy, and the logarithm of what a change of win rates is divided by in the payoff."""

@@ -8,10 +8,10 @@ from math import inf
 import numpy as np
 from scipy.linalg.lapack import dgecon, dgetrf, dgetrs
 
-from ._array import log_normalize
-from .central import central_path
-from .games import Game
-from .preferences import RewardPreference
+from .._array import log_normalize
+from ..games import Game
+from ..preferences import RewardPreference
+from .central_path import central_path
 
 EARLY, LATE, PLAIN = 1e-13, 1e-26, 1e3
 """The sums of share times slack at which the central path is looked at, and how many times larger than the other one of

@@ -13,25 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from ._array import as_float, first_index, like, log_normalize, to_numpy
-from .equilibria import (
-    _check,
-    _judge,
-    _method,
-    _numpy_game,
-    _Problem,
-    _residual,
-    _solve,
-    _solve_free,
-    _Sorted,
-    _span,
-    equilibrium,
+from .._array import like, log_normalize, to_numpy
+from .._validation import as_float, first_index
+from ..games import Game
+from ..solve import Solution
+from .common import (
+    certify,
+    check_arguments,
     in_chunks,
     make_problem,
+    method_name,
+    numpy_game,
     problem_class,
+    solve_unregularised,
 )
-from .games import Game
-from .solve import Solution
+from .direct import equilibrium
+from .newton import newton_residual, solve_newton
+from .problems import Problem, span_of
+from .sorted import SortedProblem
 
 ORDER = 3
 """Degree of the polynomials that guess the next equilibrium."""
@@ -77,18 +76,18 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
      [0.38 0.32 0.3 ]
      [0.02 0.01 0.97]]
     """
-    tol = _check(game, tol)
+    tol = check_arguments(game, tol)
     grid = to_numpy(as_float(betas, "betas")).astype(float)
     if grid.ndim != 1 or not grid.size:
         raise ValueError(f"betas must be a list of numbers, but its shape is {grid.shape}.")
     where = first_index(~((grid >= 0) & (grid < inf)))
     if where is not None:
         raise ValueError(f"betas must be non-negative and finite, but betas[{where[0]}] is {grid[where]}.")
-    single = _numpy_game(game.replace(beta=1.0))
+    single = numpy_game(game.replace(beta=1.0))
     batch, m = single.batch_shape, game.n_responses
     prices = grid.reshape(-1, *(1 for _ in batch)) * np.ones(batch)
     full = game.replace(beta=like(prices, game.log_ref))
-    if problem_class(single) is _Sorted:
+    if problem_class(single) is SortedProblem:
         return equilibrium(full, tol)
     contexts = np.arange(int(np.prod(batch)))
     values, place = np.unique(grid, return_inverse=True)
@@ -96,7 +95,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     policies, steps = np.empty((len(values), len(contexts), m)), np.zeros((len(values), len(contexts)), dtype=int)
     methods = []
     if values[-1] == 0:
-        methods.append(_solve_free(single.replace(beta=0.0), contexts, policies[-1]))
+        methods.append(solve_unregularised(single.replace(beta=0.0), contexts, policies[-1]))
     positive = values[values > 0]
     if positive.size:
 
@@ -106,14 +105,14 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
                 policies[k, chunk], steps[k, chunk] = problem.expand(z), count
 
         in_chunks(problem_class(single), single, contexts, walk)
-        methods.append(f"{_method(single)} on the path in beta")
+        methods.append(f"{method_name(single)} on the path in beta")
     first = np.zeros(len(grid), dtype=bool)
     first[np.unique(place, return_index=True)[1]] = True
     counted = np.where(first[:, None], steps[place], 0)
-    return _judge(full, single.replace(beta=prices), policies[place], counted, tol, " and ".join(methods))
+    return certify(full, single.replace(beta=prices), policies[place], counted, tol, " and ".join(methods))
 
 
-def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
+def _walk(problem: Problem, betas: np.ndarray, tol: float) -> Any:
     """Yield the equilibria of all contexts, and the systems factorised for each, at falling values of beta."""
     n = len(problem.rows)
     past: list[tuple[Any, np.ndarray]] = [(0.0, problem.log_ref)]
@@ -127,13 +126,13 @@ def _walk(problem: _Problem, betas: np.ndarray, tol: float) -> Any:
             left[rows] = ~done
         if np.any(left):
             since = None if beta < here.low else past[-1]
-            alone, more = _solve(here, tol, np.flatnonzero(left), since=since)
+            alone, more = solve_newton(here, tol, np.flatnonzero(left), since=since)
             z, steps = np.where(left[:, None], alone, z), steps + more
         yield z, steps
         past = [*past[-ORDER:], (1 / beta, z)]
 
 
-def _guess(problem: _Problem, past: list[tuple[Any, np.ndarray]], tau: float) -> np.ndarray:
+def _guess(problem: Problem, past: list[tuple[Any, np.ndarray]], tau: float) -> np.ndarray:
     r"""Extrapolate :math:`\log\pi`; of polynomials in tau and in its logarithm the one of smallest residual counts."""
     everyone = np.arange(len(problem.rows))
     best, least = past[-1][1].copy(), np.full(len(everyone), inf)
@@ -161,17 +160,17 @@ def _lagrange(nodes: np.ndarray, x: float) -> list[float]:
     return [float(np.prod([(x - b) / (a - b) for b in nodes if b != a])) for a in nodes]
 
 
-def _measure(problem: _Problem, rows: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measure(problem: Problem, rows: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return payoff, residual and its span at a policy."""
     with np.errstate(over="ignore", invalid="ignore"):
         u = problem.payoff(z, rows)
-        r = _residual(problem, z, u, problem.beta[rows], rows)
-        span = _span(r, z == -inf)
+        r = newton_residual(problem, z, u, problem.beta[rows], rows)
+        span = span_of(r, z == -inf)
     return u, r, np.where(np.isnan(span), inf, span)
 
 
 def _correct(
-    problem: _Problem, rows: np.ndarray, z: np.ndarray, tol: float
+    problem: Problem, rows: np.ndarray, z: np.ndarray, tol: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take Newton steps from a good guess; return policies, success and the number of systems factorised.
 

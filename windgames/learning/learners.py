@@ -1,0 +1,480 @@
+"""Learners: regressions of any rule, and likelihood ascent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from .._array import (
+    logsumexp,
+    safe_log,
+)
+from ..games import Game, LogWinRateGame, WinRateGame
+from ..objectives import (
+    PAIRINGS,
+    RISKS,
+    centred,
+    implied_payoff,
+    jbond_weights,
+    reinforce_weights,
+    risk,
+    risk_slope,
+    win_rates,
+)
+from ..oracles import Oracle
+from ..preferences import RewardPreference
+from ..updates import Rule, Stage, target
+from .labels import Seen, centred_within, column, draw, log_label, take
+from .policies import Policy, Tabular
+
+
+class Learner(Protocol):
+    """Anything that turns a round of questions into new parameters."""
+
+    name: str
+
+    def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
+        """Return the state; ``state["current"]`` holds the parameters of the policy."""
+        ...
+
+    def step(
+        self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Return the state after one round on these contexts; ``state["draws"]`` counts sampled responses."""
+        ...
+
+
+@dataclass(frozen=True)
+class Regress:
+    r"""Any rule of `windgames.updates`, its stages regressed on samples (theory 7.1).
+
+    Parameters
+    ----------
+    rule : Rule, or callable from the round's number to a Rule
+        A callable makes step sizes fall, as in theory 7.7.
+    draws : int
+        Responses `K` per context and round.
+    opponents : int, "all" or None
+        None lets the draws play each other, `K(K-1)/2` queries per context; an integer `J` draws that many fresh
+        opponents from the policies that the rule names, `K J` queries; "all" asks about every response and weighs by
+        the policy, the exact win rate of a certain oracle.
+    pairing : str
+        How win rates and centring go together, one of `objectives.PAIRINGS`; None takes "group", or "independent"
+        with opponents.
+    risk : {"squared", "kl", "nce"}
+    sampler : {"policy", "mixture", "all"}
+        Where the responses come from: the policy; half of the time the reference, with importance weights; or every
+        response once. Coverage decides the floor (theory 7.8).
+    unseen : {"keep", "half"}
+        What a table does with responses that were not drawn: leave them, or treat their win rate as 1/2.
+    reuse : int
+        Rounds that the same comparisons serve, opponents weighted by the ratio of the policy to the one that drew them.
+        Unbiased for a policy that has not learned from them; after a step it has, and some bias is the price.
+    """
+
+    rule: Rule | Callable[[int], Rule]
+    draws: int = 8
+    opponents: int | Literal["all"] | None = None
+    pairing: str | None = None
+    risk: str = "squared"
+    sampler: str = "policy"
+    unseen: str = "keep"
+    reuse: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        pairing = self.pairing or ("group" if self.opponents is None else "independent")
+        object.__setattr__(self, "pairing", pairing)
+        _one_of("pairing", pairing, PAIRINGS)
+        _one_of("risk", self.risk, RISKS)
+        _one_of("sampler", self.sampler, ("policy", "mixture", "all"))
+        _one_of("unseen", self.unseen, ("keep", "half"))
+        _at_least("draws", self.draws, 1 if self.opponents is not None else 2)
+        _at_least("reuse", self.reuse, 1)
+        if self.opponents is None and (self.sampler != "policy" or pairing == "independent"):
+            raise ValueError(
+                f"sampler={self.sampler!r} with pairing={pairing!r} needs opponents of its own: pass opponents."
+            )
+        if self.opponents is not None and pairing in ("group", "leave-one-out"):
+            raise ValueError(f"pairing={pairing!r} lets the draws play each other: leave opponents out.")
+        if self.opponents not in (None, "all"):
+            _at_least("opponents", self.opponents, 1)
+        if self.reuse > 1 and self.opponents in (None, "all"):
+            raise ValueError("Comparisons are reused by re-weighing their opponents: pass an integer opponents.")
+        if self.unseen == "half" and (pairing == "constant" or (pairing == "independent" and self.risk != "squared")):
+            raise ValueError("unseen='half' needs a risk with a closed form: the squared one, centred.")
+        if not self.name:
+            object.__setattr__(self, "name", self._rule(0).name)
+
+    def _rule(self, t: int) -> Rule:
+        return self.rule if isinstance(self.rule, Rule) else self.rule(t)
+
+    def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
+        if not isinstance(game, WinRateGame | LogWinRateGame):
+            raise ValueError(f"Samples estimate win rates: learn on a WinRateGame or a LogWinRateGame, not {game!r}.")
+        if self.unseen == "half" and not isinstance(policy, Tabular):
+            raise ValueError("unseen='half' is for a table: a log-linear policy moves unseen responses as it must.")
+        self._rule(0).plan(game)
+        theta = policy.start(replicates)
+        return {"current": theta, "previous": theta, "t": 0, "draws": 0, "kept": {}}
+
+    def step(
+        self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        slots = dict(state)
+        fresh = state["t"] % self.reuse == 0
+        kept = {} if fresh else state["kept"]
+        plan = self._rule(state["t"]).plan(game)
+        for i, stage in enumerate(plan.stages):
+            if not stage.against:
+                slots[stage.out] = policy.mixed(slots[stage.start], stage)
+                continue
+            if i not in kept:
+                kept[i] = self._ask(slots, stage, policy, game, oracle, contexts, rng)
+                slots["draws"] += kept[i]["draws"]
+            seen = self._label(kept[i], slots, policy, game)
+            slots[stage.out] = self._fit(policy, slots[stage.start], seen, stage)
+        return {
+            "current": policy.only(slots["current"], state["current"], contexts),
+            "previous": state["current"],
+            "t": state["t"] + 1,
+            "draws": slots["draws"],
+            "kept": kept,
+        }
+
+    def _ask(
+        self,
+        slots: dict[str, Any],
+        stage: Stage,
+        policy: Policy,
+        game: Game,
+        oracle: Oracle,
+        contexts: Any,
+        rng: np.random.Generator,
+    ) -> dict[str, Any]:
+        """Draw responses and opponents, and compare them."""
+        log_policy = policy.log_policy(slots[stage.start], contexts)
+        m = log_policy.shape[-1]
+        if self.sampler == "all":
+            y = np.broadcast_to(np.arange(m), log_policy.shape)
+        elif self.sampler == "mixture":
+            log_half = np.logaddexp(log_policy, policy.log_ref[contexts]) - np.log(2)
+            y = draw(log_half, self.draws, rng)
+        else:
+            y = draw(log_policy, self.draws, rng)
+        weight = None
+        if self.sampler == "mixture":
+            weight = np.exp(take(log_policy, y) - take(log_half, y))
+        elif self.sampler == "all":
+            weight = np.exp(log_policy)
+        asked: dict[str, Any] = {"contexts": contexts, "y": y, "weight": weight, "games": [], "draws": y.size}
+        if self.sampler == "all":
+            asked["draws"] = 0
+        if self.opponents is None:
+            if dict(stage.against) != {stage.start: 1.0}:
+                raise ValueError(
+                    f"{self.name} plays against other policies than its own ({', '.join(stage.against)}): "
+                    f"pass opponents."
+                )
+            asked["games"].append((1.0, stage.start, None, None, _round_robin(y, oracle, contexts, rng)))
+            return asked
+        for slot, factor in stage.against.items():
+            log_other = policy.log_policy(slots[slot], contexts)
+            if self.opponents == "all":
+                other = np.broadcast_to(np.arange(m), log_other.shape)
+            else:
+                other = draw(log_other, self.opponents, rng)
+                asked["draws"] += other.size
+            asked["games"].append((factor, slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
+        return asked
+
+    def _label(self, asked: dict[str, Any], slots: dict[str, Any], policy: Policy, game: Game) -> Seen:
+        """Turn outcomes into labels on the scale of the payoff."""
+        log_payoff = isinstance(game, LogWinRateGame)
+        weak = isinstance(game.preference, RewardPreference) and game.preference.ties == "weak"
+        label: Any = 0.0
+        assert self.pairing is not None
+        for factor, slot, other, log_other, outcomes in asked["games"]:
+            if weak:  # a draw does not lose to its equals, nor to itself
+                outcomes = np.where(outcomes == 0.5, 1.0, outcomes)
+            if other is None:
+                rate = win_rates(outcomes, "group" if log_payoff else self.pairing, 1.0 if weak else 0.5)
+            else:
+                now = policy.log_policy(slots[slot], asked["contexts"])
+                if self.opponents == "all":
+                    log_rate = logsumexp(safe_log(outcomes) + now[..., None, :])
+                    label = label + factor * (log_rate if log_payoff else np.exp(log_rate))
+                    continue
+                v = np.exp(take(now, other) - take(log_other, other))  # 1 unless the comparisons are reused
+                rate = np.mean(outcomes * v[..., None, :], axis=-1)
+                if log_payoff:  # a draw is among its own opponents: no log of zero
+                    rate = (rate * other.shape[-1] + (1.0 if weak else 0.5)) / (other.shape[-1] + 1)
+            label = label + factor * (np.log(rate) if log_payoff else rate)
+        seen = Seen(asked["contexts"], asked["y"], label, asked["weight"], self.pairing)
+        return replace(seen, label=centred_within(label, seen)) if log_payoff else seen
+
+    def _fit(self, policy: Policy, start: np.ndarray, seen: Seen, stage: Stage) -> np.ndarray:
+        # On a table the three risks have one minimiser if the labels are those of one group (theory 7.3).
+        one_group = isinstance(policy, Tabular) and self.pairing in ("group", "leave-one-out")
+        if one_group or (self.risk == "squared" and self.pairing != "constant"):
+            if isinstance(policy, Tabular):
+                return policy.least_squares(start, seen, start, stage, self.unseen)
+            return policy.least_squares(start, seen, start, stage)
+        return minimise(policy, start, seen, stage, self.risk)
+
+
+def minimise(policy: Policy, start: np.ndarray, seen: Seen, stage: Stage, kind: str) -> np.ndarray:
+    """Minimise a risk by L-BFGS from `start`, replicate by replicate, with the exact gradient."""
+    from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
+
+    size = policy.start().shape
+    flat = start.reshape(-1, *size).copy()
+    y, label, weight = (
+        None if x is None else x.reshape(len(flat), *seen.y.shape[-2:]) for x in (seen.y, log_label(seen), seen.weight)
+    )
+    assert y is not None
+    assert label is not None
+    for i, theta in enumerate(flat):
+        one = Seen(seen.contexts, y[i], label[i], None if weight is None else weight[i], seen.pairing)
+        found = minimize(
+            objective_of(policy, theta, one, stage, kind),
+            theta.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 200, "gtol": 1e-9},
+        )
+        flat[i] = found.x.reshape(size)
+    return flat.reshape(start.shape)
+
+
+def objective_of(
+    policy: Policy, start: np.ndarray, seen: Seen, stage: Stage, kind: str
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """Return the risk of one replicate, and its gradient, as a function of the flat parameters."""
+    at, w = seen.contexts, 1.0 if seen.weight is None else seen.weight
+    beta, eta = column(stage.beta, at), column(stage.eta, at)
+    log_start, log_ref = policy.log_policy(start, at), policy.log_ref[at]
+    shift: Any = 0.0
+    if seen.pairing == "constant":  # the mixture's own normaliser is known; the payoff's is taken to be that of 1/2
+        mixture = target(log_start, log_ref, np.zeros_like(log_start), beta=beta, eta=eta)
+        shift = (1 / eta + beta) * logsumexp(mixture, keepdims=True)
+    log_start, log_ref = (take(x, seen.y) for x in (log_start, log_ref))
+    ridge = policy.pull(seen, stage)
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = x.reshape(start.shape)
+        log_policy = take(policy.log_policy(theta, at), seen.y)
+        score = centred_within(implied_payoff(log_policy, log_start, log_ref, beta=beta, eta=eta) + shift, seen)
+        slope = w * risk_slope(score, seen.label, kind)
+        # the transpose of centring: of equal weights it is centring itself
+        if seen.share is None:
+            pull = centred(slope, seen.pairing) - 0.5
+        else:
+            pull = slope - seen.share * np.sum(slope, axis=-1, keepdims=True) * (seen.pairing != "constant")
+        gradient = policy.gradient(theta, seen.y, (1 / eta + beta) * pull, at) + ridge * (theta - start)
+        total = np.sum(w * risk(score, seen.label, kind)) + ridge * np.sum((theta - start) ** 2) / 2
+        return float(total), gradient.ravel()
+
+    return value
+
+
+def _round_robin(y: np.ndarray, oracle: Oracle, contexts: Any, rng: np.random.Generator) -> np.ndarray:
+    """Return the outcomes of all pairs of draws, one query a pair, shape ``(..., K, K)``."""
+    k = y.shape[-1]
+    i, j = np.triu_indices(k, 1)
+    got = oracle.compare(y[..., i], y[..., j], rng, contexts)
+    out = np.full((*y.shape, k), 0.5)
+    out[..., i, j], out[..., j, i] = got, 1 - got
+    return out
+
+
+def _all_pairs(y: np.ndarray, other: np.ndarray, oracle: Oracle, contexts: Any, rng: np.random.Generator) -> np.ndarray:
+    """Return the outcomes of every draw against every opponent, shape ``(..., K, J)``."""
+    k, j = y.shape[-1], other.shape[-1]
+    got = oracle.compare(np.repeat(y, j, axis=-1), np.tile(other, k), rng, contexts)
+    return got.reshape(*y.shape, j)
+
+
+def _one_of(name: str, value: Any, options: Sequence[str]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, but it is {value!r}.")
+
+
+def _at_least(name: str, value: Any, low: float) -> None:
+    if not (isinstance(value, int | np.integer) and value >= low):
+        raise ValueError(f"{name} must be an integer, at least {low}, but it is {value!r}.")
+
+
+@dataclass(frozen=True)
+class JBond:
+    r"""J-BOND (Sessa et al. 2024; theory 7.5): ascend Jeffreys' divergence to the best of two of a moving anchor.
+
+    Parameters
+    ----------
+    rate : float
+        Step of gradient ascent on the parameters.
+    draws : int
+        Policy draws, and pairs of anchor draws, per context and round: two queries each.
+    gamma : float
+        Weight of the divergence to the anchor.
+    anchor_rate : float
+        The anchor's parameters move this share of the way to the policy's after each step.
+    or_equal : bool
+        Whether a draw that ties with the worse anchor draw counts as worse; the published reading is ambiguous.
+    """
+
+    rate: float
+    draws: int = 8
+    gamma: float = 0.0
+    anchor_rate: float = 0.02
+    or_equal: bool = False
+    name: str = "J-BOND"
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+        _at_least("draws", self.draws, 1)
+        if not (self.gamma >= 0 and 0 <= self.anchor_rate <= 1):
+            raise ValueError(
+                f"gamma must be non-negative and anchor_rate in [0, 1], but they are {self.gamma}, {self.anchor_rate}."
+            )
+
+    def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
+        theta = policy.start(replicates)
+        return {"current": theta, "anchor": theta, "draws": 0}
+
+    def step(
+        self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        _needs_outcomes(self.name, oracle)
+        theta, anchor = state["current"], state["anchor"]
+        log_policy, log_anchor = policy.log_policy(theta, contexts), policy.log_policy(anchor, contexts)
+        y, a, b = (draw(p, self.draws, rng) for p in (log_policy, log_anchor, log_anchor))
+        first = oracle.compare(a, b, rng, contexts)
+        best, worst = np.where(first >= 0.5, a, b), np.where(first >= 0.5, b, a)
+        against = oracle.compare(y, worst, rng, contexts)
+        worse = (against < 1.0) if self.or_equal else (against == 0.0)
+        forward, backward = jbond_weights(worse, take(log_policy, y), take(log_anchor, y), gamma=self.gamma)
+        gradient = policy.gradient(theta, best, np.full(y.shape, forward), contexts)
+        gradient += policy.gradient(theta, y, backward, contexts)
+        theta = theta + self.rate * _mean(gradient, y, policy)
+        anchor = anchor + self.anchor_rate * (theta - anchor)
+        return {"current": theta, "anchor": anchor, "draws": state["draws"] + 3 * y.size}
+
+
+@dataclass(frozen=True)
+class Distil:
+    r"""Iterative best-of-n by maximum likelihood: raise the likelihood of the winners of `n` draws.
+
+    A share of the likelihood may go to draws of the reference. In the mean the fixed point is
+    :math:`\pi=(1-a)B_n(\pi)+a\rho`, an arithmetic mixture where iterative best-of-n has a geometric one.
+
+    Parameters
+    ----------
+    n : int
+        Draws per winner, `n - 1` queries: a knock-out in the order of drawing, which for a reward finds the best.
+    rate : float
+        Step of gradient ascent on the parameters.
+    draws : int
+        Winners per context and round.
+    reference_share : float
+        The share `a`.
+    """
+
+    n: int
+    rate: float
+    draws: int = 4
+    reference_share: float = 0.0
+    name: str = "best-of-n distillation"
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+        _at_least("n", self.n, 2)
+        _at_least("draws", self.draws, 1)
+        if not 0 <= self.reference_share < 1:
+            raise ValueError(f"reference_share must lie in [0, 1), but it is {self.reference_share}.")
+
+    def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
+        return {"current": policy.start(replicates), "draws": 0}
+
+    def step(
+        self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        _needs_outcomes(self.name, oracle)
+        theta = state["current"]
+        log_policy = policy.log_policy(theta, contexts)
+        best = draw(log_policy, self.draws, rng)
+        for _ in range(self.n - 1):
+            rival = draw(log_policy, self.draws, rng)
+            best = np.where(oracle.compare(best, rival, rng, contexts) >= 0.5, best, rival)
+        a = self.reference_share
+        gradient = policy.gradient(theta, best, np.full(best.shape, 1 - a), contexts)
+        if a:
+            usual = draw(np.broadcast_to(policy.log_ref[contexts], log_policy.shape), self.draws, rng)
+            gradient += policy.gradient(theta, usual, np.full(best.shape, a), contexts)
+        theta = theta + self.rate * _mean(gradient, best, policy)
+        return {"current": theta, "draws": state["draws"] + (self.n + bool(a)) * best.size}
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    r"""REINFORCE with the price of leaving the reference in the reward, the familiar yardstick.
+
+    Parameters
+    ----------
+    rate : float
+        Step of gradient ascent on the parameters.
+    draws : int
+        Draws per context and round, at least 2: each other's baseline.
+    signal : {"score", "comparison"}
+        "score" asks for rewards and ascends :math:`E[r]-\beta KL(\pi\|\rho)`, whose maximiser is not the game's
+        equilibrium; "comparison" plays each draw against a fresh one of the policy, and its fixed point is.
+    """
+
+    rate: float
+    draws: int = 8
+    signal: str = "score"
+    name: str = "REINFORCE"
+
+    def __post_init__(self) -> None:
+        _positive("rate", self.rate)
+        _at_least("draws", self.draws, 2)
+        _one_of("signal", self.signal, ("score", "comparison"))
+
+    def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
+        return {"current": policy.start(replicates), "draws": 0}
+
+    def step(
+        self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        theta = state["current"]
+        log_policy = policy.log_policy(theta, contexts)
+        y = draw(log_policy, self.draws, rng)
+        drawn = y.size
+        if self.signal == "score":
+            reward = oracle.score(y, contexts)
+        else:
+            reward = oracle.compare(y, draw(log_policy, self.draws, rng), rng, contexts)
+            drawn *= 2
+        beta = column(np.broadcast_to(np.asarray(game.beta, dtype=float), policy.log_ref.shape[:1]), contexts)
+        weights = reinforce_weights(reward, take(log_policy, y), take(policy.log_ref[contexts], y), beta=beta)
+        gradient = policy.gradient(theta, y, weights, contexts)
+        return {"current": theta + self.rate * _mean(gradient, y, policy), "draws": state["draws"] + drawn}
+
+
+def _needs_outcomes(name: str, oracle: Oracle) -> None:
+    if oracle.certain and not isinstance(oracle.preference, RewardPreference):
+        raise ValueError(f"{name} needs wins and losses, but this oracle answers with probabilities (certain=True).")
+
+
+def _mean(gradient: np.ndarray, y: np.ndarray, policy: Policy) -> np.ndarray:
+    """Average a gradient over draws, and over contexts where they share parameters."""
+    return gradient / (y.shape[-1] if isinstance(policy, Tabular) else y.shape[-1] * y.shape[-2])
+
+
+def _positive(name: str, value: Any) -> None:
+    if not 0 < value < inf:
+        raise ValueError(f"{name} must be positive and finite, but it is {value!r}.")

@@ -1,0 +1,98 @@
+"""What every preference offers."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import bounds
+from .._array import (
+    Array,
+    array_namespace,
+    safe_log,
+    to_numpy,
+)
+from .._validation import as_float, first_index
+
+
+class Preference:
+    """What every preference offers; arrays stay in the namespace and on the device of its data."""
+
+    batch_shape: tuple[int, ...]
+    """Shape of the contexts; ``()`` for a single one."""
+    n_responses: int
+    """Number of responses ``m``."""
+    is_constant_sum: bool
+    r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
+    size: Any = 0.0
+    """Size, per context, of the numbers that a win rate is summed from, where they may be larger than itself."""
+
+    @property
+    def example(self) -> Array:
+        """An array that carries the preference's namespace, dtype and device."""
+        raise NotImplementedError
+
+    def win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`P\pi`, shape ``(..., m)``, of a policy given as normalised log-probabilities."""
+        raise NotImplementedError
+
+    def log_win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`\log P\pi` without underflow; ``-inf`` where a response beats nobody."""
+        raise NotImplementedError
+
+    def matrix(self) -> Array:
+        """Return the preference matrix, shape ``(..., m, m)``."""
+        raise NotImplementedError
+
+    def log_matrix(self, dtype: Any = None) -> Array:
+        """Return the logarithm of the matrix, ``-inf`` where it is zero."""
+        matrix = self.matrix()
+        return safe_log(matrix if dtype is None else array_namespace(matrix).astype(matrix, dtype))
+
+    data: tuple[str, ...] = ()
+    """Names of the arrays that win rates depend on smoothly."""
+
+    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, all in numpy and for all contexts."""
+        return 0.0
+
+    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, one for each context."""
+        return {}
+
+    @cached_property
+    def interaction(self) -> np.ndarray:
+        r"""The constant :math:`L = \frac12\max|P_{ij}-P_{kj}-P_{il}+P_{kl}|` per context (theory 5.2)."""
+        return np.asarray(bounds.interaction_constant(to_numpy(self.matrix())), dtype=float)
+
+    @property
+    def interaction_bound(self) -> np.ndarray:
+        """What certificates take for `interaction`: an upper bound where the constant itself would cost too much."""
+        return self.interaction
+
+    @cached_property
+    def contraction(self) -> np.ndarray:
+        r"""Birkhoff's contraction factor :math:`\kappa(P)\le 1` of a non-negative `P` (theory 3.7)."""
+        return np.asarray(bounds.birkhoff_contraction(to_numpy(self.matrix())), dtype=float)
+
+
+def check_reward(reward: Any) -> Array:
+    """Return rewards as an array, or say what is wrong."""
+    reward = as_float(reward, "reward")
+    if reward.ndim < 1 or 0 in reward.shape:
+        raise ValueError(
+            f"reward must have shape (..., m) with at least one response and one context, "
+            f"but its shape is {tuple(reward.shape)}."
+        )
+    where = first_index(~array_namespace(reward).isfinite(reward))
+    if where is not None:
+        raise ValueError(f"reward must be finite, but entry {where} is {float(reward[where])}.")
+    return reward
+
+
+def describe_size(preference: Preference) -> str:
+    """Return the numbers of responses and contexts for a repr."""
+    contexts = " x ".join(map(str, preference.batch_shape))
+    return f"{preference.n_responses} responses" + (f", {contexts} contexts" if contexts else "")
