@@ -82,7 +82,7 @@ def test_the_equilibrium_moves_no_further_than_the_best_response(game, seed):
     moved, q = wg.sensitivity(solution).jvp(**tangents), solution.policy
     u, beta = game.payoff(solution.log_policy), game.beta
     direct = tangents.pop("log_ref") - u * tangents.pop("beta") / beta**2
-    direct = direct + game.preference.push(solution.log_policy, np.zeros_like(q), **tangents) / beta
+    direct = direct + game.preference.win_rate_jvp(solution.log_policy, np.zeros_like(q), **tangents) / beta
     spread = np.sum(q * (direct - q @ direct) ** 2) ** 0.5
     assert np.sum(q * moved**2) ** 0.5 <= spread * (1 + 1e-9) + 1e-10 / beta
     assert abs(q @ moved) <= 1e-12 * (1 + np.abs(moved).max())

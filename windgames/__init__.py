@@ -4,7 +4,10 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 (arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.
 """
 
+from typing import Any
+
 from . import bandits, bounds, continuum, objectives, oracles, rules
+from ._array import hilbert, kl, log_normalize
 from .describe import Description, describe
 from .equilibria import Sensitivity, equilibrium, equilibrium_path, sensitivity
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
@@ -65,8 +68,11 @@ __all__ = [
     "extragradient",
     "from_counts",
     "geometric_mixture",
+    "hilbert",
     "inpo",
     "iterative_bon",
+    "kl",
+    "log_normalize",
     "nash_md",
     "objectives",
     "omwu",
@@ -80,3 +86,15 @@ __all__ = [
     "verify",
     "wind",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "testing"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":  # on demand, since it needs hypothesis
+        from importlib import import_module
+
+        return import_module("windgames.testing")
+    raise AttributeError(f"module 'windgames' has no attribute {name!r}")

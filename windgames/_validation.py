@@ -1,7 +1,11 @@
-"""Checks of what users pass in: what was wrong, where, and what to do, in one line."""
+"""Checks of what users pass in: an error says what was wrong, where, and what to do.
+
+Each helper takes the value and the name of the argument and returns the value as it is to be used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -15,6 +19,8 @@ from ._array import (
     logsumexp,
     to_numpy,
 )
+
+# -- arrays of any library -----------------------------------------------------------------------------------
 
 
 def as_float(x: Any, name: str) -> Array:
@@ -40,6 +46,56 @@ def as_float(x: Any, name: str) -> Array:
     raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
 
 
+def per_context(x: Any, name: str, *, zero: bool = False) -> Any:
+    """Return a positive finite number as a float, one per context as an array; `zero` allows 0 as well."""
+    array = as_float(x, name)
+    if 0 in array.shape:
+        raise ValueError(f"{name} must be a number or one per context, but its shape is {tuple(array.shape)}.")
+    where = first_index(~(((array >= 0) if zero else (array > 0)) & (array < inf)))
+    if where is not None:
+        value = float(array[where]) if where else float(array)
+        sign = "non-negative" if zero else "positive"
+        raise ValueError(f"{name} must be {sign} and finite, but it is {value}{in_context(where)}.")
+    return float(array) if array.ndim == 0 else array
+
+
+# -- numpy arrays of numbers ---------------------------------------------------------------------------------
+
+
+def numbers(x: Any, name: str) -> np.ndarray:
+    """Return `x` as a numpy array of floats."""
+    try:
+        return np.asarray(x, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, but it is {x!r}. Pass a float or an array.") from None
+
+
+def positive(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> np.ndarray:
+    """Return positive finite numbers; `zero` and `infinite` allow 0 and infinity as well."""
+    x = numbers(x, name)
+    where = first_index(~(((x >= 0) if zero else (x > 0)) & ((x < inf) | infinite)))
+    if where is not None:
+        what = ("non-negative" if zero else "positive") + ("" if infinite else " and finite")
+        raise ValueError(f"{name} must be {what}, but {_entry(where)} {x[where]}.")
+    return x
+
+
+def fraction(x: Any, name: str) -> np.ndarray:
+    """Return numbers in [0, 1]."""
+    x = numbers(x, name)
+    where = first_index(~((x >= 0) & (x <= 1)))
+    if where is not None:
+        raise ValueError(f"{name} must lie in [0, 1], but {_entry(where)} {x[where]}.")
+    return x
+
+
+def _entry(where: tuple[int, ...]) -> str:
+    return f"entry {where} is" if where else "it is"
+
+
+# -- single values -------------------------------------------------------------------------------------------
+
+
 def number(x: Any, name: str) -> float:
     """Return `x` as a float, or say that it is not one number."""
     try:
@@ -48,12 +104,51 @@ def number(x: Any, name: str) -> float:
         raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
 
 
+def finite(x: Any, name: str) -> float:
+    """Return one finite number."""
+    value = number(x, name)
+    if not -inf < value < inf:
+        raise ValueError(f"{name} must be finite, but it is {value}.")
+    return value
+
+
+def positive_number(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> float:
+    """Return one number that `positive` accepts."""
+    return float(positive(number(x, name), name, zero=zero, infinite=infinite))
+
+
+def above(x: Any, name: str, low: float, *, equal: bool = False) -> float:
+    """Return one finite number above `low`; `equal` allows `low` itself."""
+    value = number(x, name)
+    if not (low < value < inf or (equal and value == low)):
+        limit = f", at least {low:g}" if equal else f" above {low:g}"
+        raise ValueError(f"{name} must be a finite number{limit}, but it is {x!r}.")
+    return value
+
+
 def whole(x: Any, name: str) -> int:
-    """Return `x` as a non-negative integer, or say that it is not one."""
+    """Return a non-negative integer; 1e4 is one."""
     value = number(x, name)
     if not (0 <= value < inf and value == int(value)):
         raise ValueError(f"{name} must be a non-negative integer, but it is {x}.")
     return int(value)
+
+
+def at_least(x: Any, name: str, low: int) -> int:
+    """Return an integer that is at least `low`; a float is none."""
+    if not (isinstance(x, int | np.integer) and x >= low):
+        raise ValueError(f"{name} must be an integer, at least {low}, but it is {x!r}.")
+    return int(x)
+
+
+def one_of(x: Any, name: str, options: Sequence[str]) -> Any:
+    """Return `x` if it is one of the options."""
+    if x not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, but it is {x!r}.")
+    return x
+
+
+# -- where ---------------------------------------------------------------------------------------------------
 
 
 def first_index(mask: Array) -> tuple[int, ...] | None:
@@ -65,6 +160,9 @@ def first_index(mask: Array) -> tuple[int, ...] | None:
 def in_context(where: tuple[int, ...]) -> str:
     """Return " in context (2,)" for an error message, or nothing if there is one context only."""
     return f" in context {where}" if where else ""
+
+
+# -- policies ------------------------------------------------------------------------------------------------
 
 
 def check_shape(x: Array, preference: Any, name: str) -> None:

@@ -10,37 +10,13 @@ from typing import Any
 
 import numpy as np
 
-# -- input -------------------------------------------------------------------------------------------------
-
-
-def _numbers(x: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(x, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold real numbers, but it is {x!r}. Pass a float or an array.") from None
-
-
-def _positive(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> np.ndarray:
-    x = _numbers(x, name)
-    good = (x >= 0) if zero else (x > 0)
-    if not np.all(good & ((x < inf) | infinite)):
-        sign, end = "non-negative" if zero else "positive", "" if infinite else " and finite"
-        raise ValueError(f"{name} must be {sign}{end}, but it is {x}.")
-    return x
-
-
-def _fraction(x: Any, name: str) -> np.ndarray:
-    x = _numbers(x, name)
-    if not np.all((x >= 0) & (x <= 1)):
-        raise ValueError(f"{name} must lie in [0, 1], but it is {x}.")
-    return x
-
+from ._validation import fraction, numbers, positive
 
 # -- best-of-n ---------------------------------------------------------------------------------------------
 
 
 def _mixing(n: Any, alpha1: Any, alpha2: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n, alpha1, alpha2 = _numbers(n, "n"), _numbers(alpha1, "alpha1"), _numbers(alpha2, "alpha2")
+    n, alpha1, alpha2 = numbers(n, "n"), numbers(alpha1, "alpha1"), numbers(alpha2, "alpha2")
     if not np.all((n > 1) & (n < inf)):
         raise ValueError(f"n must be a finite number above 1, but it is {n}.")
     if not np.all((alpha1 > 0) & (alpha2 >= 0) & (alpha1 + alpha2 <= 1 + 1e-12)):
@@ -89,7 +65,7 @@ def best_of_n_kl_bound(n: Any) -> Any:
     For a reward and real :math:`n\ge1`, and for ``n = 2`` with any constant-sum preference. Raises ValueError if `n`
     is below 1 or not finite.
     """
-    n = _numbers(n, "n")
+    n = numbers(n, "n")
     if not np.all((n >= 1) & (n < inf)):
         raise ValueError(f"n must be finite and at least 1, but it is {n}.")
     return (np.log(n) - (n - 1) / n)[()]
@@ -99,7 +75,7 @@ def best_of_n_kl_bound(n: Any) -> Any:
 
 
 def _square(matrix: Any) -> np.ndarray:
-    matrix = _numbers(matrix, "matrix")
+    matrix = numbers(matrix, "matrix")
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
         raise ValueError(f"matrix must have shape (..., m, m), but its shape is {matrix.shape}.")
     if not np.all(np.isfinite(matrix)) or np.any(matrix < 0):
@@ -173,7 +149,7 @@ def wind_max_step(beta: Any, interaction: Any = 1.0) -> Any:
     The paper's is :math:`\beta`. Infinite at ``L = 0``, where one best response is the solution; 0 at ``beta = 0``.
     Raises ValueError if `beta` is negative or not finite, or `interaction` outside [0, 1].
     """
-    beta, interaction = _positive(beta, "beta", zero=True), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     free = (interaction == 0) & (beta > 0)
     safe = np.where(interaction == 0, 1.0, interaction)
     with np.errstate(over="ignore"):  # a step too large for a float is infinite
@@ -185,7 +161,7 @@ def extragradient_max_step(beta: Any, interaction: Any = 1.0) -> Any:
 
     Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
     """
-    beta, interaction = _positive(beta, "beta", zero=True), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     safe = np.where(interaction == 0, 1.0, interaction)
     with np.errstate(over="ignore"):
         return np.where(interaction == 0, inf, 2 * (beta + np.hypot(beta, safe)) / safe / safe)[()]
@@ -196,7 +172,7 @@ def linear_rate(beta: Any, eta: Any) -> Any:
 
     1 at ``beta = 0``: no rate. Raises ValueError if `beta` is negative or `eta` not positive; ``eta = inf`` is allowed.
     """
-    beta, eta = np.broadcast_arrays(_positive(beta, "beta", zero=True), _positive(eta, "eta", infinite=True))
+    beta, eta = np.broadcast_arrays(positive(beta, "beta", zero=True), positive(eta, "eta", infinite=True))
     with np.errstate(over="ignore"):
         return (1 / (1 + beta * np.where(beta == 0, 1.0, eta)))[()]
 
@@ -206,11 +182,11 @@ def geometric_bound(initial: Any, factor: Any, steps: Any, floor: Any = 0.0) -> 
 
     An infinite `initial` bounds nothing at any step. Raises ValueError if an argument is NaN or negative.
     """
-    initial = _positive(initial, "initial", zero=True, infinite=True)[..., None]
-    factor = _positive(factor, "factor", zero=True)[..., None]
-    floor = _positive(floor, "floor", zero=True, infinite=True)[..., None]
+    initial = positive(initial, "initial", zero=True, infinite=True)[..., None]
+    factor = positive(factor, "factor", zero=True)[..., None]
+    floor = positive(floor, "floor", zero=True, infinite=True)[..., None]
     with np.errstate(over="ignore"):  # a bound beyond the largest float is infinite
-        power = factor ** _positive(steps, "steps", zero=True)
+        power = factor ** positive(steps, "steps", zero=True)
         empty = np.isinf(initial) | np.isinf(floor)
         start = np.where(np.isinf(initial), 0.0, initial)
         return np.where(empty, inf, np.where(start == 0, 0.0, np.where(start == 0, 1.0, power) * start) + floor)
@@ -223,7 +199,7 @@ def inexact_floor(beta: Any, eps: Any) -> Any:
     not positive or `eps` negative.
     """
     with np.errstate(over="ignore"):
-        return (_positive(eps, "eps", zero=True) / _positive(beta, "beta")) ** 2
+        return (positive(eps, "eps", zero=True) / positive(beta, "beta")) ** 2
 
 
 def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
@@ -231,7 +207,7 @@ def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
 
     Derived, for :math:`\eta\le4\beta/L^2`. Raises ValueError if `beta` or `eta` is not positive or `eps` negative.
     """
-    beta, eta, eps = _positive(beta, "beta"), _positive(eta, "eta"), _positive(eps, "eps", zero=True)
+    beta, eta, eps = positive(beta, "beta"), positive(eta, "eta"), positive(eps, "eps", zero=True)
     with np.errstate(over="ignore"):
         return (eps / beta * (eps / (1 / eta + beta)))[()]
 
@@ -243,7 +219,7 @@ def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
     `beta` is not positive, `t` negative or `interaction` outside [0, 1].
     """
     beta, t0 = _decay(beta, interaction)
-    return (2 / (beta * (_positive(t, "t", zero=True) + t0)))[()]
+    return (2 / (beta * (positive(t, "t", zero=True) + t0)))[()]
 
 
 def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any = 1.0) -> Any:
@@ -256,14 +232,14 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
     `initial` or `eps` is negative.
     """
     beta, t0 = _decay(beta, interaction)
-    t, initial, eps = (_positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
+    t, initial, eps = (positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
     with np.errstate(over="ignore"):
         share = t0 / (t + t0) * ((t0 + 1) / (t + t0 + 1))
         return (share * initial + 4 * (eps / beta) ** 2 * (t / (t + t0) / (t + t0 + 1)))[()]
 
 
 def _decay(beta: Any, interaction: Any) -> tuple[np.ndarray, np.ndarray]:
-    beta, interaction = _positive(beta, "beta"), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta"), fraction(interaction, "interaction")
     with np.errstate(over="ignore"):
         return beta, np.minimum(np.maximum(1.0, (interaction / beta) ** 2 / 2), 1e300)
 
@@ -275,10 +251,10 @@ def coverage_floor(beta: Any, eps: Any, concentrability: Any) -> Any:
     :math:`E_{\pi_t}(q/\pi_t)^2` for the equilibrium and the next policy. Derived, for :math:`\eta\le4\beta/L^2`. Raises
     ValueError if `beta` is not positive, `eps` negative or `concentrability` below 1.
     """
-    C = _numbers(concentrability, "concentrability")
+    C = numbers(concentrability, "concentrability")
     if not np.all(C >= 1):
         raise ValueError(f"concentrability must be at least 1, but it is {C}: a policy covers itself at 1.")
-    return (2 * np.sqrt(C) * _positive(eps, "eps", zero=True) / _positive(beta, "beta"))[()]
+    return (2 * np.sqrt(C) * positive(eps, "eps", zero=True) / positive(beta, "beta"))[()]
 
 
 def stability_bound(lipschitz: Any, curvature: Any, n: Any) -> Any:
@@ -286,8 +262,8 @@ def stability_bound(lipschitz: Any, curvature: Any, n: Any) -> Any:
 
     Raises ValueError if an argument is not positive (`lipschitz` may be 0).
     """
-    lipschitz, curvature = _positive(lipschitz, "lipschitz", zero=True), _positive(curvature, "curvature")
-    return (2 * lipschitz**2 / curvature / _positive(n, "n"))[()]
+    lipschitz, curvature = positive(lipschitz, "lipschitz", zero=True), positive(curvature, "curvature")
+    return (2 * lipschitz**2 / curvature / positive(n, "n"))[()]
 
 
 def log_win_rate_error(w: Any, k: int) -> tuple[Any, Any]:
@@ -296,7 +272,7 @@ def log_win_rate_error(w: Any, k: int) -> tuple[Any, Any]:
     `B` is binomial with `k` trials of probability `w`: iterative best-of-n by samples regresses onto such logarithms.
     Summed exactly. Raises ValueError if `w` lies outside (0, 1] or `k` is not a positive integer.
     """
-    w = _numbers(w, "w")
+    w = numbers(w, "w")
     if not np.all((w > 0) & (w <= 1)):
         raise ValueError(f"w must lie in (0, 1], but it is {w}.")
     if not (int(k) == k and k >= 1):
@@ -320,10 +296,10 @@ def log_payoff_contraction(beta: Any, eta: Any, kappa: Any = 1.0) -> Any:
     At ``eta = inf`` it is :math:`\kappa/\beta`, that of the best-response map. Below 1 for :math:`\beta>\kappa`.
     Derived. Raises ValueError if `beta` or `eta` is not positive or `kappa` outside [0, 1].
     """
-    beta, eta = _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
-    kappa = _fraction(kappa, "kappa")
-    pull = 1 / eta  # 0 at eta = inf, and no overflow of beta eta
-    return ((pull + kappa) / (pull + beta))[()]
+    beta, eta = positive(beta, "beta"), positive(eta, "eta", infinite=True)
+    kappa = fraction(kappa, "kappa")
+    inverse_eta = 1 / eta  # 0 at eta = inf, and no overflow of beta eta
+    return ((inverse_eta + kappa) / (inverse_eta + beta))[()]
 
 
 # -- certificates ------------------------------------------------------------------------------------------
@@ -334,7 +310,7 @@ def hilbert_certificate_factor(beta: Any, interaction: Any = 1.0) -> Any:
 
     Derived, win-rate game. Raises ValueError if `beta` is not positive or `interaction` outside [0, 1].
     """
-    interaction, beta = _fraction(interaction, "interaction"), _positive(beta, "beta")
+    interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
     with np.errstate(over="ignore"):
         return (1 + interaction / beta / 2)[()]
 
@@ -344,7 +320,7 @@ def log_hilbert_certificate_factor(beta: Any, kappa: Any = 1.0) -> Any:
 
     For policies of full support. Raises ValueError if `beta` is not positive or `kappa` outside [0, 1].
     """
-    beta, kappa = np.broadcast_arrays(_positive(beta, "beta"), _fraction(kappa, "kappa"))
+    beta, kappa = np.broadcast_arrays(positive(beta, "beta"), fraction(kappa, "kappa"))
     proven = beta > kappa
     return np.where(proven, beta / np.where(proven, beta - kappa, 1.0), inf)[()]
 
@@ -354,7 +330,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
     Raises ValueError if `h` is negative or NaN; an infinite `h` bounds nothing.
     """
-    h = _positive(h, "h", zero=True, infinite=True)
+    h = positive(h, "h", zero=True, infinite=True)
     return (h * np.minimum(1.0, h / 8))[()]
 
 
@@ -363,7 +339,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
 def _top_mass(top_mass: Any) -> np.ndarray:
     """Return the mass; what exceeds 1 by at most 1e-12 is the rounding of a sum and counts as 1."""
-    top_mass = _numbers(top_mass, "top_mass")
+    top_mass = numbers(top_mass, "top_mass")
     if not np.all((top_mass > 0) & (top_mass <= 1 + 1e-12)):
         raise ValueError(f"top_mass must lie in (0, 1], but it is {top_mass}.")
     return np.minimum(top_mass, 1.0)
@@ -376,7 +352,7 @@ def collapse_index(beta: Any, top_mass: Any) -> Any:
     reward, whose reference mass is `top_mass`. Sharp for two responses. For ``0 < beta < 1``; at ``beta = 1`` the
     limit :math:`(1-\rho_T)/\rho_T`. Raises ValueError if `beta` lies outside (0, 1] or `top_mass` outside (0, 1].
     """
-    beta, top = _positive(beta, "beta"), _top_mass(top_mass)
+    beta, top = positive(beta, "beta"), _top_mass(top_mass)
     if np.any(beta > 1):
         raise ValueError(
             f"beta must be at most 1, but it is {beta}: above 1 there is an equilibrium of full support (theory 3.7)."
@@ -398,7 +374,7 @@ def win_rate_top_deficit(beta: Any, top_mass: Any) -> Any:
     Computed without cancellation; below about ``beta = 1/1480`` it underflows to 0. Raises ValueError if `beta` is not
     positive and finite or `top_mass` outside (0, 1].
     """
-    beta, top = np.broadcast_arrays(_positive(beta, "beta"), _top_mass(top_mass))
+    beta, top = np.broadcast_arrays(positive(beta, "beta"), _top_mass(top_mass))
     with np.errstate(divide="ignore", over="ignore"):
         return np.exp(-np.logaddexp(0.0, np.log(top) - np.log1p(-top) + 0.5 / beta))[()]
 
@@ -419,7 +395,7 @@ def equilibria_distance_bound(beta: Any, top_mass: Any) -> Any:
     elsewhere: exponentially small in 1/beta where the log-win-rate game has collapsed (`collapse_index` below 1);
     elsewhere only the trivial ``1 - top_mass`` is proven. Raises ValueError as `win_rate_top_deficit`.
     """
-    beta, top = np.broadcast_arrays(_positive(beta, "beta"), _top_mass(top_mass))
+    beta, top = np.broadcast_arrays(positive(beta, "beta"), _top_mass(top_mass))
     below = beta < 1
     index = collapse_index(np.where(below, beta, 0.5), top)
     collapsed = below & (index < 1)

@@ -29,7 +29,7 @@ from ._array import (
     scale,
     to_numpy,
 )
-from ._validation import as_float, check_log_policy, check_shape, first_index, in_context, number
+from ._validation import above, as_float, check_log_policy, check_shape, first_index, in_context, per_context
 from .preferences import MatrixPreference, Preference, RewardPreference
 
 
@@ -66,7 +66,7 @@ class Game:
             raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
         self.ref = ref
         self.log_ref = log_normalize(xp.log(xp.astype(ref, xp.float64)))
-        self.beta = _check_beta(beta)
+        self.beta = per_context(beta, "beta", zero=True)
         self._beta = columns(like(to_numpy(self.beta), ref) if is_array_api_obj(self.beta) else self.beta)
         shape = np.shape(to_numpy(self.beta)) if is_array_api_obj(self.beta) else ()
         try:
@@ -158,9 +158,10 @@ class Game:
         if is_array_api_obj(beta):
             price = xp.where(beta == 0, xp.ones_like(beta), beta)
         each = eps * (4 + log2(self.n_responses))
-        if isinstance(self.preference.size, np.ndarray):
-            size = like(self.preference.size, largest)
-            largest = xp.where(largest > size, largest, size)
+        magnitude = self.preference.summand_magnitude
+        if isinstance(magnitude, np.ndarray):
+            magnitude = like(magnitude, largest)
+            largest = xp.where(largest > magnitude, largest, magnitude)
         return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
@@ -201,6 +202,14 @@ class Game:
         raise NotImplementedError
 
     _data: tuple[str, ...] = ("preference", "ref", "beta")
+
+    def to_numpy(self) -> Game:
+        """Return the same game on numpy arrays in float64; the game itself if it is one already."""
+        preference = self.preference.to_numpy()
+        if preference is self.preference:
+            return self
+        ref, beta = np.exp(to_numpy(self.log_ref)), np.asarray(to_numpy(self.beta), dtype=float)
+        return self.replace(preference=preference, ref=ref, beta=beta)
 
     def replace(self, **changes: Any) -> Game:
         """Return a game of the same kind with other data: any of `preference`, `ref` and `beta`."""
@@ -386,10 +395,8 @@ class BestOfNGame(_LogGame):
 
     def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
         super().__init__(preference, ref, beta)
-        self.n = n = number(n, "n")
-        if not 1 < n < inf:
-            raise ValueError(f"n must be a finite number above 1, but it is {n}.")
-        needs_order(preference, n)
+        self.n = above(n, "n", 1)
+        needs_order(preference, self.n)
 
     @classmethod
     def from_best_of_n(
@@ -453,14 +460,3 @@ def log_ratio_of_powers(d: Array, n: float) -> Array:
     safe = xp.where(tiny, xp.ones_like(d), d)
     exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
     return xp.where(tiny, log(n) - (n - 1) * d / 2, exact)
-
-
-def _check_beta(beta: Any) -> Any:
-    array = as_float(beta, "beta")
-    if 0 in array.shape:
-        raise ValueError(f"beta must be a number or one per context, but its shape is {tuple(array.shape)}.")
-    where = first_index(~((array >= 0) & (array < inf)))
-    if where is not None:
-        value = float(array[where]) if where else float(array)
-        raise ValueError(f"beta must be non-negative and finite, but it is {value}{in_context(where)}.")
-    return float(array) if array.ndim == 0 else array

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import bounds
 from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
-from ._validation import number, whole
+from ._validation import positive_number, whole
 from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
 from .updates import DISTANCES, Guarantee, Plan, Rule
 
@@ -193,9 +193,7 @@ def solve(
         raise ValueError(
             f"rule must be a rule such as windgames.wind(), but it is {rule!r}: it needs a name and a plan(game)."
         )
-    tol, max_steps = number(tol, "tol"), whole(max_steps, "max_steps")
-    if not (0 <= tol < inf):
-        raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
+    tol, max_steps = positive_number(tol, "tol", zero=True), whole(max_steps, "max_steps")
     current = _start(game, start)
     solution = None
     if reference_solution is not None:

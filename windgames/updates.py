@@ -38,8 +38,8 @@ def target(log_policy: Array, log_ref: Array, payoff: Array, *, beta: Any, eta: 
     beta, eta : float or array that broadcasts against them (per context: shape ``(..., 1)``)
         Not both may be degenerate: ``beta >= 0``, ``eta > 0``, and ``eta`` finite where ``beta = 0``.
     """
-    pull = 1 / eta
-    return (scale(pull, log_policy) + beta * log_ref + payoff) / (pull + beta)
+    inverse_eta = 1 / eta
+    return (scale(inverse_eta, log_policy) + beta * log_ref + payoff) / (inverse_eta + beta)
 
 
 # -- what a rule is ----------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from .._array import (
-    array_namespace,
     batch_size,
     like,
     to_numpy,
 )
-from .._validation import number
+from .._validation import positive_number
 from ..games import Game, WinRateGame, check_game
-from ..preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
+from ..preferences import LowRankPreference, RewardPreference
 from ..solve import Solution
 from .dense import DenseProblem
 from .low_rank import LowRankProblem
@@ -38,10 +37,7 @@ SMALL = 400
 def check_arguments(game: Game, tol: float) -> float:
     """Return `tol` as a float after checking it and the game."""
     check_game(game)
-    tol = number(tol, "tol")
-    if not 0 < tol < inf:
-        raise ValueError(f"tol must be a positive number, but it is {tol}.")
-    return tol
+    return positive_number(tol, "tol")
 
 
 def flat_beta(local: Game) -> np.ndarray:
@@ -94,24 +90,6 @@ def in_chunks(kind: type[Problem], local: Game, rows: np.ndarray, run: Callable[
 @cache
 def _threads() -> ThreadpoolController:
     return ThreadpoolController()
-
-
-def numpy_game(game: Game) -> Game:
-    """Return the same game on numpy arrays in float64."""
-    p = game.preference
-    if isinstance(p.example, np.ndarray) and p.example.dtype == np.float64:
-        return game
-    if isinstance(p, RewardPreference):
-        preference: Preference = RewardPreference(to_numpy(p.reward).astype(float), ties=p.ties)
-    elif isinstance(p, BradleyTerryPreference):
-        preference = BradleyTerryPreference(to_numpy(p.reward).astype(float), p.scale)
-    elif isinstance(p, LowRankPreference):
-        preference = p.to_numpy()
-    else:
-        assert isinstance(p, MatrixPreference)
-        preference = MatrixPreference(to_numpy(p._cast(array_namespace(p.example).float64)))
-    ref, beta = np.exp(to_numpy(game.log_ref)), np.asarray(to_numpy(game.beta), dtype=float)
-    return game.replace(preference=preference, ref=ref, beta=beta)
 
 
 def certify(

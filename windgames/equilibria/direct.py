@@ -28,7 +28,6 @@ from .common import (
     in_chunks,
     make_problem,
     method_name,
-    numpy_game,
     problem_class,
     solve_unregularised,
 )
@@ -71,7 +70,7 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None =
         constant-sum: a symmetric equilibrium of a general bimatrix game is not computed here.
     """
     tol = check_arguments(game, tol)
-    local = numpy_game(game)
+    local = game.to_numpy()
     start = getattr(start, "log_policy", start)
     given = None if start is None else to_numpy(game.check_policy(start, "start")).astype(float)
     beta = flat_beta(local)

@@ -23,7 +23,6 @@ from .common import (
     in_chunks,
     make_problem,
     method_name,
-    numpy_game,
     problem_class,
     solve_unregularised,
 )
@@ -83,7 +82,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     where = first_index(~((grid >= 0) & (grid < inf)))
     if where is not None:
         raise ValueError(f"betas must be non-negative and finite, but betas[{where[0]}] is {grid[where]}.")
-    single = numpy_game(game.replace(beta=1.0))
+    single = game.replace(beta=1.0).to_numpy()
     batch, m = single.batch_shape, game.n_responses
     prices = grid.reshape(-1, *(1 for _ in batch)) * np.ones(batch)
     full = game.replace(beta=like(prices, game.log_ref))

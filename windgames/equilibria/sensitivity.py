@@ -21,7 +21,7 @@ from .._validation import as_float, first_index, in_context
 from ..games import WinRateGame
 from ..preferences import RewardPreference
 from ..solve import Solution
-from .common import flat_beta, make_problem, numpy_game
+from .common import flat_beta, make_problem
 from .problems import Problem, System, centred
 
 SKEW = {"matrix": "P + P^T = 1", "skew": "J + J^T = 0"}
@@ -69,7 +69,7 @@ def sensitivity(solution: Solution) -> Sensitivity:
         raise ValueError(
             f"solution must be a Solution, but it is a {type(solution).__name__}: sensitivity(equilibrium(game))."
         )
-    local = numpy_game(solution.game)
+    local = solution.game.to_numpy()
     where = first_index(flat_beta(local).reshape(local.batch_shape) == 0)
     if where is not None:
         raise ValueError(
@@ -139,7 +139,7 @@ class Sensitivity:
             t = t - self._payoff() * given.pop("beta")[..., None] / price**2
         if given:
             with np.errstate(all="ignore"):
-                t = t + game.preference.push(*self._at(), **given) / price
+                t = t + game.preference.win_rate_jvp(*self._at(), **given) / price
         t = t.reshape(self._z.shape[0], -1)
         mean = problem.sums(problem.share * t)
         moved = t - problem.spread(mean) + problem.spread(self._solve(mean))
@@ -160,7 +160,7 @@ class Sensitivity:
         back = back.reshape(shapes["log_ref"])
         price = problem.beta.reshape(game.batch_shape)
         with np.errstate(all="ignore"):
-            out = game.preference.pull(*self._at(), back / price[..., None])
+            out = game.preference.win_rate_vjp(*self._at(), back / price[..., None])
         for name in SKEW.keys() & out.keys():
             if name == "skew" or isinstance(game, WinRateGame):
                 out[name] = (out[name] - out[name].swapaxes(-1, -2)) / 2

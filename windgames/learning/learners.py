@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from .._array import (
     logsumexp,
     safe_log,
 )
+from .._validation import at_least, one_of, positive_number
 from ..games import Game, LogWinRateGame, WinRateGame
 from ..objectives import (
     PAIRINGS,
@@ -89,12 +89,12 @@ class Regress:
     def __post_init__(self) -> None:
         pairing = self.pairing or ("group" if self.opponents is None else "independent")
         object.__setattr__(self, "pairing", pairing)
-        _one_of("pairing", pairing, PAIRINGS)
-        _one_of("risk", self.risk, RISKS)
-        _one_of("sampler", self.sampler, ("policy", "mixture", "all"))
-        _one_of("unseen", self.unseen, ("keep", "half"))
-        _at_least("draws", self.draws, 1 if self.opponents is not None else 2)
-        _at_least("reuse", self.reuse, 1)
+        one_of(pairing, "pairing", PAIRINGS)
+        one_of(self.risk, "risk", RISKS)
+        one_of(self.sampler, "sampler", ("policy", "mixture", "all"))
+        one_of(self.unseen, "unseen", ("keep", "half"))
+        at_least(self.draws, "draws", 1 if self.opponents is not None else 2)
+        at_least(self.reuse, "reuse", 1)
         if self.opponents is None and (self.sampler != "policy" or pairing == "independent"):
             raise ValueError(
                 f"sampler={self.sampler!r} with pairing={pairing!r} needs opponents of its own: pass opponents."
@@ -102,7 +102,7 @@ class Regress:
         if self.opponents is not None and pairing in ("group", "leave-one-out"):
             raise ValueError(f"pairing={pairing!r} lets the draws play each other: leave opponents out.")
         if self.opponents not in (None, "all"):
-            _at_least("opponents", self.opponents, 1)
+            at_least(self.opponents, "opponents", 1)
         if self.reuse > 1 and self.opponents in (None, "all"):
             raise ValueError("Comparisons are reused by re-weighing their opponents: pass an integer opponents.")
         if self.unseen == "half" and (pairing == "constant" or (pairing == "independent" and self.risk != "squared")):
@@ -299,16 +299,6 @@ def _all_pairs(y: np.ndarray, other: np.ndarray, oracle: Oracle, contexts: Any, 
     return got.reshape(*y.shape, j)
 
 
-def _one_of(name: str, value: Any, options: Sequence[str]) -> None:
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, but it is {value!r}.")
-
-
-def _at_least(name: str, value: Any, low: float) -> None:
-    if not (isinstance(value, int | np.integer) and value >= low):
-        raise ValueError(f"{name} must be an integer, at least {low}, but it is {value!r}.")
-
-
 @dataclass(frozen=True)
 class JBond:
     r"""J-BOND (Sessa et al. 2024; theory 7.5): ascend Jeffreys' divergence to the best of two of a moving anchor.
@@ -335,8 +325,8 @@ class JBond:
     name: str = "J-BOND"
 
     def __post_init__(self) -> None:
-        _positive("rate", self.rate)
-        _at_least("draws", self.draws, 1)
+        positive_number(self.rate, "rate")
+        at_least(self.draws, "draws", 1)
         if not (self.gamma >= 0 and 0 <= self.anchor_rate <= 1):
             raise ValueError(
                 f"gamma must be non-negative and anchor_rate in [0, 1], but they are {self.gamma}, {self.anchor_rate}."
@@ -391,9 +381,9 @@ class Distil:
     name: str = "best-of-n distillation"
 
     def __post_init__(self) -> None:
-        _positive("rate", self.rate)
-        _at_least("n", self.n, 2)
-        _at_least("draws", self.draws, 1)
+        positive_number(self.rate, "rate")
+        at_least(self.n, "n", 2)
+        at_least(self.draws, "draws", 1)
         if not 0 <= self.reference_share < 1:
             raise ValueError(f"reference_share must lie in [0, 1), but it is {self.reference_share}.")
 
@@ -440,9 +430,9 @@ class Reinforce:
     name: str = "REINFORCE"
 
     def __post_init__(self) -> None:
-        _positive("rate", self.rate)
-        _at_least("draws", self.draws, 2)
-        _one_of("signal", self.signal, ("score", "comparison"))
+        positive_number(self.rate, "rate")
+        at_least(self.draws, "draws", 2)
+        one_of(self.signal, "signal", ("score", "comparison"))
 
     def start(self, policy: Policy, game: Game, replicates: tuple[int, ...]) -> dict[str, Any]:
         return {"current": policy.start(replicates), "draws": 0}
@@ -473,8 +463,3 @@ def _needs_outcomes(name: str, oracle: Oracle) -> None:
 def _mean(gradient: np.ndarray, y: np.ndarray, policy: Policy) -> np.ndarray:
     """Average a gradient over draws, and over contexts where they share parameters."""
     return gradient / (y.shape[-1] if isinstance(policy, Tabular) else y.shape[-1] * y.shape[-2])
-
-
-def _positive(name: str, value: Any) -> None:
-    if not 0 < value < inf:
-        raise ValueError(f"{name} must be positive and finite, but it is {value!r}.")

@@ -11,6 +11,7 @@ from .. import bounds
 from .._array import (
     Array,
     array_namespace,
+    logsumexp,
     safe_log,
     to_numpy,
 )
@@ -18,7 +19,11 @@ from .._validation import as_float, first_index
 
 
 class Preference:
-    """What every preference offers; arrays stay in the namespace and on the device of its data."""
+    """What every preference offers; arrays stay in the array library and on the device of its data.
+
+    A preference of your own sets `batch_shape`, `n_responses` and `is_constant_sum`, and defines `example`,
+    `win_rate` and `matrix`. The rest has defaults that start from the matrix.
+    """
 
     batch_shape: tuple[int, ...]
     """Shape of the contexts; ``()`` for a single one."""
@@ -26,25 +31,39 @@ class Preference:
     """Number of responses ``m``."""
     is_constant_sum: bool
     r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
-    size: Any = 0.0
-    """Size, per context, of the numbers that a win rate is summed from, where they may be larger than itself."""
+    summand_magnitude: Any = 0.0
+    """Largest magnitude, per context, of the terms that a win rate is summed from, where it may exceed 1."""
 
     @property
     def example(self) -> Array:
-        """An array that carries the preference's namespace, dtype and device."""
-        raise NotImplementedError
+        """An array that carries the preference's array library, dtype and device."""
+        raise self._undefined("example")
 
     def win_rate(self, log_policy: Array) -> Array:
         r"""Return :math:`P\pi`, shape ``(..., m)``, of a policy given as normalised log-probabilities."""
-        raise NotImplementedError
+        raise self._undefined("win_rate")
 
     def log_win_rate(self, log_policy: Array) -> Array:
         r"""Return :math:`\log P\pi` without underflow; ``-inf`` where a response beats nobody."""
-        raise NotImplementedError
+        return logsumexp(self.log_matrix(log_policy.dtype) + log_policy[..., None, :])
 
     def matrix(self) -> Array:
         """Return the preference matrix, shape ``(..., m, m)``."""
-        raise NotImplementedError
+        raise self._undefined("matrix")
+
+    def _undefined(self, name: str) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__}.{name} is not defined, and this needs it.")
+
+    def to_numpy(self) -> Preference:
+        """Return the same preference on numpy arrays in float64; the preference itself if it is one already."""
+        if isinstance(self.example, np.ndarray) and self.example.dtype == np.float64:
+            return self
+        return self._to_numpy()
+
+    def _to_numpy(self) -> Preference:
+        from .matrix import MatrixPreference  # which is built on this module
+
+        return MatrixPreference(self.matrix()).to_numpy()
 
     def log_matrix(self, dtype: Any = None) -> Array:
         """Return the logarithm of the matrix, ``-inf`` where it is zero."""
@@ -54,11 +73,11 @@ class Preference:
     data: tuple[str, ...] = ()
     """Names of the arrays that win rates depend on smoothly."""
 
-    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+    def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
         r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, all in numpy and for all contexts."""
         return 0.0
 
-    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
         r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, one for each context."""
         return {}
 

@@ -10,7 +10,7 @@ from .._array import (
     device_of,
     to_numpy,
 )
-from .._validation import as_float, first_index, number
+from .._validation import as_float, first_index, positive_number
 from .matrix import MatrixPreference
 
 
@@ -35,9 +35,7 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
     wins = as_float(wins, "wins")
     if wins.ndim < 2 or wins.shape[-1] != wins.shape[-2] or 0 in wins.shape:
         raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
-    prior = number(prior, "prior")
-    if not 0 <= prior < inf:
-        raise ValueError(f"prior must be a non-negative count, but it is {prior}.")
+    prior = positive_number(prior, "prior", zero=True)
     xp = array_namespace(wins)
     where = first_index(~((wins >= 0) & (wins < inf)))
     if where is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from .._array import (
     Array,
     array_namespace,
     like,
-    logsumexp,
     to_numpy,
 )
-from .._validation import as_float, first_index, in_context, number
+from .._validation import as_float, first_index, in_context, positive_number
 from .base import Preference, describe_size
 from .matrix import MatrixPreference, matvec, sigmoid
 
@@ -80,10 +78,7 @@ class LowRankPreference(Preference):
         The logistic link has full rank: nothing of this class's speed is left, and what comes back is dense.
         """
         embedding, skew = _check_embedding(embedding, skew)
-        scale = number(scale, "scale")
-        if not 0 < scale < inf:
-            raise ValueError(f"scale must be positive and finite, but it is {scale}.")
-        return MatrixPreference(sigmoid(_scores(embedding, skew) / scale))
+        return MatrixPreference(sigmoid(_scores(embedding, skew) / positive_number(scale, "scale")))
 
     @property
     def example(self) -> Array:
@@ -97,9 +92,9 @@ class LowRankPreference(Preference):
             self._other[dtype] = xp.astype(self.embedding, dtype), xp.astype(self.skew, dtype)
         return self._other[dtype]
 
-    def to_numpy(self) -> LowRankPreference:
-        """Return the same preference on numpy arrays in float64, without checking it again."""
+    def _to_numpy(self) -> LowRankPreference:
         out = object.__new__(LowRankPreference)
+        # the scores were checked when this preference was made
         out._set(to_numpy(self.embedding).astype(float), to_numpy(self.skew).astype(float))
         return out
 
@@ -111,7 +106,7 @@ class LowRankPreference(Preference):
 
     data = ("embedding", "skew")
 
-    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+    def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
         a, skew, p = to_numpy(self.embedding), to_numpy(self.skew), np.exp(log_policy)
         mean = (p[..., None, :] @ a)[..., 0, :]
         out: Any = 0.0
@@ -122,7 +117,7 @@ class LowRankPreference(Preference):
             out = out + matvec(a, matvec(tangents["skew"], mean))
         return np.exp(-unit) * out
 
-    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
         a, skew, p, v = to_numpy(self.embedding), to_numpy(self.skew), np.exp(log_policy), np.exp(-unit) * v
         mean, against = ((x[..., None, :] @ a)[..., 0, :] for x in (p, v))
         by_v, by_p = matvec(skew, mean)[..., None, :], matvec(skew, against)[..., None, :]
@@ -136,7 +131,7 @@ class LowRankPreference(Preference):
         if float(xp.min(win)) > 1e-3:
             return xp.log(win)
         # a small sum of large terms has no relative accuracy; a sum of small entries has
-        return logsumexp(self.log_matrix(log_policy.dtype) + log_policy[..., None, :])
+        return super().log_win_rate(log_policy)
 
     def matrix(self) -> Array:
         xp = array_namespace(self.embedding)
@@ -144,7 +139,7 @@ class LowRankPreference(Preference):
         return xp.clip(0.5 + _scores(self.embedding, self.skew), 0.0, 1.0)
 
     @cached_property
-    def size(self) -> np.ndarray:
+    def summand_magnitude(self) -> np.ndarray:
         a, skew = np.abs(to_numpy(self.embedding)).astype(float), np.abs(to_numpy(self.skew)).astype(float)
         k = a.shape[-1]
         largest = np.max(a, axis=-2)[..., None]
@@ -160,7 +155,9 @@ class LowRankPreference(Preference):
         """Refuse a context with a score outside [-1/2, 1/2]."""
         xp = array_namespace(self.embedding)
         slack = (
-            8 * float(xp.finfo(self.embedding.dtype).eps) * float(np.broadcast_to(self.size, self.batch_shape)[index])
+            8
+            * float(xp.finfo(self.embedding.dtype).eps)
+            * float(np.broadcast_to(self.summand_magnitude, self.batch_shape)[index])
         )
         m, k = self.n_responses, self.embedding.shape[-1]
         norm = np.linalg.norm(np.broadcast_to(self._turned, (*self.batch_shape, m, k))[index], axis=-1)

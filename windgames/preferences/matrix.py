@@ -12,12 +12,11 @@ from .. import bounds
 from .._array import (
     Array,
     array_namespace,
-    logsumexp,
     safe_log,
     scale,
     to_numpy,
 )
-from .._validation import as_float, number
+from .._validation import as_float, positive_number
 from .base import Preference, check_reward, describe_size
 
 QUICK = 40
@@ -94,8 +93,8 @@ class MatrixPreference(Preference):
         xp = array_namespace(log_policy)
         return xp.matmul(self._cast(log_policy.dtype), xp.exp(log_policy)[..., None])[..., 0]
 
-    def log_win_rate(self, log_policy: Array) -> Array:
-        return logsumexp(self.log_matrix(log_policy.dtype) + log_policy[..., None, :])
+    def _to_numpy(self) -> MatrixPreference:
+        return MatrixPreference(to_numpy(self._cast(array_namespace(self._matrix).float64)))
 
     def log_matrix(self, dtype: Any = None) -> Array:
         dtype = self._matrix.dtype if dtype is None else dtype
@@ -114,10 +113,10 @@ class MatrixPreference(Preference):
 
     data = ("matrix",)
 
-    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+    def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
         return np.sum(scale(tangents["matrix"], np.exp(log_policy[..., None, :] - unit[..., None])), axis=-1)
 
-    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
         return {"matrix": v[..., None] * np.exp(log_policy[..., None, :] - unit[..., None])}
 
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
@@ -153,10 +152,11 @@ class BradleyTerryPreference(MatrixPreference):
 
     def __init__(self, reward: Any, scale: float = 1.0) -> None:
         self.reward = check_reward(reward)
-        self.scale = number(scale, "scale")
-        if not 0 < self.scale < inf:
-            raise ValueError(f"scale must be positive and finite, but it is {scale}.")
+        self.scale = positive_number(scale, "scale")
         self._set(sigmoid(self._odds(self.reward.dtype)))
+
+    def _to_numpy(self) -> BradleyTerryPreference:
+        return BradleyTerryPreference(to_numpy(self.reward).astype(float), self.scale)
 
     def _odds(self, dtype: Any) -> Array:
         r = array_namespace(self.reward).astype(self.reward, dtype)
@@ -183,12 +183,12 @@ class BradleyTerryPreference(MatrixPreference):
         logs = logs + logs.swapaxes(-1, -2) + log_policy[..., None, :] - unit[..., None]
         return np.exp(logs) / self.scale
 
-    def push(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+    def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
         r = tangents["reward"]
         # one difference at a time: far rewards that move together must not cancel
         return np.sum(self._slopes(log_policy, unit) * (r[..., :, None] - r[..., None, :]), axis=-1)
 
-    def pull(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
         flow = v[..., :, None] * self._slopes(log_policy, unit)
         return {"reward": flow.sum(axis=-1) - flow.sum(axis=-2)}
 

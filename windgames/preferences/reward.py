@@ -17,6 +17,7 @@ from .._array import (
     log_cumulative_sum,
     to_numpy,
 )
+from .._validation import one_of
 from .base import Preference, check_reward, describe_size
 
 TIES = ("half", "weak", "strict")
@@ -43,9 +44,7 @@ class RewardPreference(Preference):
     """
 
     def __init__(self, reward: Any, ties: str = "half") -> None:
-        if ties not in TIES:
-            raise ValueError(f"ties must be one of {', '.join(map(repr, TIES))}, but it is {ties!r}.")
-        self.ties = ties
+        self.ties = one_of(ties, "ties", TIES)
         self.reward = check_reward(reward)
         self.batch_shape = tuple(self.reward.shape[:-1])
         self.n_responses = m = self.reward.shape[-1]
@@ -73,6 +72,9 @@ class RewardPreference(Preference):
     @property
     def example(self) -> Array:
         return self.reward
+
+    def _to_numpy(self) -> RewardPreference:
+        return RewardPreference(to_numpy(self.reward).astype(float), ties=self.ties)
 
     @cached_property
     def n_classes(self) -> np.ndarray:
