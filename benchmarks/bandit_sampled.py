@@ -28,9 +28,20 @@ from scipy.stats import bootstrap
 import windgames as wg
 from windgames import bounds
 from windgames._array import expectation, kl
-from windgames.bandits import Distil, JBond, Learner, LogLinear, Regress, Reinforce, Run, Seen, draw, run
+from windgames.bandits import (
+    BestOfN,
+    JBond,
+    LabelledSamples,
+    Learner,
+    LogLinear,
+    Regression,
+    Reinforce,
+    Run,
+    run,
+    sample,
+)
 from windgames.objectives import centred, implied_payoff, win_rates
-from windgames.oracles import Oracle, biased_reward, flipped, judges
+from windgames.oracles import Oracle, biased_reward, flipped, judge_panel
 from windgames.updates import Stage, wind_step
 
 BETA = 0.1
@@ -63,7 +74,7 @@ def world(name: str, beta: float = BETA) -> World:
         preference: wg.Preference = wg.BradleyTerryPreference(bandit.reward, scale=0.5 * float(np.std(bandit.reward)))
     elif name == "intransitive":
         rng = np.random.default_rng(1)
-        preference = judges([wg.RewardPreference(rng.permuted(bandit.reward, axis=-1)) for _ in range(3)])
+        preference = judge_panel([wg.RewardPreference(rng.permuted(bandit.reward, axis=-1)) for _ in range(3)])
         reward = None
     else:
         preference = wg.RewardPreference(bandit.reward)
@@ -103,23 +114,23 @@ def decaying(beta: float, interaction: float) -> Callable[[int], Any]:
 
 ALL = {"sampler": "all", "opponents": 1}
 LEARNERS: dict[str, tuple[Callable[[float, float], Learner], tuple[float, ...]]] = {
-    "WIND": (lambda beta, x: Regress(wg.wind(x * beta), draws=DRAWS), (1, 4, 16)),
-    "WIND, independent": (lambda beta, x: Regress(wg.wind(x * beta), draws=DRAWS, opponents=1), (1, 4, 16)),
+    "WIND": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS), (1, 4, 16)),
+    "WIND, independent": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS, opponents=1), (1, 4, 16)),
     "WIND, mixture": (
-        lambda beta, x: Regress(wg.wind(x * beta), draws=DRAWS, opponents=1, sampler="mixture"),
+        lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS, opponents=1, sampler="mixture"),
         (1, 4, 16),
     ),
-    "WIND, unseen = 1/2": (lambda beta, x: Regress(wg.wind(x * beta), draws=DRAWS, unseen="half"), (1, 4, 16)),
-    "WIND, reused": (lambda beta, x: Regress(wg.wind(x * beta), draws=DRAWS, opponents=1, reuse=4), (1, 4, 16)),
-    "WIND, all responses": (lambda beta, x: Regress(wg.wind(x * beta), **ALL), (1, 4, 16)),
-    "WIND, decaying": (lambda beta, x: Regress(decaying(beta, x), **ALL), (0.5, 1)),
-    "extragradient": (lambda beta, x: Regress(wg.extragradient(x * beta), **ALL), (1, 4, 16)),
-    "Nash-MD": (lambda beta, x: Regress(wg.nash_md(x * beta), **ALL), (0.5, 1, 4)),
-    "SPPO": (lambda beta, x: Regress(wg.sppo(x * beta), draws=DRAWS), (1, 4, 16)),
+    "WIND, unseen = 1/2": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS, unseen="half"), (1, 4, 16)),
+    "WIND, reused": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS, opponents=1, reuse=4), (1, 4, 16)),
+    "WIND, all responses": (lambda beta, x: Regression(wg.wind(x * beta), **ALL), (1, 4, 16)),
+    "WIND, decaying": (lambda beta, x: Regression(decaying(beta, x), **ALL), (0.5, 1)),
+    "extragradient": (lambda beta, x: Regression(wg.extragradient(x * beta), **ALL), (1, 4, 16)),
+    "Nash-MD": (lambda beta, x: Regression(wg.nash_md(x * beta), **ALL), (0.5, 1, 4)),
+    "SPPO": (lambda beta, x: Regression(wg.sppo(x * beta), draws=DRAWS), (1, 4, 16)),
     "J-BOND": (lambda beta, x: JBond(x, draws=DRAWS), (0.2, 1, 5)),
-    "best-of-n distillation": (lambda beta, x: Distil(4, x), (0.1, 0.5, 2.5)),
+    "best-of-n distillation": (lambda beta, x: BestOfN(4, x), (0.1, 0.5, 2.5)),
     "iterative BOND": (
-        lambda beta, x: Regress(wg.iterative_bon(x, 1 / (1 + beta * (x - 1))), draws=DRAWS),
+        lambda beta, x: Regression(wg.iterative_bon(x, 1 / (1 + beta * (x - 1))), draws=DRAWS),
         (1.5, 2, 4),
     ),
     "REINFORCE": (lambda beta, x: Reinforce(x, draws=DRAWS), (0.2, 1, 5)),
@@ -487,7 +498,7 @@ def ablation_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         assert exact.trace is not None
         assert exact.trace.kl_from_solution is not None
         sampled = run(
-            Regress(wg.wind(eta), **ALL),
+            Regression(wg.wind(eta), **ALL),
             game,
             Oracle(game.preference),
             rng,
@@ -789,7 +800,7 @@ def logs_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         n = 1.1  # eta = (n - 1): small steps average the noise out, and leave the bias
         mix = (n, 1 / (1 + LOG_BETA * (n - 1)))
         game, rule = wg.LogWinRateGame.from_best_of_n(here.weak, here.game.ref, *mix), wg.iterative_bon(*mix)
-    learner = Regress(rule, sampler="all", opponents=k)
+    learner = Regression(rule, sampler="all", opponents=k)
     found = run(learner, game, here.oracle(), rng, rounds=config["rounds"], replicates=config["seeds"], records=60)
     middle, low, high = interval(found.mean("kl_from_solution")[-8:].mean(axis=0))
     start = float(found.mean("kl_from_solution")[0].mean())
@@ -867,7 +878,7 @@ def unseen_cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     stars = [wg.equilibrium(game).log_policy for game in games]
     policies = [LogLinear(np.log(b.ref), b.features, ridge=1e-3) for b in (seen, other)]
     constant = config["risk"] == "constant"
-    learner = Regress(
+    learner = Regression(
         wg.wind(beta),
         draws=DRAWS,
         pairing="constant" if constant else "group",
@@ -967,20 +978,20 @@ PIECES_BETA = 0.3
 
 def _sample(
     game: wg.WinRateGame, policy: LogLinear, theta: np.ndarray, groups: int, rng: np.random.Generator
-) -> list[Seen]:
-    """Return groups of draws of every context with their labels, as `Regress` makes them."""
+) -> list[LabelledSamples]:
+    """Return groups of draws of every context with their labels, as `Regression` makes them."""
     oracle, out = Oracle(game.preference), []
     for _ in range(groups):
-        y = draw(policy.log_policy(theta), DRAWS, rng)
+        y = sample(policy.log_policy(theta), DRAWS, rng)
         outcomes = oracle.compare(np.repeat(y, DRAWS, -1), np.tile(y, DRAWS), rng).reshape(*y.shape, DRAWS)
-        out.append(Seen(slice(None), y, win_rates(outcomes, "group"), None, "group"))
+        out.append(LabelledSamples(slice(None), y, win_rates(outcomes, "group"), None, "group"))
     return out
 
 
-def _stack(groups: list[Seen]) -> Seen:
+def _stack(groups: list[LabelledSamples]) -> LabelledSamples:
     """Return groups as so many more contexts: each is centred by itself (theory 7.2)."""
     contexts = np.tile(np.arange(len(groups[0].y)), len(groups))
-    return Seen(
+    return LabelledSamples(
         contexts, np.concatenate([s.y for s in groups]), np.concatenate([s.label for s in groups]), None, "group"
     )
 
@@ -999,7 +1010,7 @@ def _sum_of_errors(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         weight = np.exp(log_policy)
         w = game.payoff(log_policy)
         every = np.broadcast_to(np.arange(w.shape[-1]), w.shape)
-        population = Seen(slice(None), every, w, weight, "independent")
+        population = LabelledSamples(slice(None), every, w, weight, "independent")
         ideal = policy.least_squares(theta, population, theta, stage)
         seen = _stack(_sample(game, policy, theta, config["groups"], rng))
         new = policy.least_squares(theta, seen, theta, stage)

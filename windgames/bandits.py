@@ -1,20 +1,32 @@
-"""The import name of the sampled learners: see `windgames.learning`."""
+"""Sampled learners and their oracles under one import name; the code is in `windgames.learning` and `.oracles`."""
 
-from .learning import Distil, JBond, Learner, LogLinear, Regress, Reinforce, Run, Seen, Tabular, draw, run
+from .learning import (
+    BestOfN,
+    JBond,
+    LabelledSamples,
+    Learner,
+    LogLinear,
+    Regression,
+    Reinforce,
+    Run,
+    Tabular,
+    run,
+    sample,
+)
 from .oracles import BudgetExhausted, Oracle
 
 __all__ = [
+    "BestOfN",
     "BudgetExhausted",
-    "Distil",
     "JBond",
+    "LabelledSamples",
     "Learner",
     "LogLinear",
     "Oracle",
-    "Regress",
+    "Regression",
     "Reinforce",
     "Run",
-    "Seen",
     "Tabular",
-    "draw",
     "run",
+    "sample",
 ]

@@ -1,22 +1,34 @@
 r"""Learning from samples: contextual bandits whose equilibria are known exactly.
 
-A learner sees prompts (contexts), draws responses from its own policy and asks an :class:`Oracle` which of two is
-better. The oracle counts. The game that grades the learner knows everything, so that every learner is priced by its
-true distance to a proven equilibrium.
+A learner sees prompts (contexts), samples responses from its own policy and asks an :class:`Oracle` which of two is
+better. The oracle counts the queries. The game that evaluates the learner is known in full, so every learner is
+measured by its true distance to a proven equilibrium.
 
-- Regression of any rule: :class:`Regress` turns the stages of a rule of `windgames.updates` into regressions on what
-  was seen. WIND's sampled algorithm (the paper's Algorithm 3) is ``Regress(wind(eta))``, with squared, KL or NCE risk;
-  SPPO is ``Regress(sppo(eta), pairing="constant")``, iterative BOND by log-quantiles ``Regress(iterative_bon(...))``,
-  Nash-MD ``Regress(nash_md(eta), opponents=8)``.
-- Likelihood ascent: :class:`JBond`, :class:`Distil` (iterative best-of-n by maximum likelihood), :class:`Reinforce`.
+- :class:`Regression` runs any rule of `windgames.updates`: each stage of the rule becomes a regression on sampled
+  comparisons. WIND's sampled algorithm (Algorithm 3 of the paper) is ``Regression(wind(eta))``, with squared, KL or NCE
+  risk; SPPO is ``Regression(sppo(eta), pairing="constant")``, iterative BOND by log quantiles is
+  ``Regression(iterative_bon(...))``, Nash-MD is ``Regression(nash_md(eta), opponents=8)``.
+- :class:`JBond`, :class:`BestOfN` (iterative best-of-n by maximum likelihood) and :class:`Reinforce` ascend a weighted
+  log-likelihood.
 
-Policies are tables or log-linear in features. Leading axes before the contexts are independent replicates, which run
-together.
+Policies are tables or log-linear in features. Axes before the contexts are independent replicates, which run together.
 """
 
-from .labels import Seen, draw
-from .learners import Distil, JBond, Learner, Regress, Reinforce
+from .labels import LabelledSamples, sample
+from .learners import BestOfN, JBond, Learner, Regression, Reinforce
 from .loop import Run, run
 from .policies import LogLinear, Tabular
 
-__all__ = ["Distil", "JBond", "Learner", "LogLinear", "Regress", "Reinforce", "Run", "Seen", "Tabular", "draw", "run"]
+__all__ = [
+    "BestOfN",
+    "JBond",
+    "LabelledSamples",
+    "Learner",
+    "LogLinear",
+    "Regression",
+    "Reinforce",
+    "Run",
+    "Tabular",
+    "run",
+    "sample",
+]

@@ -1,4 +1,4 @@
-"""One round of samples and the labels that a regression fits."""
+"""Sampled responses, their labels, and the arithmetic that a regression on them needs."""
 
 from __future__ import annotations
 
@@ -7,75 +7,74 @@ from typing import Any
 
 import numpy as np
 
-from ..objectives import (
-    centred,
-    implied_payoff,
-)
+from ..objectives import centred, implied_payoff
 from ..updates import Stage
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a learner knows after a round: responses, one label each, and how they are to be weighed."""
+class LabelledSamples:
+    """The samples of one round: responses, one label each, and their importance weights."""
 
     contexts: Any
+    """Index of the contexts that were sampled."""
     y: np.ndarray
     """Responses, shape ``(..., contexts, K)``."""
     label: np.ndarray
-    """Estimated payoffs on the scale of win rates (mean 1/2)."""
+    """Estimated payoffs on the scale of win rates (mean 1/2), shape of `y`."""
     weight: np.ndarray | None
-    """Importance weights, policy over sampling probability; None if the draws are the policy's own."""
+    """Importance weights, the policy's probability over the sampling probability; None if sampled from the policy."""
     pairing: str
+    """How labels and scores are centred, one of `objectives.PAIRINGS`."""
 
     @property
     def share(self) -> np.ndarray | None:
-        """Weights that sum to one in each context."""
+        """The weights, normalised to sum to one in each context."""
         return None if self.weight is None else self.weight / np.sum(self.weight, axis=-1, keepdims=True)
 
 
-def centred_within(x: np.ndarray, seen: Seen) -> np.ndarray:
-    """Return values less their mean within the group (theory 7.2)."""
-    return centred(x, seen.pairing, seen.share)
+def centred_within(x: np.ndarray, samples: LabelledSamples) -> np.ndarray:
+    """Return values centred within the responses of each context (theory 7.2)."""
+    return centred(x, samples.pairing, samples.share)
 
 
 def take(log_policy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the log-probabilities of the drawn responses."""
+    """Return the log-probabilities of the sampled responses."""
     return np.take_along_axis(np.broadcast_to(log_policy, (*y.shape[:-1], log_policy.shape[-1])), y, axis=-1)
 
 
 def implied_residual(
-    seen: Seen, log_policy: np.ndarray, log_start: np.ndarray, log_ref: np.ndarray, stage: Stage
+    samples: LabelledSamples, log_policy: np.ndarray, log_start: np.ndarray, log_ref: np.ndarray, stage: Stage
 ) -> Any:
-    """Return label minus score, both centred."""
-    lp, ls, lr = (take(x, seen.y) for x in (log_policy, log_start, log_ref))
-    raw = implied_payoff(lp, ls, lr, beta=column(stage.beta, seen.contexts), eta=column(stage.eta, seen.contexts))
-    return log_label(seen) - centred_within(raw, seen)
+    """Return label minus score of each sample, both centred (theory 7.1)."""
+    lp, ls, lr = (take(x, samples.y) for x in (log_policy, log_start, log_ref))
+    beta, eta = column(stage.beta, samples.contexts), column(stage.eta, samples.contexts)
+    return log_label(samples) - centred_within(implied_payoff(lp, ls, lr, beta=beta, eta=eta), samples)
 
 
-def log_label(seen: Seen) -> np.ndarray:
-    """Return the labels; those of independent opponents do not average to 1/2 by themselves."""
-    return centred_within(seen.label, seen) if seen.pairing == "independent" else seen.label
+def log_label(samples: LabelledSamples) -> np.ndarray:
+    """Return the labels, centred where they come from independent opponents, whose mean is not 1/2 by itself."""
+    return centred_within(samples.label, samples) if samples.pairing == "independent" else samples.label
 
 
-def draw(log_policy: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `n` independent draws, shape ``(..., n)``."""
+def sample(log_policy: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Sample `n` responses independently in every context, shape ``(..., n)``."""
     cdf = np.cumsum(np.exp(log_policy), axis=-1)
     cdf /= cdf[..., -1:]
     return np.sum(rng.random((*log_policy.shape[:-1], n))[..., None] >= cdf[..., None, :-1], axis=-1)
 
 
 def one_number(x: Any) -> float:
-    """Return the one value that all contexts share."""
+    """Return the value that all contexts share, or raise a ValueError if they differ."""
     values = np.unique(np.asarray(x, dtype=float))
     if len(values) != 1:
         raise ValueError(
-            f"A log-linear policy shares parameters over contexts: beta and eta must be one number, not {x}."
+            f"A log-linear policy shares its parameters over contexts: beta and eta must be one number, not {x}."
         )
     return float(values[0])
 
 
 def column(x: Any, contexts: Any = slice(None)) -> Any:
-    """Return a number as it is, one per context as a column of the chosen contexts."""
+    """Return a number unchanged; of one value per context, return those of the chosen contexts as a column."""
     x = np.asarray(x, dtype=float)
     return float(x) if x.ndim == 0 else x[contexts][..., None]
 

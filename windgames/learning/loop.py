@@ -1,4 +1,4 @@
-"""run(learner, game, oracle): let a learner learn, and grade it."""
+"""`run(learner, game, oracle)`: train a learner and evaluate it as it goes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from math import inf
 
 import numpy as np
 
-from .._array import (
-    kl,
-)
+from .._array import kl
+from ..equilibria import equilibrium
 from ..games import Game
 from ..oracles import BudgetExhausted, Oracle
 from ..preferences import RewardPreference
@@ -21,10 +20,11 @@ from .policies import Policy, Tabular
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """What the game said of a learner as it went on.
+    """The record of a learner's training.
 
-    `steps`, `queries`, `draws` and `seconds` have one entry a record; queries and draws are per replicate, seconds
-    those of learning alone, all replicates together. `trace` holds arrays of shape ``(records, ..., contexts)``.
+    `steps`, `queries`, `draws` and `seconds` have one entry per record. Queries and draws are per replicate; seconds
+    are those of learning alone, for all replicates together. `trace` holds arrays of shape
+    ``(records, ..., contexts)``. `theta` and `log_policy` are the final parameters and policy.
     """
 
     learner: Learner
@@ -45,7 +45,7 @@ class Run:
     def __repr__(self) -> str:
         rows = [
             ("status", self.status),
-            ("queries", f"{self.queries[-1]:,.0f}, responses drawn {self.draws[-1]:,.0f} (per replicate)"),
+            ("queries", f"{self.queries[-1]:,.0f}, responses sampled {self.draws[-1]:,.0f} (per replicate)"),
             ("seconds", f"{self.seconds[-1]:.2f}"),
             *((name, f"{np.mean(x[0]):.4g} -> {np.mean(x[-1]):.4g}") for name, x in self.trace.items()),
         ]
@@ -69,32 +69,32 @@ def run(
     prompts: int | None = None,
     records: int = 40,
 ) -> Run:
-    r"""Let a learner learn, and grade it.
+    r"""Train a learner, and evaluate it as it goes.
 
     Parameters
     ----------
     learner : Learner
     game : Game
-        What the learner believes to play: its `beta`, its reference and, for default steps, its constants.
+        The game that the learner is told it plays: `beta`, reference and, for default step sizes, constants.
     oracle : Oracle
-        Who answers. Its preference may be another than the judge's.
+        Answers the comparisons. Its preference may differ from the one of `judge`.
     rng : numpy.random.Generator
     rounds, queries : int
         Stop after this many rounds, or as soon as this many queries per replicate are used.
     seconds : float
-        Stop as soon as learning has taken this long, grading not counted.
+        Stop as soon as learning, without evaluation, has taken this long.
     judge : Game, optional
-        The game that grades, `game` if None: its certificates, win rates and divergences are recorded.
+        The game that evaluates, `game` if None: its certificates, win rates and divergences are recorded.
     solution : Solution or array, optional
-        The judge's equilibrium; computed if None.
+        The equilibrium of `judge`; computed if None.
     policy : Tabular or LogLinear, optional
         A table of the game's reference if None.
     replicates : int, optional
         Independent repetitions, run together on a leading axis.
     prompts : int, optional
-        Contexts drawn in each round, the same in all replicates; all of them if None.
+        Number of contexts sampled in each round, the same in all replicates; all contexts if None.
     records : int
-        About how many times to grade, equally spaced in the logarithm of the progress.
+        Approximate number of evaluations, equally spaced in the logarithm of the progress.
 
     Returns
     -------
@@ -105,16 +105,16 @@ def run(
     Raises
     ------
     ValueError
-        If neither rounds nor queries bound the run, or sizes do not fit.
+        If nothing bounds the run (rounds, queries, seconds or the budget of the oracle), or if sizes do not fit.
 
     Examples
     --------
     >>> import numpy as np, windgames as wg
-    >>> from windgames.bandits import Oracle, Regress, run
+    >>> from windgames.bandits import Oracle, Regression, run
     >>> preference = wg.RewardPreference([[0.0, 1.0, 2.0, 3.0]])
     >>> game = wg.WinRateGame(preference, [[0.4, 0.3, 0.2, 0.1]], beta=0.2)
-    >>> found = run(Regress(wg.wind(0.2)), game, Oracle(preference), np.random.default_rng(0), rounds=200)
-    >>> bool(found.mean("kl_from_solution")[-1] < 0.1 * found.mean("kl_from_solution")[0])
+    >>> learned = run(Regression(wg.wind(0.2)), game, Oracle(preference), np.random.default_rng(0), rounds=200)
+    >>> bool(learned.mean("kl_from_solution")[-1] < 0.1 * learned.mean("kl_from_solution")[0])
     True
     """
     if min(rounds, queries, seconds, oracle.budget) == inf:
@@ -135,23 +135,21 @@ def run(
     if not np.allclose(np.exp(policy.log_ref), np.exp(game.log_ref), atol=1e-6):
         raise ValueError("The policy's reference is not the game's: build it from game.log_ref.")
     if solution is None:
-        from ..equilibria import equilibrium
-
         solution = equilibrium(judge)
     star = solution.log_policy if isinstance(solution, Solution) else np.asarray(solution)
     batch = () if replicates is None else (replicates,)
-    grade = _Grader(judge, star)
+    evaluate = _Evaluation(judge, star)
     state = learner.start(policy, game, batch)
     size, answered = max(1, int(np.prod(batch))), oracle.queries
-    marks: list[tuple[float, ...]] = [(0, 0, 0, 0.0)]
-    grades = [grade(policy.log_policy(state["current"]))]
-    step, spent, next_mark, used = 0, 0.0, 0.0, 0.0
+    records_at: list[tuple[float, ...]] = [(0, 0, 0, 0.0)]
+    evaluations = [evaluate(policy.log_policy(state["current"]))]
+    step, spent, next_record, used = 0, 0.0, 0.0, 0.0
     status = "Finished."
     while step < rounds and used < queries and spent < seconds:
         clock = time.perf_counter()
         at = slice(None) if prompts is None else np.sort(rng.choice(contexts, prompts, replace=False))
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+            with np.errstate(over="ignore", invalid="ignore"):  # checked below
                 after = learner.step(state, policy, game, oracle, at, rng)
         except BudgetExhausted as stop:
             status = f"Stopped after {step} rounds: {stop}"
@@ -166,14 +164,14 @@ def run(
         done = max(step / rounds, used / queries, spent / seconds)
         if done == 0:  # only the oracle's budget bounds the run
             done = oracle.queries / oracle.budget
-        if done >= next_mark or done >= 1:
-            next_mark = done * 1000 ** (1 / records)
-            marks.append((step, used, state["draws"] / size, spent))
-            grades.append(grade(policy.log_policy(state["current"])))
-    if marks[-1][0] != step:
-        marks.append((step, used, state["draws"] / size, spent))
-        grades.append(grade(policy.log_policy(state["current"])))
-    steps, asked, drawn, clocks = (np.asarray(x, dtype=float) for x in zip(*marks, strict=True))
+        if done >= next_record or done >= 1:
+            next_record = done * 1000 ** (1 / records)
+            records_at.append((step, used, state["draws"] / size, spent))
+            evaluations.append(evaluate(policy.log_policy(state["current"])))
+    if records_at[-1][0] != step:
+        records_at.append((step, used, state["draws"] / size, spent))
+        evaluations.append(evaluate(policy.log_policy(state["current"])))
+    steps, asked, drawn, clocks = (np.asarray(x, dtype=float) for x in zip(*records_at, strict=True))
     return Run(
         learner=learner,
         game=game,
@@ -181,15 +179,15 @@ def run(
         queries=asked,
         draws=drawn,
         seconds=clocks,
-        trace={name: np.stack([g[name] for g in grades]) for name in grades[0]},
+        trace={name: np.stack([record[name] for record in evaluations]) for name in evaluations[0]},
         theta=state["current"],
         log_policy=policy.log_policy(state["current"]),
         status=status,
     )
 
 
-class _Grader:
-    """Everything that is known of a policy when the game is."""
+class _Evaluation:
+    """Measures policies by a game whose equilibrium is known."""
 
     def __init__(self, game: Game, star: np.ndarray) -> None:
         self.game, self.star = game, star

@@ -1,4 +1,4 @@
-"""Policies of the bandit study: tables and log-linear in features."""
+"""Policies that learners train: a table of logits, or log-linear in features."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from .._array import (
-    log_normalize,
-    logsumexp,
-)
-from ..objectives import (
-    centred,
-)
+from .._array import log_normalize, logsumexp
+from ..objectives import centred
 from ..updates import Stage, target
-from .labels import Seen, column, implied_residual, one_number, scatter
+from .labels import LabelledSamples, column, implied_residual, one_number, scatter
 
 
 class Tabular:
-    """One logit for each context and response."""
+    """A table with one logit for each context and response.
+
+    Parameters
+    ----------
+    log_ref : array, shape ``(contexts, m)``
+        Log-probabilities of the reference policy, where learning starts.
+    """
 
     def __init__(self, log_ref: np.ndarray) -> None:
         self.log_ref = np.atleast_2d(log_ref)
@@ -33,11 +34,11 @@ class Tabular:
         return log_normalize(theta[..., contexts, :])
 
     def mixed(self, theta: np.ndarray, stage: Stage) -> np.ndarray:
-        """Return the parameters of a stage without a payoff, the geometric mixture with the reference."""
+        """Return the parameters after a stage without a payoff: the geometric mixture with the reference."""
         return target(theta, self.log_ref, np.zeros_like(theta), beta=column(stage.beta), eta=column(stage.eta))
 
     def only(self, new: np.ndarray, old: np.ndarray, contexts: Any) -> np.ndarray:
-        """Return the old parameters with the new ones of these contexts."""
+        """Return the old parameters, with those of these contexts replaced by the new ones."""
         out = old.copy()
         out[..., contexts, :] = new[..., contexts, :]
         return out
@@ -50,36 +51,35 @@ class Tabular:
         return out
 
     def least_squares(
-        self, theta: np.ndarray, seen: Seen, start: np.ndarray, stage: Stage, unseen: str = "keep"
+        self, theta: np.ndarray, samples: LabelledSamples, start: np.ndarray, stage: Stage, unseen: str = "keep"
     ) -> np.ndarray:
-        r"""Minimise the squared risk: the target with the mean label of each response that was seen.
+        r"""Return the minimiser of the squared risk: the target with the mean label of each sampled response.
 
-        The risk is centred, so it says nothing of how much mass the seen responses have together, nor of the others.
-        With "keep" those stay where they were, and so does the total mass of the seen ones; with "half" they move as
-        a win rate of 1/2 moves them.
+        The risk is centred, so it determines neither the total mass of the sampled responses nor the others. With
+        ``unseen="keep"`` both stay what they were; with ``"half"`` the others are updated as for a win rate of 1/2.
         """
-        at, m = seen.contexts, theta.shape[-1]
+        at, m = samples.contexts, theta.shape[-1]
         log_start = self.log_policy(start, at)
-        count = scatter(seen.y, np.ones(seen.y.shape), m)
-        k = seen.y.shape[-1]
-        label = (seen.label - 0.5) * (k - 1) / k + 0.5 if seen.pairing == "leave-one-out" else seen.label
-        payoff = scatter(seen.y, label, m) / np.maximum(count, 1)
+        count = scatter(samples.y, np.ones(samples.y.shape), m)
+        k = samples.y.shape[-1]
+        label = (samples.label - 0.5) * (k - 1) / k + 0.5 if samples.pairing == "leave-one-out" else samples.label
+        payoff = scatter(samples.y, label, m) / np.maximum(count, 1)
         beta, eta = column(stage.beta, at), column(stage.eta, at)
         new = target(log_start, self.log_ref[at], payoff, beta=beta, eta=eta)
-        there = count > 0
+        sampled = count > 0
         out = self.log_policy(theta)
         if unseen == "half":
             half = target(log_start, self.log_ref[at], np.full_like(payoff, 0.5), beta=beta, eta=eta)
-            out[..., at, :] = log_normalize(np.where(there, new, half))
+            out[..., at, :] = log_normalize(np.where(sampled, new, half))
             return out
         low = np.full_like(new, -inf)
-        mass = logsumexp(np.where(there, log_start, low), keepdims=True)
-        new = new - logsumexp(np.where(there, new, low), keepdims=True) + mass
-        out[..., at, :] = np.where(there, new, log_start)
+        mass = logsumexp(np.where(sampled, log_start, low), keepdims=True)
+        new = new - logsumexp(np.where(sampled, new, low), keepdims=True) + mass
+        out[..., at, :] = np.where(sampled, new, log_start)
         return out
 
-    def pull(self, seen: Seen, stage: Stage) -> float:
-        """A table has no ridge."""
+    def ridge_weight(self, samples: LabelledSamples, stage: Stage) -> float:
+        """Return 0: a table has no ridge penalty."""
         return 0.0
 
 
@@ -91,8 +91,13 @@ class LogLinear:
     log_ref : array, shape ``(contexts, m)``
     features : array, shape ``(contexts, m, d)``
     ridge : float
-        Added to the normal equations, in units of their mean eigenvalue; 0 takes the solution nearest to where the
-        step starts.
+        Ridge penalty on the step, as a multiple of the mean eigenvalue of the normal equations; 0 takes the solution
+        nearest to the start of the step.
+
+    Raises
+    ------
+    ValueError
+        If the shape of `features` does not fit `log_ref`, a feature is not finite, or `ridge` is negative.
     """
 
     def __init__(self, log_ref: np.ndarray, features: Any, ridge: float = 0.0) -> None:
@@ -127,36 +132,37 @@ class LogLinear:
         weight = scatter(y, w, policy.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
         return np.einsum("...cm,cmd->...d", weight, self.features[contexts])
 
-    def least_squares(self, theta: np.ndarray, seen: Seen, start: np.ndarray, stage: Stage) -> np.ndarray:
-        """Minimise the squared risk from `theta` on: linear least squares, since centring removes the normaliser."""
-        at = seen.contexts
+    def least_squares(self, theta: np.ndarray, samples: LabelledSamples, start: np.ndarray, stage: Stage) -> np.ndarray:
+        """Return the minimiser of the squared risk near `theta`: linear, since centring removes the normaliser."""
+        at = samples.contexts
         log_policy, log_start = self.log_policy(theta, at), self.log_policy(start, at)
-        short = implied_residual(seen, log_policy, log_start, self.log_ref[at], stage)
-        x = self.design(seen) * (1 / one_number(stage.eta) + one_number(stage.beta))
-        weighted = x if seen.weight is None else x * seen.weight[..., None]
+        residual = implied_residual(samples, log_policy, log_start, self.log_ref[at], stage)
+        x = self.design(samples) * (1 / one_number(stage.eta) + one_number(stage.beta))
+        weighted = x if samples.weight is None else x * samples.weight[..., None]
         x, weighted = (z.reshape(*z.shape[:-3], -1, z.shape[-1]) for z in (x, weighted))
         A = np.swapaxes(weighted, -1, -2) @ x
-        b = (np.swapaxes(weighted, -1, -2) @ short.reshape(*short.shape[:-2], -1, 1))[..., 0]
+        b = (np.swapaxes(weighted, -1, -2) @ residual.reshape(*residual.shape[:-2], -1, 1))[..., 0]
         A = A + self._ridge(A)[..., None, None] * np.eye(A.shape[-1])
         return theta + (np.linalg.pinv(A, rcond=1e-11, hermitian=True) @ b[..., None])[..., 0]
 
     def _ridge(self, A: np.ndarray) -> np.ndarray:
         return self.ridge * np.trace(A, axis1=-2, axis2=-1) / A.shape[-1]
 
-    def pull(self, seen: Seen, stage: Stage) -> float:
-        """Return the weight of the ridge, half the squared length of a step, beside any risk."""
-        x = self.design(seen).reshape(-1, self.features.shape[-1]) * (
+    def ridge_weight(self, samples: LabelledSamples, stage: Stage) -> float:
+        """Return the factor of half the squared length of the step in the penalised risk."""
+        x = self.design(samples).reshape(-1, self.features.shape[-1]) * (
             1 / one_number(stage.eta) + one_number(stage.beta)
         )
-        w = 1.0 if seen.weight is None else seen.weight.reshape(-1, 1)
+        w = 1.0 if samples.weight is None else samples.weight.reshape(-1, 1)
         return float(self._ridge((x * w).T @ x))
 
-    def design(self, seen: Seen) -> np.ndarray:
-        """Return the features of the draws, centred as the scores are, shape ``(..., contexts, K, d)``."""
-        features = self.features[seen.contexts]
-        x = features[np.arange(len(features))[:, None], seen.y]
-        share = None if seen.share is None else seen.share[..., None, :]
-        return np.swapaxes(centred(np.swapaxes(x, -1, -2), seen.pairing, share), -1, -2) - 0.5
+    def design(self, samples: LabelledSamples) -> np.ndarray:
+        """Return the features of the samples, centred like the scores, shape ``(..., contexts, K, d)``."""
+        features = self.features[samples.contexts]
+        x = features[np.arange(len(features))[:, None], samples.y]
+        share = None if samples.share is None else samples.share[..., None, :]
+        return np.swapaxes(centred(np.swapaxes(x, -1, -2), samples.pairing, share), -1, -2) - 0.5
 
 
 Policy = Tabular | LogLinear
+"""What a learner can train."""
