@@ -393,15 +393,15 @@ WAYS: dict[str, tuple[float, float] | None] = {
 @contextmanager
 def forced(way: tuple[float, float] | None) -> Iterator[None]:
     """Make `equilibrium` take one of its ways."""
-    before = dense.ITERATED, central.ITERATED, dense.LOW
+    before = dense.CG_FROM, central.CG_FROM, dense.CENTRAL_PATH_BELOW
     try:
         if way is not None:
-            dense.ITERATED = central.ITERATED = way[0]  # type: ignore[assignment]
-            dense.LOW = way[1]
+            dense.CG_FROM = central.CG_FROM = way[0]  # type: ignore[assignment]
+            dense.CENTRAL_PATH_BELOW = way[1]
         with threadpool_limits(1):
             yield
     finally:
-        dense.ITERATED, central.ITERATED, dense.LOW = before
+        dense.CG_FROM, central.CG_FROM, dense.CENTRAL_PATH_BELOW = before
 
 
 def shortest(run: Callable[[], Any], times: int = 3) -> tuple[float, Any]:

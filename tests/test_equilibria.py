@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 import windgames as wg
 from windgames._array import hilbert
-from windgames.equilibria.common import make_problem
-from windgames.equilibria.newton import newton_residual
+from windgames.equilibria.contexts import make_problem
 from windgames.testing import MATRICES, betas, games, policies, random_matrix, random_reference, rewards
 
 
@@ -68,7 +67,7 @@ def test_newton_direction(game, data):
     m = problem.log_ref.shape[1]
     z = np.atleast_2d(data.draw(policies(m)))
     u = problem.payoff(z, rows)
-    r = newton_residual(problem, z, u, beta, rows)
+    r = problem.residual(z, u, beta, rows)
     dz = problem.direction(z, u, r, beta, rows)
     if not np.all(np.isfinite(dz)) or np.abs(dz).max() > 1e6:
         return

@@ -10,8 +10,8 @@ MODULES = sorted(path for folder in ("windgames", "windlm", "benchmarks") for pa
 PROJECT = {"windgames", "windlm", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
 EXEMPT_MODULES = {"_array", "_validation", "_study"}
 """Modules whose own name says that they are internal to their folder; the names in them are public to it."""
-EXEMPT_ATTRIBUTES = {"_repr_html_"}
-"""Names with an underscore that a protocol prescribes: that of notebooks."""
+EXEMPT_ATTRIBUTES = {"_repr_html_", "_asdict", "_no_split_modules"}
+"""Names with an underscore that others prescribe: notebooks, namedtuple, transformers."""
 
 
 def is_private(name):

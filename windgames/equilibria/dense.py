@@ -1,4 +1,4 @@
-"""Newton systems of dense games: an LU factorisation, or a few products with the matrix (theory 6.7)."""
+"""Newton systems of dense games: an LU factorisation, or conjugate gradients where a few products do (theory 6.7)."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ from math import inf, sqrt
 import numpy as np
 from scipy.linalg.lapack import dgetrf, dgetrs
 
-from .._array import (
-    log_normalize,
-    logsumexp,
-)
+from .._array import log_normalize, logsumexp
 from ..games import Game
-from .central_path import ITERATED, central_path, few_products, gains
+from .central_path import CG_FROM, batched_matvec, central_path, conjugate_gradients
 from .problems import Newton, Problem, System, centred, span_of
 
-FORCING = 1e-3
-"""Share of the residual that is left when a step is iterated and not factorised."""
-
-
-LOW, CLOSE = 0.05, 0.01
-"""Below this price, a tenth of it where systems are iterated, the central path is followed first, until the sum of
-share times slack is so small a part of the price."""
+CG_TOLERANCE = 1e-3
+"""Error of a step by conjugate gradients, relative to the residual."""
+CENTRAL_PATH_BELOW = 0.05
+"""For beta below this the search starts at the end of the central path; where steps are by conjugate gradients, below a
+tenth of this."""
+CENTRAL_PATH_END = 0.01
+"""The central path ends where the sum of probability times slack is this multiple of beta."""
 
 
 class DenseProblem(Problem):
-    """The payoff's derivative is a matrix, the system an LU factorisation, or a few products where they do."""
+    """The derivative of the payoff is an ``m x m`` matrix."""
 
     name = "dense"
-    repeats = 12
-    patient = True
-    """Whether conjugate gradients have kept within their limit so far; systems get harder along the path."""
+    steps_per_system = 12
+    use_cg = True
+    """Whether conjugate gradients have converged so far; once they do not, later systems on the path are harder."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
         super().__init__(game, rows, beta)
@@ -49,18 +46,18 @@ class DenseProblem(Problem):
 
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return log win rates, or win rates less a half."""
-        win = gains(self._rows(self.matrix, rows), np.exp(z))
+        win = batched_matvec(self._rows(self.matrix, rows), np.exp(z))
         if not self.log_payoff:
             return win
-        if win.min() > 1e-280:  # nothing that underflowed above could have counted
+        if win.min() > 1e-280:  # no probability that underflowed could have mattered
             return np.log(win)
         assert self.log_matrix is not None
         return logsumexp(self._rows(self.log_matrix, rows) + z[:, None, :])
 
     def _matrix(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        r"""Return :math:`\mathcal A` of theory 6.1; of a win-rate game :math:`I-AD/\beta` with the skew part alone.
+        r"""Return :math:`\mathcal A` of theory 6.1; for a win-rate game :math:`I-AD/\beta` with the skew part only.
 
-        The latter lacks the centring, for which a second right-hand side makes up: passes over the matrix less.
+        The latter omits the centring, which a second right-hand side replaces: that saves passes over the matrix.
         """
         q = np.exp(z)
         if self.log_payoff:
@@ -76,8 +73,8 @@ class DenseProblem(Problem):
         return A
 
     def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
+        """Set up the Newton systems by LU; where a matrix is singular the solutions are not finite."""
         q = np.exp(z)
-        # a singular matrix has a zero pivot, and its solutions are not finite
         factors = [dgetrf(A)[:2] for A in self._matrix(z, u, beta, rows)]
 
         def inverse(t: np.ndarray, transposed: bool = False) -> np.ndarray:
@@ -101,11 +98,11 @@ class DenseProblem(Problem):
         factorised: list[System] = []
 
         def step(r: np.ndarray) -> np.ndarray:
-            if self._iterates(len(r)) and not factorised:
-                found = self._few_products(z[0], r[0], float(beta[0]), rows)
-                if found is not None:
-                    return found[None]
-                self.patient = False
+            if self._cg_applies(len(r)) and not factorised:
+                dz = self._cg_step(z[0], r[0], float(beta[0]), rows)
+                if dz is not None:
+                    return dz[None]
+                self.use_cg = False
             if not factorised:
                 factorised.append(self.system(z, u, beta, rows))
             return factorised[0](-r)
@@ -127,30 +124,32 @@ class DenseProblem(Problem):
         along = (q[:, None, :] @ x)[:, 0]
         return x[..., 0] - x[..., 1] * (along[:, :1] / along[:, 1:])
 
-    def _iterates(self, contexts: int) -> bool:
-        return contexts == 1 and self.patient and not self.log_payoff and self.log_ref.shape[-1] >= ITERATED
+    def _cg_applies(self, contexts: int) -> bool:
+        return contexts == 1 and self.use_cg and not self.log_payoff and self.log_ref.shape[-1] >= CG_FROM
 
-    def _few_products(self, z: np.ndarray, r: np.ndarray, beta: float, row: np.ndarray) -> np.ndarray | None:
-        """Return Newton's step to a few digits, or None where conjugate gradients are slow."""
+    def _cg_step(self, z: np.ndarray, r: np.ndarray, beta: float, row: np.ndarray) -> np.ndarray | None:
+        """Return Newton's step to a relative error of `CG_TOLERANCE`, or None where conjugate gradients are slow."""
         A, root = self._rows(self.matrix, row)[0], np.exp(z / 2)
         b = -root * r
         b -= root * (root @ b)
         # an error of y = D^(1/2) dz moves dz by at most half of it over beta
-        enough = FORCING * 2 * min(beta, 0.5) * float(span_of(r, z == -inf))
-        y = few_products(A, root / sqrt(beta), b, enough, normal=root)
+        error = CG_TOLERANCE * 2 * min(beta, 0.5) * float(span_of(r, z == -inf))
+        y = conjugate_gradients(A, root / sqrt(beta), b, error, normal=root)
         if y is None:
             return None
-        # what has next to no mass does not show in y: it follows from the rest
+        # y = D^(1/2) dz has no digits of dz where the probability is tiny: the equation gives them
         t = A @ (root * y) / beta - r
         return t - root**2 @ t
 
     @property
-    def low(self) -> float:  # type: ignore[override]
-        return 0.0 if self.log_payoff else LOW / 10 if self._iterates(len(self.rows)) else LOW
+    def central_path_below(self) -> float:  # type: ignore[override]
+        """The value of beta below which the search starts on the central path."""
+        if self.log_payoff:
+            return 0.0
+        return CENTRAL_PATH_BELOW / 10 if self._cg_applies(len(self.rows)) else CENTRAL_PATH_BELOW
 
-    def near(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def initial_guess(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best responses to the ends of the central paths (theory 6.7), and the systems that they took."""
         beta = self.beta[rows]
-        matrix = self._rows(self.matrix, rows)
-        x, _, systems = central_path(matrix, self.log_ref[rows], beta, CLOSE * beta)
-        z = self.log_ref[rows] + self.payoff(np.log(x), rows) / beta[:, None]
-        return log_normalize(z), systems
+        x, _, systems = central_path(self._rows(self.matrix, rows), self.log_ref[rows], beta, CENTRAL_PATH_END * beta)
+        return log_normalize(self.log_ref[rows] + self.payoff(np.log(x), rows) / beta[:, None]), systems

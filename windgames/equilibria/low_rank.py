@@ -1,4 +1,4 @@
-"""Newton systems of low-rank games, in as many dimensions as the embeddings have (theory 6.5)."""
+"""Newton systems of low-rank win-rate games, of the size of the embedding dimension (theory 6.5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .problems import Problem, System, centred
 
 
 class LowRankProblem(Problem):
-    """The payoff depends on the policy through the mean of `k` numbers, and the system has that size (theory 6.5)."""
+    """The payoff depends on the policy only through the mean embedding, so the system is ``k x k``."""
 
     name = "low rank"
 
@@ -47,10 +47,9 @@ class LowRankProblem(Problem):
 
         def solve(t: np.ndarray, transposed: bool = False) -> np.ndarray:
             t = t - q * np.sum(t, axis=-1, keepdims=True) if transposed else centred(q, t)
-            # the mean embedding of t: with it, the rest is explicit
             w = self._means(t if transposed else q * t, rows)
             w = np.linalg.solve(one + turn if transposed else one - turn, w[..., None])[..., 0]
-            moved = centred(q, self._tilt(w, rows)) / price
-            return t - q * moved if transposed else t + moved
+            change = centred(q, self._tilt(w, rows)) / price
+            return t - q * change if transposed else t + change
 
         return solve

@@ -1,9 +1,9 @@
-r"""equilibrium_path(game, betas): the equilibria for a whole grid of prices, for less than each alone.
+r"""`equilibrium_path`: the equilibria of a game for many values of beta, for less than each alone.
 
-From large beta to small, each equilibrium is guessed by extrapolating :math:`\log\pi` from those before it, and the
-guess is corrected by Newton steps that share one factorisation as long as they converge fast (theory 6.6). Where a
-guess is too far off, the path between the two betas is followed with shorter steps, or at low prices the central path.
-Rewards have a closed form to start from at every beta, which is the better guess: they are solved as a batch.
+From large beta to small, each equilibrium is guessed by extrapolating :math:`\log\pi` from the previous ones. Newton
+steps correct the guess, and share one factorisation as long as they converge fast (theory 6.6). Where a guess is too
+far off, the path between the two betas is followed with shorter strides, or for small beta the central path. Rewards
+have a closed form to start from at every beta, which is the better guess, so they are solved as a batch.
 """
 
 from __future__ import annotations
@@ -17,39 +17,33 @@ from .._array import like, log_normalize, to_numpy
 from .._validation import as_float, first_index
 from ..games import Game
 from ..solve import Solution
-from .common import (
-    certify,
-    check_arguments,
-    in_chunks,
-    make_problem,
-    method_name,
-    problem_class,
-    solve_unregularised,
-)
+from .certificate import certify, check_arguments
+from .contexts import in_chunks, make_problem, method_name, problem_class
 from .direct import equilibrium
-from .newton import newton_residual, solve_newton
+from .newton import Point, solve_newton
 from .problems import Problem, span_of
 from .sorted import SortedProblem
+from .winners import solve_winners
 
-ORDER = 3
-"""Degree of the polynomials that guess the next equilibrium."""
-GAIN = 0.5
-"""A factorisation is used again while its steps shrink the residual at least by this."""
-PATIENCE = 10
-"""So many factorisations may correct a guess before it is given up."""
+DEGREE = 3
+"""Largest degree of the polynomials that extrapolate to the next equilibrium."""
+REUSE_BELOW = 0.5
+"""A factorisation is used again while its steps shrink the residual at least by this factor."""
+MOST_SYSTEMS = 10
+"""Factorisations that may correct a guess before it is discarded."""
 
 
 def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     r"""Return the equilibria of a game for many values of beta, each with the certificates of `equilibrium`.
 
-    Twenty values from 10 to 0.001 cost as many linear systems as two or three of the hardest alone, up to seven where
-    the reference is lopsided. The answers are those of `equilibrium` at each beta; at ``beta = 0``, and in log-win-rate
-    games where no theorem makes the equilibrium unique, each is computed on its own.
+    Twenty values from 10 to 0.001 take as many linear systems as two or three of the hardest alone, and up to seven
+    where the reference is lopsided. The answers are those of `equilibrium` at each beta; at ``beta = 0``, and in
+    log-win-rate games where no theorem makes the equilibrium unique, each is computed on its own.
 
     Parameters
     ----------
     game : Game
-        Its own beta is not used; contexts are those of its preference and reference.
+        Its beta is not used. Contexts are those of its preference and reference.
     betas : array, shape ``(n,)``
         In any order, repetitions allowed.
     tol : float
@@ -58,13 +52,13 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     Returns
     -------
     Solution
-        Of the game whose first axis of contexts is `betas`: its `policy` has shape ``(n, ..., m)``. `steps` counts
-        linear systems that were factorised, those of a repeated beta once.
+        Of the game whose first axis of contexts is `betas`, so `policy` has shape ``(n, ..., m)``. `steps` counts
+        factorised linear systems, those of a repeated beta once.
 
     Raises
     ------
     ValueError
-        If `betas` is not a list of non-negative finite numbers.
+        If `betas` is not a list of non-negative finite numbers, or `tol` is not positive.
 
     Examples
     --------
@@ -94,7 +88,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
     policies, steps = np.empty((len(values), len(contexts), m)), np.zeros((len(values), len(contexts)), dtype=int)
     methods = []
     if values[-1] == 0:
-        methods.append(solve_unregularised(single.replace(beta=0.0), contexts, policies[-1]))
+        methods.append(solve_winners(single.replace(beta=0.0), contexts, policies[-1], steps[-1]))
     positive = values[values > 0]
     if positive.size:
 
@@ -114,34 +108,34 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
 def _walk(problem: Problem, betas: np.ndarray, tol: float) -> Any:
     """Yield the equilibria of all contexts, and the systems factorised for each, at falling values of beta."""
     n = len(problem.rows)
-    past: list[tuple[Any, np.ndarray]] = [(0.0, problem.log_ref)]
+    past: list[Point] = [(0.0, problem.log_ref)]
     for beta in betas:
-        here = problem.at(np.full(n, beta))
-        z, steps = _guess(here, past, 1 / beta), np.zeros(n, dtype=int)
-        left = ~here.unique
+        current = problem.at(np.full(n, beta))
+        z, systems = _guess(current, past, 1 / beta), np.zeros(n, dtype=int)
+        left = ~current.unique
         rows = np.flatnonzero(~left)
         if rows.size:
-            z[rows], done, steps[rows] = _correct(here, rows, z[rows], float(here.reach(tol)[0]))
+            z[rows], done, systems[rows] = _correct(current, rows, z[rows], float(current.attainable_tol(tol)[0]))
             left[rows] = ~done
         if np.any(left):
-            since = None if beta < here.low else past[-1]
-            alone, more = solve_newton(here, tol, np.flatnonzero(left), since=since)
-            z, steps = np.where(left[:, None], alone, z), steps + more
-        yield z, steps
-        past = [*past[-ORDER:], (1 / beta, z)]
+            since = None if beta < current.central_path_below else past[-1]
+            alone, more = solve_newton(current, tol, np.flatnonzero(left), since=since)
+            z, systems = np.where(left[:, None], alone, z), systems + more
+        yield z, systems
+        past = [*past[-DEGREE:], (1 / beta, z)]
 
 
-def _guess(problem: Problem, past: list[tuple[Any, np.ndarray]], tau: float) -> np.ndarray:
-    r"""Extrapolate :math:`\log\pi`; of polynomials in tau and in its logarithm the one of smallest residual counts."""
+def _guess(problem: Problem, past: list[Point], tau: float) -> np.ndarray:
+    r"""Extrapolate :math:`\log\pi` by polynomials in tau and in log tau; the one of smallest residual counts."""
     everyone = np.arange(len(problem.rows))
     best, least = past[-1][1].copy(), np.full(len(everyone), inf)
     candidates = [best]
     for log in (False, True):
         usable = [p for p in past if not (log and p[0] == 0)]
-        # where a system costs no more than a payoff, few guesses are tried
-        for order in range(1, ORDER + 1) if problem.repeats > 1 else [len(usable) - 1]:
-            points = usable[-order - 1 :]
-            if len(points) > order > 0:
+        # where a system costs no more than a payoff, only one guess of each kind is tried
+        for degree in range(1, DEGREE + 1) if problem.steps_per_system > 1 else [len(usable) - 1]:
+            points = usable[-degree - 1 :]
+            if len(points) > degree > 0:
                 nodes = np.array([p[0] for p in points])
                 weights = _lagrange(np.log(nodes), np.log(tau)) if log else _lagrange(nodes, tau)
                 lost = best == -inf
@@ -163,7 +157,7 @@ def _measure(problem: Problem, rows: np.ndarray, z: np.ndarray) -> tuple[np.ndar
     """Return payoff, residual and its span at a policy."""
     with np.errstate(over="ignore", invalid="ignore"):
         u = problem.payoff(z, rows)
-        r = newton_residual(problem, z, u, problem.beta[rows], rows)
+        r = problem.residual(z, u, problem.beta[rows], rows)
         span = span_of(r, z == -inf)
     return u, r, np.where(np.isnan(span), inf, span)
 
@@ -171,10 +165,9 @@ def _measure(problem: Problem, rows: np.ndarray, z: np.ndarray) -> tuple[np.ndar
 def _correct(
     problem: Problem, rows: np.ndarray, z: np.ndarray, tol: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take Newton steps from a good guess; return policies, success and the number of systems factorised.
+    """Take Newton steps from a good guess; return policies, success and the number of factorised systems.
 
-    Contexts that share a round share nothing but the loop. A system serves `problem.repeats` steps, or fewer if the
-    residual shrinks too slowly for all of them.
+    A system serves up to `problem.steps_per_system` steps, as long as the residual of some context shrinks fast enough.
     """
     u, r, span = _measure(problem, rows, z)
     count = np.zeros(len(rows), dtype=int)
@@ -192,11 +185,11 @@ def _correct(
                 after = log_normalize(z[i] + size[:, None] * step)
             new_u, new_r, new_span = _measure(problem, rows[i], after)
             uses += 1
-            better, quick = new_span < (1 - 0.1 * size) * span[i], new_span < GAIN * span[i]
+            better, quick = new_span < (1 - 0.1 * size) * span[i], new_span < REUSE_BELOW * span[i]
             j = i[better]
             z[j], u[j], r[j], span[j] = after[better], new_u[better], new_r[better], new_span[better]
-            # a fresh system whose first step is too long has it shortened; later ones are not worth it
+            # only the first step of a system is shortened where it is too long
             size = np.where(better, 1.0, size / 4)
-            going = np.where(better, quick & (uses < problem.repeats), (span[i] == before) & (size > 0.01))
-        active = i[(span[i] < 0.9 * before) & (span[i] > tol / 10) & (count[i] < PATIENCE)]
+            going = np.where(better, quick & (uses < problem.steps_per_system), (span[i] == before) & (size > 0.01))
+        active = i[(span[i] < 0.9 * before) & (span[i] > tol / 10) & (count[i] < MOST_SYSTEMS)]
     return z, span <= tol / 2, count

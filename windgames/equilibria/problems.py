@@ -1,4 +1,8 @@
-"""What Newton needs of a game: a payoff and the solution of the linear system of theory 6.1."""
+"""`Problem`: what Newton's method needs of a game, its payoff and a solver of the system of theory 6.1.
+
+Subclasses differ in how they solve the system: `dense`, `low_rank`, and `sorted` for rewards. Contexts are rows, and
+columns are responses, except where a subclass merges several responses into one column.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +15,32 @@ from typing import Any
 import numpy as np
 
 from .. import bounds
-from .._array import (
-    log_normalize,
-)
+from .._array import log_normalize
 from ..games import Game, WinRateGame
 
-FLOOR = 4e-15
-"""Divided by beta, the residual that double precision may leave: where `tol` asks for less, this ends a search."""
-
+PAYOFF_ROUNDING = 4e-15
+"""Divided by beta, about the residual that double precision leaves: a search for less than this would not end."""
 
 System = Callable[..., np.ndarray]
 r"""A Newton system that is set up: ``system(t)`` solves :math:`\mathcal A x = t - \langle q,t\rangle`, and
-``system(g, transposed=True)`` is the transpose of that map, applied to `g` (theory 6.4)."""
+``system(g, transposed=True)`` applies the transpose of that map to `g` (theory 6.4)."""
 Newton = Callable[[np.ndarray], np.ndarray]
+"""Newton's step as a function of the residual."""
 
 
 class Problem:
-    """What Newton needs of a game: contexts as rows, a payoff and the solution of the Newton system."""
+    """Contexts of a game on numpy arrays, as rows, at given values of beta; the base of the Newton systems."""
 
     name: str
-    repeats = 1
-    """How many steps a system is used for when `equilibrium_path` corrects a guess."""
-    game: Game
-    rows: np.ndarray
-    beta: np.ndarray
-    log_ref: np.ndarray
-    log_payoff: bool
+    """What `Solution.method` calls it."""
+    steps_per_system = 1
+    """How many steps a system may be used for when `equilibrium_path` corrects a guess."""
+    central_path_below = 0.0
+    """For beta below this, the search starts from `initial_guess`."""
     guess: np.ndarray | None = None
-    begin: np.ndarray | None = None
-    """Where best responses start if not at the reference."""
+    """Policies to start Newton's method from, if not the reference."""
+    start: np.ndarray | None = None
+    """Policies to start best responses from, if not the reference."""
 
     def __init__(self, game: Game, rows: np.ndarray, beta: np.ndarray) -> None:
         self.game, self.rows, self.beta = game, rows, beta
@@ -59,47 +60,59 @@ class Problem:
             other.__dict__.pop(name, None)
         return other
 
+    # -- the game and its Newton system ----------------------------------------------------------------------
+
     def payoff(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the payoff of each column at the log-policies `z` of the contexts `rows`."""
         raise NotImplementedError
 
     def system(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> System:
-        """Set up the Newton system of some contexts at some policies."""
+        """Set up the exact Newton systems at the log-policies `z` with payoffs `u`."""
         raise NotImplementedError
 
     def newton(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> Newton:
-        """Return Newton's step as a function of the residual; it may be good to a few digits only."""
+        """Return Newton's step as a function of the residual, accurate enough for Newton's method to converge."""
         system = self.system(z, u, beta, rows)
         return lambda r: system(-r)
 
     def direction(self, z: np.ndarray, u: np.ndarray, r: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return Newton's step for a residual."""
+        """Return Newton's step for one residual."""
         return self.newton(z, u, beta, rows)(r)
 
-    def reach(self, tol: float) -> np.ndarray:
-        """Return the residual that can be asked for in each context."""
-        return np.maximum(tol, FLOOR / self.beta)
+    def residual(self, z: np.ndarray, u: np.ndarray, beta: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        r"""Return :math:`z-\log\rho-u/\beta` less its mean under the policy; zero outside the support."""
+        dead = z == -inf
+        r = np.where(dead, 0.0, z) - np.where(dead, 0.0, self.log_ref[rows] + np.where(dead, 0.0, u) / beta[:, None])
+        return np.where(dead, 0.0, centred(np.exp(z), r))
 
-    low = 0.0
-    """At prices below this one, `near` is asked where to begin."""
+    # -- where to start and where to stop --------------------------------------------------------------------
 
-    def near(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def attainable_tol(self, tol: float) -> np.ndarray:
+        """Return `tol`, or what double precision allows in each context if that is larger."""
+        return np.maximum(tol, PAYOFF_ROUNDING / self.beta)
+
+    def initial_guess(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return policies near the equilibria of some contexts, and the number of systems that they took."""
         raise NotImplementedError
 
     def start_from(self, log_policy: np.ndarray) -> None:
-        """Begin at a policy over responses; one without full support is replaced by the best response to it."""
-        self.begin = z = self.merge(log_normalize(log_policy))
+        """Start at a policy over responses, or at its best response where it lacks full support."""
+        self.start = z = self.merge(log_normalize(log_policy))
         with np.errstate(over="ignore"):
             u = self.payoff(z, np.arange(len(z)))
             response = log_normalize(self.log_ref + u / self.beta[:, None])
         lost = np.any((z == -inf) & (self.log_ref > -inf), axis=-1, keepdims=True)
         self.guess = np.where(lost & ~np.isnan(response), response, z)
 
-    # Columns are responses unless a subclass merges some.
+    # -- columns and responses: the same unless a subclass merges ----------------------------------------------
 
     def merge(self, log_policy: np.ndarray) -> np.ndarray:
         """Return log-masses of columns from log-probabilities of responses."""
         return log_policy
+
+    def expand(self, z: np.ndarray) -> np.ndarray:
+        """Return the log-policy over responses from log-masses of columns."""
+        return z
 
     def sums(self, x: np.ndarray) -> np.ndarray:
         """Return, for each column, the sum of `x` over its responses."""
@@ -114,12 +127,11 @@ class Problem:
         """The mass of each response within its column."""
         return 1.0
 
-    def expand(self, z: np.ndarray) -> np.ndarray:
-        """Return the policy over responses."""
-        return z
+    # -- constants that theorems give ------------------------------------------------------------------------
 
     @cached_property
     def max_step(self) -> np.ndarray:
+        """Largest step of the extragradient rule in each context (theory 5.2)."""
         interaction = np.broadcast_to(self.game.preference.interaction, self.game.batch_shape).reshape(-1)[self.rows]
         return np.asarray(bounds.extragradient_max_step(self.beta, interaction))
 

@@ -21,7 +21,7 @@ from .._validation import as_float, first_index, in_context
 from ..games import WinRateGame
 from ..preferences import RewardPreference
 from ..solve import Solution
-from .common import flat_beta, make_problem
+from .contexts import beta_of_contexts, make_problem
 from .problems import Problem, System, centred
 
 SKEW = {"matrix": "P + P^T = 1", "skew": "J + J^T = 0"}
@@ -70,7 +70,7 @@ def sensitivity(solution: Solution) -> Sensitivity:
             f"solution must be a Solution, but it is a {type(solution).__name__}: sensitivity(equilibrium(game))."
         )
     local = solution.game.to_numpy()
-    where = first_index(flat_beta(local).reshape(local.batch_shape) == 0)
+    where = first_index(beta_of_contexts(local).reshape(local.batch_shape) == 0)
     if where is not None:
         raise ValueError(
             f"At beta = 0{in_context(where)} the equilibrium need be neither unique nor continuous in the game (theory "
@@ -89,7 +89,7 @@ def sensitivity(solution: Solution) -> Sensitivity:
             f"Response {where[-1]}{in_context(where[:-1])} is not played: the equilibrium lies on the boundary (theory "
             f"2.2), where the logarithm of the policy has no derivative. Drop the response, or raise beta."
         )
-    beta = flat_beta(local)
+    beta = beta_of_contexts(local)
     problem = make_problem(local, np.arange(beta.size), beta)
     z = problem.merge(log_policy.reshape(beta.size, -1))
     u = problem.payoff(z, problem.rows)

@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtbtrs
 
-from .._array import (
-    cumulative_sum,
-    log_cumulative_sum,
-    log_normalize,
-)
+from .._array import cumulative_sum, log_cumulative_sum, log_normalize
 from ..games import BestOfNGame, Game, log_ratio_of_powers
 from ..preferences import RewardPreference
 from .problems import Problem, System, minus
 
 
 class SortedProblem(Problem):
-    """Classes of equal reward as columns, worst first; absent classes have no mass."""
+    """Columns are classes of equal reward, worst first; contexts with fewer classes have columns without mass."""
 
     name = "sorted"
 
@@ -27,13 +23,13 @@ class SortedProblem(Problem):
         super().__init__(game, rows, beta)
         p = game.preference
         assert isinstance(p, RewardPreference)
-        self.log_ref_in, self.order = self.log_ref, self._context(p._order_numpy)
-        starts = self._context(p._starts)
+        self.log_ref_of_responses, self.order = self.log_ref, self._context(p.order)
+        starts = self._context(p.class_starts)
         self.label = None if starts.all() else np.cumsum(starts, axis=-1) - 1
-        self.log_ref = self.merge(self.log_ref_in)
+        self.log_ref = self.merge(self.log_ref_of_responses)
         self.ties = "n" if isinstance(game, BestOfNGame) else p.ties
         self.n = getattr(game, "n", 2.0)
-        self.guess = self._continuum()
+        self.guess = self._without_atoms()
 
     def merge(self, log_policy: np.ndarray) -> np.ndarray:
         ordered = np.take_along_axis(log_policy, self.order, -1)
@@ -61,20 +57,20 @@ class SortedProblem(Problem):
         return np.bincount(cell, ordered.ravel(), minlength=n * k).reshape(n, k)
 
     def spread(self, x: np.ndarray) -> np.ndarray:
-        out = np.empty_like(self.log_ref_in)
+        out = np.empty_like(self.log_ref_of_responses)
         np.put_along_axis(out, self.order, x if self.label is None else np.take_along_axis(x, self.label, -1), -1)
         return out
 
     @property
     def share(self) -> Any:
-        return np.exp(self.log_ref_in - self.spread(self.log_ref))
+        return np.exp(self.log_ref_of_responses - self.spread(self.log_ref))
 
     def expand(self, z: np.ndarray) -> np.ndarray:
         """Return the policy over responses: within a class it is proportional to the reference."""
-        return log_normalize(self.spread(minus(z, self.log_ref)) + self.log_ref_in)
+        return log_normalize(self.spread(minus(z, self.log_ref)) + self.log_ref_of_responses)
 
-    def _continuum(self) -> np.ndarray:
-        """Start from the closed form without atoms (theory 3.11)."""
+    def _without_atoms(self) -> np.ndarray:
+        """Return the closed form for a reference without atoms (theory 3.11), a good guess at every beta."""
         beta = self.beta[:, None]
         if self.log_payoff:
             above = np.maximum(beta, 1 + 1e-3)

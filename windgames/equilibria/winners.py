@@ -12,6 +12,8 @@ from .._array import log_normalize
 from ..games import Game
 from ..preferences import RewardPreference
 from .central_path import central_path
+from .contexts import ONE_THREAD, in_chunks, threads
+from .dense import DenseProblem
 
 EARLY, LATE, PLAIN = 1e-13, 1e-26, 1e3
 """The sums of share times slack at which the central path is looked at, and how many times larger than the other one of
@@ -23,20 +25,43 @@ PRICE = 1e-7
 """At which the equilibrium is near the projection of the reference."""
 
 
-def winners(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
-    """Fill in the winners of the contexts `rows` of a game on numpy arrays, and return the method's name."""
+def solve_winners(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.ndarray) -> str:
+    """Fill in the winners of the contexts `rows` of a game on numpy arrays and the number of linear systems.
+
+    Returns
+    -------
+    str
+        The name of the method.
+
+    Raises
+    ------
+    ValueError
+        If the preference is neither constant-sum nor a reward's.
+    """
     batch, m = game.batch_shape, game.n_responses
-    log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
     p = game.preference
     if isinstance(p, RewardPreference):
         top = np.broadcast_to(p.top, (*batch, m)).reshape(-1, m)[rows]
+        log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
         out[rows] = log_normalize(np.where(top, log_ref, -inf))
         return "best responses of the reward"
     if not p.is_constant_sum:
         raise ValueError(
             "At beta = 0 a log-win-rate game with a matrix that is not constant-sum is a general bimatrix game, whose "
-            "symmetric equilibria are not computed here. Take beta > 0 or a constant-sum preference."
+            "symmetric equilibria are not computed here. Use beta > 0 or a constant-sum preference."
         )
+    if p.batch_shape == ():  # the winners of one matrix are found once for all references
+        with threads().limit(limits=1 if m <= ONE_THREAD else None, user_api="blas"):
+            _solve(game, rows, out, systems)
+    else:
+        in_chunks(DenseProblem, game, rows, lambda chunk: _solve(game, chunk, out, systems))
+    return "central path and KL projection"
+
+
+def _solve(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.ndarray) -> None:
+    batch, m = game.batch_shape, game.n_responses
+    log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
+    p = game.preference
     matrix = np.asarray(p.matrix())
     matrix = matrix[None] if p.batch_shape == () else np.broadcast_to(matrix, (*batch, m, m)).reshape(-1, m, m)[rows]
     A = (matrix - matrix.swapaxes(-1, -2)) / 2  # P - 1/2, skew to the last bit
@@ -46,7 +71,8 @@ def winners(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
         k: (against_all[[k]], np.zeros(1)) for k in range(len(A)) if np.sum(A[k, against_all[k]] > 0) == m - 1
     }
     left = np.setdiff1d(np.arange(len(A)), list(faces))
-    x, t = _central(A[left], EARLY)
+    x, t, counts = _central(A[left], EARLY)
+    systems[rows if len(A) == 1 else rows[left]] = counts if left.size else 0
     faces |= {int(k): _face(A[k], *one) for k, *one in zip(left, x, t, strict=True)}
     for k, row in enumerate(rows):
         one = 0 if len(A) == 1 else k
@@ -55,12 +81,11 @@ def winners(game: Game, rows: np.ndarray, out: np.ndarray) -> str:
             masses = _nearest(A[one], support, log_ref[k])
         out[row] = -inf
         out[row, support] = masses
-    return "central path and KL projection"
 
 
-def _central(A: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray]:
+def _central(A: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     zeros = np.zeros(len(A))
-    return central_path(A, np.zeros(A.shape[:2]), zeros, zeros + end)[:2]
+    return central_path(A, np.zeros(A.shape[:2]), zeros, zeros + end)
 
 
 def _face(A: np.ndarray, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -71,7 +96,7 @@ def _face(A: np.ndarray, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.n
     """
     for later in (False, True):
         if later:
-            x, t = (one[0] for one in _central(A[None], LATE))
+            x, t = (one[0] for one in _central(A[None], LATE)[:2])
         support = np.flatnonzero(x > t)
         masses = _only_winner(A, support)
         if masses is not None:

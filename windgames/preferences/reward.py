@@ -60,8 +60,7 @@ class RewardPreference(Preference):
         # Positions, in sorted order, of each response's class: first member, and one past the last.
         first = np.maximum.accumulate(np.where(starts, k, 0), axis=-1)
         last = np.minimum.accumulate(np.where(ends, k + 1, m)[..., ::-1], axis=-1)[..., ::-1]
-        self._order_numpy = order
-        self._starts = starts
+        self.order, self.class_starts = order, starts
         self._order = like(order, self.reward)
         inverse = np.empty_like(order)
         np.put_along_axis(inverse, order, np.broadcast_to(k, order.shape), -1)
@@ -79,7 +78,7 @@ class RewardPreference(Preference):
     @cached_property
     def n_classes(self) -> np.ndarray:
         """Number of distinct rewards in each context."""
-        return np.sum(self._starts, axis=-1)
+        return np.sum(self.class_starts, axis=-1)
 
     @property
     def top(self) -> np.ndarray:
