@@ -112,17 +112,20 @@ class Solution:
         per_context = self.game.batch_shape != ()
         worst = " (worst context)" if per_context else ""
         sizes = to_numpy(self.support).sum(axis=-1)
+        regularised = np.broadcast_to(to_numpy(self.game.beta) > 0, self.game.batch_shape)
         played = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         rows = [
             ("status", self.status),
             ("method", self.method + "".join(f", {k}={_short(v)}" for k, v in self.settings.items())),
             ("steps", f"{int(np.max(self.steps))}{worst}"),
-            ("residual h(π, BR(π))", most(self.residual) + worst),
+            ("residual h(π, BR(π))", most(self.residual[regularised]) + worst),
             ("gap", most(self.gap) + worst),
             ("proven: KL(π‖π*) ≤", most(self.kl_certificate) + worst),
             ("proven: h(π, π*) ≤", most(self.hilbert_certificate) + worst),
             ("support", f"{played} of {self.game.n_responses} responses"),
         ]
+        if not np.any(regularised):  # at beta = 0 the best response is not a point, and the gap is all there is
+            rows = [row for row in rows if not row[0].startswith("residual")]
         if per_context:
             rows.insert(1, ("converged", f"{int(np.sum(self.converged))} of {contexts} contexts"))
         return rows

@@ -1,16 +1,17 @@
-r"""sensitivity(solution): how an equilibrium moves with the numbers that define its game.
+r"""`sensitivity`: the derivative of an equilibrium with respect to the data of its game.
 
-By the implicit function theorem (theory 6.4) a tangent solves the Newton system of theory 6.1 once more,
+By the implicit function theorem (theory 6.4) a tangent solves the Newton system of theory 6.1,
 
 .. math:: \mathcal A\,\dot z = (I-\mathbf 1q^\top)\bigl(\tfrac{d}{dt}\log\rho + \dot u/\beta - u\dot\beta/\beta^2\bigr),
 
-with :math:`\dot u` the change of the payoff at a fixed policy, and a gradient solves its transpose.
+where :math:`\dot u` is the change of the payoff at a fixed policy. A gradient solves the transposed system.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -25,7 +26,7 @@ from .contexts import beta_of_contexts, make_problem
 from .problems import Problem, System, centred
 
 SKEW = {"matrix": "P + P^T = 1", "skew": "J + J^T = 0"}
-"""Data whose tangents have to be skew, and what would be lost otherwise."""
+"""Data whose tangents must be skew, with the equation that other tangents would violate."""
 
 
 def sensitivity(solution: Solution) -> Sensitivity:
@@ -36,24 +37,24 @@ def sensitivity(solution: Solution) -> Sensitivity:
     order of its rewards matters, so the equilibrium is constant until two rewards change places, and jumps there.
 
     In a win-rate game the derivative always exists, and in the norm :math:`\sqrt{\sum\pi x^2}` the equilibrium moves at
-    most as much as the best response would against an opponent who stays (theory 6.4). In log-win-rate and best-of-n
-    games it exists unless the Newton system is singular; where the equilibrium is not unique it is that of this one.
+    most as far as the best response to a fixed opponent (theory 6.4). In log-win-rate and best-of-n games it exists
+    unless the Newton system is singular; where there are several equilibria it is the derivative of this one.
 
     Parameters
     ----------
     solution : Solution
-        Of `equilibrium`, or of any run that converged: derivatives are as accurate as the policy.
+        From `equilibrium`, or from any run that converged. Derivatives are as accurate as the policy.
 
     Returns
     -------
     Sensitivity
-        With `jvp` and `vjp`. The Newton system is factorised once for both.
+        With methods `jvp` and `vjp`, which share one factorisation of the Newton system.
 
     Raises
     ------
     ValueError
         If the solution did not converge, if ``beta = 0`` (an equilibrium need be neither unique nor continuous there,
-        theory 2.6), if some response is not played (an equilibrium on the boundary), or if the system is singular.
+        theory 2.6), or if some response is not played (an equilibrium on the boundary).
 
     Examples
     --------
@@ -79,8 +80,8 @@ def sensitivity(solution: Solution) -> Sensitivity:
     where = first_index(~np.asarray(solution.converged))
     if where is not None:
         raise ValueError(
-            f"The solution did not converge{in_context(where)}: residual {float(solution.residual[where]):.2e}. What "
-            f"is no equilibrium has no derivative; solve the game first."
+            f"The solution did not converge{in_context(where)}: residual {float(solution.residual[where]):.2e}. Only "
+            f"an equilibrium has a derivative; solve the game to a smaller tol first."
         )
     log_policy = to_numpy(solution.log_policy).astype(float)
     where = first_index(log_policy == -inf)
@@ -93,22 +94,31 @@ def sensitivity(solution: Solution) -> Sensitivity:
     problem = make_problem(local, np.arange(beta.size), beta)
     z = problem.merge(log_policy.reshape(beta.size, -1))
     u = problem.payoff(z, problem.rows)
-    return Sensitivity(solution, problem, z, u, problem.system(z, u, beta, problem.rows))
+    return Sensitivity(solution, problem, z, u)
 
 
 @dataclass(frozen=True, repr=False)
 class Sensitivity:
-    """The derivative of an equilibrium; made by `sensitivity`."""
+    """The derivative of an equilibrium, made by `sensitivity`.
+
+    It can be pickled; the factorisation is not, and is made again when it is needed.
+    """
 
     solution: Solution
-    _problem: Problem = field()
+    _problem: Problem
     _z: np.ndarray
     _u: np.ndarray
-    _system: System
+
+    @cached_property
+    def _system(self) -> System:
+        return self._problem.system(self._z, self._u, self._problem.beta, self._problem.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_system"}
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Names of what the equilibrium depends on smoothly: the arguments of `jvp`, the keys of `vjp`."""
+        """Names of the data that the equilibrium depends on smoothly: the arguments of `jvp` and the keys of `vjp`."""
         return (*self.solution.game.preference.data, "log_ref", "beta")
 
     def jvp(self, **tangents: Any) -> Array:
@@ -117,13 +127,15 @@ class Sensitivity:
         Parameters
         ----------
         **tangents : array
-            For some of the `data`, of its shape, or of any that broadcasts to it in every context. The reference's is
-            that of `log_ref` up to a constant: normalisation is understood. That of a constant-sum matrix is skew.
+            By name, for some of the `data`, of a shape that broadcasts to that of the data in every context. The
+            tangent of `log_ref` counts up to a constant, since the reference stays normalised. The tangent of a
+            constant-sum matrix must be skew.
 
         Raises
         ------
         ValueError
-            If a name is unknown, a shape does not fit, a number is not finite, or a tangent that must be is not skew.
+            If a name is unknown, a shape does not fit, a number is not finite, a tangent that must be skew is not, or
+            the Newton system is singular.
         """
         unknown = sorted(set(tangents) - set(self.data))
         if unknown or not tangents:
@@ -148,9 +160,14 @@ class Sensitivity:
     def vjp(self, cotangent: Any) -> dict[str, Array]:
         r"""Return the gradient of :math:`\langle\text{cotangent},\log\pi^*\rangle` with respect to each of the `data`.
 
-        Each has the shape of its data; where several contexts share it, they are summed. That of a constant-sum
-        matrix, and of the skew matrix, is the skew one, within the directions that such data can move in. That of
-        `log_ref` sums to zero.
+        Each gradient has the shape of its data, summed over the contexts that share them. For a constant-sum matrix
+        and for the skew matrix it is skew, since such data move in skew directions only. The gradient for `log_ref`
+        sums to zero.
+
+        Raises
+        ------
+        ValueError
+            If the shape of the cotangent does not fit, it is not finite, or the Newton system is singular.
         """
         problem, game = self._problem, self._problem.game
         shapes = self._shapes()
@@ -182,11 +199,11 @@ class Sensitivity:
         return x
 
     def _payoff(self) -> np.ndarray:
-        """Return the payoff of each response over the policy's own."""
+        """Return the payoff of each response less that of the policy."""
         return self._problem.spread(centred(np.exp(self._z), self._u)).reshape(self._shapes()["log_ref"])
 
     def _at(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-policy, and the logarithm of what a change of win rates is divided by in the payoff."""
+        """Return the log-policy, and the logarithm of the win rates by which a log payoff divides their change."""
         shape, problem = self._shapes()["log_ref"], self._problem
         unit = np.zeros(shape) if isinstance(problem.game, WinRateGame) else problem.spread(self._u).reshape(shape)
         return problem.expand(self._z).reshape(shape), unit
@@ -202,7 +219,7 @@ class Sensitivity:
         return tuple(x.shape) if is_array_api_obj(x) else ()
 
     def _shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the shapes of the data with all contexts written out."""
+        """Return the shapes of the data with all contexts."""
         batch = self._problem.game.batch_shape
         axes = {"matrix": 2, "embedding": 2, "skew": 2, "beta": 0}
         full = {}
@@ -225,16 +242,16 @@ class Sensitivity:
             if np.max(odd) > 1e-9 * max(1e-300, float(np.max(np.abs(values)))):
                 at = tuple(map(int, np.unravel_index(np.argmax(odd), odd.shape)))
                 raise ValueError(
-                    f"The tangent of {name} must be skew, or {SKEW[name]} is lost; but entry {at} and its mirror image "
-                    f"add up to {odd[at]:.3g}."
+                    f"The tangent of {name} must be skew to keep {SKEW[name]}, but entry {at} and its transpose add up "
+                    f"to {odd[at]:.3g}. Pass (X - X^T)/2."
                 )
         return values
 
     def _why(self, unknown: list[str]) -> str:
         if "reward" in unknown and isinstance(self.solution.game.preference, RewardPreference):
             return (
-                " Of a RewardPreference only the order matters: the derivative by the reward is zero, and where two "
-                "rewards change places the equilibrium jumps. Take a BradleyTerryPreference for a smooth one."
+                " Only the order of the rewards matters to a RewardPreference: the derivative is zero, and where two "
+                "rewards change places the equilibrium jumps. Use a BradleyTerryPreference for a smooth dependence."
             )
         return ""
 
@@ -243,6 +260,6 @@ class Sensitivity:
 
 
 def _sum_to(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sum over the axes along which data of this shape was broadcast."""
+    """Return the sum over the axes along which data of this shape were broadcast."""
     x = x.sum(axis=tuple(range(x.ndim - len(shape))))
     return x.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1), keepdims=True)
