@@ -24,10 +24,10 @@ from windgames.updates import Stage
 def configs(scale: Scale) -> list[dict[str, Any]]:
     dims = (16,) if scale.smoke else (8, 32, 128)
     cells: list[dict[str, Any]] = [
-        {"part": "sum", "dimension": d, "rounds": scale.pick(10, 60, 150), "groups": scale.pick(2, 8, 16)} for d in dims
+        {"part": "sum", "dimension": d, "rounds": scale.pick(10, 60, 150), "groups": scale.pick(2, 16, 16)} for d in dims
     ]
     sizes = (20, 40) if scale.smoke else (20, 40, 80, 160, 320)
-    return cells + [{"part": "generalise", "contexts": n, "trials": scale.pick(4, 20, 60)} for n in sizes]
+    return cells + [{"part": "generalise", "contexts": n, "trials": scale.pick(4, 60, 60)} for n in sizes]
 
 
 def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
