@@ -33,8 +33,8 @@ import numpy as np
 import pandas as pd
 import proxy
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
 from proxy import length, sentiment
+from study import QUICK, RESULTS, Rows, draw, fingerprint, run_grid, show, sources, write_table
 
 import windgames as wg
 from windgames.continuum import WinRate, largest_win_rate
@@ -341,7 +341,7 @@ def main(config: Config) -> None:
     )
     results = config.results
     assert results is not None
-    version = fingerprint(ROOT / "windgames", ROOT / "windlm", Path(__file__), Path(__file__).with_name("proxy.py"))
+    version = fingerprint(*sources(Path(__file__)))
     folder = (results if config.smoke else QUICK) / "align"
     names = ("model", "rounds", "draws", "judged", "every", "learning_rate", "smoke")
     cells = [

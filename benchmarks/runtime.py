@@ -31,9 +31,9 @@ from typing import Any
 import pandas as pd
 import torch
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, show, write_table
 from align import RUNS, SMOLLM, TRAINING, layout, learner, weights
 from proxy import length, sentiment
+from study import QUICK, RESULTS, ROOT, Rows, show, write_table
 
 from windlm import Config as Training
 from windlm import RewardJudge

@@ -11,8 +11,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from solvers_games import Instance
-from solvers_peers import named
+
+from solver_studies.games import Instance
+from solver_studies.peers import named
 
 SETUP = 300.0
 """Seconds for what is not timed: imports, compilation, making the game."""

@@ -7,8 +7,10 @@ the same configuration, seed and code: whoever edits a formula gets new numbers 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -17,7 +19,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +31,15 @@ import pandas as pd
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+HERE = ROOT / "benchmarks"
+RESULTS = HERE / "results"
 """The committed tables, which ``--full`` makes."""
-QUICK = ROOT / "benchmarks" / "quick"
+QUICK = HERE / "quick"
 """Where anything smaller goes, pictures included."""
+LIBRARIES = ("windgames", "windlm")
+"""Packages of this repository: a study that imports one depends on all of it."""
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "cvxpy")
+"""Packages whose versions a sidecar tells."""
 
 Rows = list[dict[str, Any]]
 
@@ -86,11 +92,42 @@ class Cell:
         os.replace(temporary, self.path)
 
 
-def fingerprint(*paths: Path) -> str:
-    """Return a short hash of Python files, and of those in folders."""
+def sources(*files: Path) -> list[Path]:
+    """Return Python files with all that they import from this repository, directly or not.
+
+    Of `windgames` and `windlm` that is the whole package; of this folder the files that are named in an import. So an
+    edit of one study leaves the saved cells of the others as they are, and an edit of what several share does not.
+    """
+    found: set[Path] = set()
+    todo = [file.resolve() for file in files]
+    while todo:
+        file = todo.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in _imported(file):
+            if name.split(".")[0] in LIBRARIES:
+                todo += (ROOT / name.split(".")[0]).rglob("*.py")
+            elif (path := HERE / (name.replace(".", "/") + ".py")).exists():
+                todo.append(path)
+    return sorted(found)
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """Yield the names of modules that a file may import; relative imports stay within a package, which counts whole."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def fingerprint(*files: Path) -> str:
+    """Return a short hash of files and their places in the repository."""
     digest = hashlib.sha256()
-    for file in sorted(file for path in paths for file in (path.glob("*.py") if path.is_dir() else [path])):
-        digest.update(file.name.encode() + file.read_bytes())
+    for file in sorted(files):
+        digest.update(_short(file).encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -172,12 +209,16 @@ def run_study(
     table_name: str,
     scale: Scale,
     results: Path,
-    version: str,
     told: dict[str, Any],
+    versions: str = "",
     **how: Any,
 ) -> pd.DataFrame:
-    """Run what is missing of a study, write its table and say what it shows; `how` goes to `run_grid`."""
+    """Run what is missing of a study, write its table and say what it shows; `how` goes to `run_grid`.
+
+    Saved cells count for the same `versions` and for the same code: the file of the study and what it imports.
+    """
     started = time.perf_counter()
+    version = f"{fingerprint(*sources(Path(inspect.getfile(study.report))))} {versions}".strip()
     if study.one_job:
         how["jobs"] = 1
     table = run_grid(name, study.configs(scale), study.cell, results=results, version=version, **how)
@@ -214,14 +255,14 @@ def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str,
 
 
 def draw(results: Path, names: Sequence[str]) -> None:
-    """Run figure scripts on the tables; only the committed tables make the committed pictures."""
+    """Draw pictures from the tables by ``figures/plot_<name>.py``; only committed tables make committed pictures."""
     figures = ROOT / "figures"
     sys.path.insert(0, str(figures))
     import style
 
     style.use(results=results, pictures=figures if results == RESULTS else results)
     for name in names:
-        runpy.run_path(str(figures / f"{name}.py"), run_name="__main__")
+        runpy.run_path(str(figures / f"plot_{name}.py"), run_name="__main__")
 
 
 def show(title: str, table: pd.DataFrame, statement: str) -> None:
