@@ -419,7 +419,7 @@ class Regress:
             else:
                 other = draw(log_other, self.opponents, rng)
                 asked["draws"] += other.size
-            asked["games"].append((factor, slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
+            asked["games"].append((_column(factor, contexts), slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
         return asked
 
     def _label(self, asked: dict[str, Any], slots: dict[str, Any], policy: Policy, game: Game) -> Seen:
