@@ -18,6 +18,7 @@ from .preferences import (
     RewardPreference,
     from_counts,
 )
+from .proximal import proximal_point
 from .sensitivity import Sensitivity, sensitivity
 from .solve import Solution, Trace, solve
 from .updates import (
@@ -75,6 +76,7 @@ __all__ = [
     "omwu",
     "optimistic",
     "oracles",
+    "proximal_point",
     "rules",
     "sensitivity",
     "solve",

@@ -419,7 +419,8 @@ class Regress:
             else:
                 other = draw(log_other, self.opponents, rng)
                 asked["draws"] += other.size
-            asked["games"].append((_column(factor, contexts), slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
+            outcomes = _all_pairs(y, other, oracle, contexts, rng)
+            asked["games"].append((_column(factor, contexts), slot, other, log_other, outcomes))
         return asked
 
     def _label(self, asked: dict[str, Any], slots: dict[str, Any], policy: Policy, game: Game) -> Seen:

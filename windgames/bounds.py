@@ -201,8 +201,8 @@ def wind_counterexample(best: Any, start: Any) -> Any:
     .. math:: c(\epsilon,q)=\frac{2\,\mathrm{kl}(\epsilon\|q)}{(1-\epsilon)(q-\epsilon)^2}
 
     Rock-paper-scissors, equilibrium :math:`(\epsilon,\frac{1-\epsilon}2,\frac{1-\epsilon}2)`, start
-    :math:`(q,\frac{1-q}2,\frac{1-q}2)`, large `beta`; `best` is :math:`\epsilon`, `start` :math:`q`, and kl is the binary
-    divergence. Its minimum is `WIND_FAILS_BEYOND`. Raises ValueError unless both lie in (0, 1) and differ.
+    :math:`(q,\frac{1-q}2,\frac{1-q}2)`, large `beta`; `best` is :math:`\epsilon`, `start` :math:`q`, and kl is the
+    binary divergence. Its minimum is `WIND_FAILS_BEYOND`. Raises ValueError unless both lie in (0, 1) and differ.
     """
     e, q = np.broadcast_arrays(_fraction(best, "best"), _fraction(start, "start"))
     if not np.all((e > 0) & (e < 1) & (q > 0) & (q < 1) & (e != q)):
@@ -224,9 +224,9 @@ def wind_late_step(beta: Any, interaction: Any = 1.0, distance: Any = 0.0) -> An
 
 
 def optimistic_max_step(beta: Any, interaction: Any = 1.0) -> Any:
-    r"""Return :math:`(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`, the largest step of the optimistic rule (theory 5.11, derived).
+    r"""Return :math:`(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`, the largest step of `optimistic`.
 
-    Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
+    Theory 5.11 (derived). Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
     """
     beta, interaction = _positive(beta, "beta", zero=True), _fraction(interaction, "interaction")
     safe = np.where(interaction == 0, 1.0, interaction)
@@ -255,10 +255,10 @@ def tangent_frequencies(matrix: Any, policy: Any) -> np.ndarray:
 
 
 def local_rate(beta: Any, eta: Any, frequency: Any) -> Any:
-    r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor that WIND's divergence settles to (theory 5.10, derived).
+    r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor that WIND's divergence settles to.
 
-    `frequency` is the first of `tangent_frequencies` at the equilibrium. Above 1 the equilibrium repels. At
-    ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or `frequency`
+    Theory 5.10 (derived). `frequency` is the first of `tangent_frequencies` at the equilibrium. Above 1 the equilibrium
+    repels. At ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or `frequency`
     negative.
     """
     beta, eta = _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
@@ -291,9 +291,9 @@ def omwu_local_rate(eta: Any, frequency: Any, beta: Any = 0.0) -> Any:
 def nash_md_floor(beta: Any, eta: Any, interaction: Any | None = None) -> Any:
     r"""Return how close Nash-MD's bound comes to the equilibrium, in :math:`KL(\pi^*\|\pi_t)` (theory 5.7, derived).
 
-    :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}` from any start. With the `interaction`
-    `L` also, for a start at the reference (theory 5.13), :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}` with
-    :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is not
+    :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}` from any start. With the
+    `interaction` `L` also, for a start at the reference (theory 5.13), :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}`
+    with :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is not
     positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
     """
     beta, eta = np.broadcast_arrays(_positive(beta, "beta"), _positive(eta, "eta"))
@@ -318,9 +318,9 @@ def log_moment_bound(eta: Any) -> Any:
     x = _positive(eta, "eta", zero=True) / 2
     small = x < 1e-2
     safe = np.where(small, 1.0, x)
-    return np.where(
-        small, x**2 / 6 - x**4 / 180 + x**6 / 2835, safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe)
-    )[()]
+    return np.where(small, x**2 / 6 - x**4 / 180 + x**6 / 2835, safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe))[
+        ()
+    ]
 
 
 def proximal_gap_bound(beta: Any, log_ref: Any, steps: Any) -> Any:
@@ -338,8 +338,8 @@ def proximal_gap_bound(beta: Any, log_ref: Any, steps: Any) -> Any:
 def proximal_local_rate(beta: Any, frequency: Any) -> Any:
     r"""Return :math:`1/(1+\sigma^2/\beta^2)`, the factor a proximal step takes off the divergence near its end.
 
-    In a direction of that `frequency` at an equilibrium of full support (theory 6.8, derived); directions of frequency 0
-    lead to other winners. Raises ValueError if `beta` is not positive or `frequency` negative.
+    In a direction of that `frequency` at an equilibrium of full support (theory 6.8, derived); directions of
+    frequency 0 lead to other winners. Raises ValueError if `beta` is not positive or `frequency` negative.
     """
     beta, sigma = _positive(beta, "beta"), _positive(frequency, "frequency", zero=True)
     return ((beta / np.hypot(beta, sigma)) ** 2)[()]
@@ -371,11 +371,12 @@ def comparisons_lower_bound(beta: Any, comparisons: Any) -> Any:
 
 
 def wrong_judge_bound(beta: Any, eps: Any) -> Any:
-    r"""Return :math:`(\epsilon/\beta)^2/2\ge KL(\pi^*\|\pi'^*)` for the equilibria under two judges (theory 5.14, derived).
+    r"""Return :math:`(\epsilon/\beta)^2/2\ge KL(\pi^*\|\pi'^*)` for the equilibria under two judges.
 
-    `eps` is half the span of :math:`(P'-P)\pi'^*`, or a bound on it such as the largest entry of :math:`|P'-P|`. The sum
-    of both directions is at most twice that, :math:`\lVert\pi^*-\pi'^*\rVert_1\le\epsilon/\beta`, and the gap of
-    :math:`\pi'^*` in the true game at most `beta` times it. Raises ValueError as `inexact_floor`.
+    Theory 5.14 (derived). `eps` is half the span of :math:`(P'-P)\pi'^*`, or a bound on it such as the largest entry of
+    :math:`|P'-P|`. The sum of both directions is at most twice that, :math:`\lVert\pi^*-\pi'^*\rVert_1` at most
+    :math:`\epsilon/\beta`, and the gap of :math:`\pi'^*` in the true game at most `beta` times it. Raises ValueError as
+    `inexact_floor`.
     """
     return inexact_floor(beta, eps, 0.0)
 
@@ -408,8 +409,8 @@ def geometric_bound(initial: Any, factor: Any, steps: Any, floor: Any = 0.0) -> 
 def inexact_floor(beta: Any, eps: Any, share: Any = 0.5) -> Any:
     r"""Return :math:`(\epsilon/\beta)^2/(2(1-\theta))`, WIND's worst floor under payoff errors of half-span `eps`.
 
-    Theory 5.5 (derived), for steps up to the `share` :math:`\theta<1` of `wind_max_step`; the errors may be chosen by an
-    adversary. Raises ValueError if `beta` is not positive, `eps` negative or `share` outside [0, 1).
+    Theory 5.5 (derived), for steps up to the `share` :math:`\theta<1` of `wind_max_step`; the errors may be chosen by
+    an adversary. Raises ValueError if `beta` is not positive, `eps` negative or `share` outside [0, 1).
     """
     share = _fraction(share, "share")
     if np.any(share == 1):
@@ -437,13 +438,13 @@ def comparison_error(comparisons: Any, beta: Any, eta: Any, interaction: Any | N
               \Big\}, \qquad \varphi(x)=\frac{e^x-1-x}{x^2}
 
     Theory 7.11 (derived), where every response meets the same `J` fresh draws of the policy: :math:`\epsilon=1,
-    v=\frac14` for a judge who tosses coins (`interaction` None), :math:`\epsilon=L, v=\min(\frac14,\frac{L^2}2)` for one
-    who answers with the preference itself (`interaction` `L`). It falls like :math:`1/\sqrt J`. Under falling steps
+    v=\frac14` for a judge who tosses coins (`interaction` None), :math:`\epsilon=L, v=\min(\frac14,\frac{L^2}2)` for
+    one who answers with the preference itself (`interaction` `L`). It falls like :math:`1/\sqrt J`. Under falling steps
     `eta` is the first, largest one. Raises ValueError if `comparisons` is below 1, `beta` or `eta` is not positive, or
     `interaction` lies outside [0, 1].
     """
     J, beta, eta = _numbers(comparisons, "comparisons"), _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
-    if not np.all((J >= 1) & (J < inf)):
+    if not np.all((J >= 1) & np.isfinite(J)):
         raise ValueError(f"comparisons must be finite and at least 1, but it is {J}.")
     eps = _fraction(1.0 if interaction is None else interaction, "interaction")
     variance = 0.25 if interaction is None else np.minimum(0.25, eps**2 / 2)
@@ -564,10 +565,11 @@ def hilbert_certificate_factor(beta: Any, interaction: Any = 1.0) -> Any:
 
 
 def hilbert_certificate(residual: Any, divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
-    r"""Return :math:`R+\frac L\beta\sqrt{2k}\ge h(\pi,\pi^*)` with :math:`R=h(\pi,BR(\pi))`, :math:`k=KL(\pi\|BR(\pi))`.
+    r"""Return :math:`R+\frac L\beta\sqrt{2k}\ge h(\pi,\pi^*)` of `R` and `k`.
 
-    Theory 2.7 (derived), win-rate game; never looser than `hilbert_certificate_factor` times the residual, since
-    :math:`k\le R^2/8`. Raises ValueError as that, or if `residual` or `divergence` is negative.
+    Theory 2.7 (derived), win-rate game, :math:`R=h(\pi,BR(\pi))`, :math:`k=KL(\pi\|BR(\pi))`. Never looser than
+    `hilbert_certificate_factor` times the residual, since :math:`k\le R^2/8`. Raises ValueError as that, or if
+    `residual` or `divergence` is negative.
     """
     interaction, beta = _fraction(interaction, "interaction"), _positive(beta, "beta")
     R = _positive(residual, "residual", zero=True, infinite=True)
@@ -579,8 +581,8 @@ def hilbert_certificate(residual: Any, divergence: Any, beta: Any, interaction: 
 def one_step_bound(divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
     r"""Return :math:`\frac L\beta\sqrt{2k}\ge h(BR(\pi),\pi^*)`, how far one best response is from the equilibrium.
 
-    Theory 2.7 (derived), win-rate game, :math:`k=KL(\pi\|BR(\pi))`. At :math:`\pi=\rho` the best response is RLHF on the
-    reference's own win rates (theory 2.9). 0 at ``L = 0``. Raises ValueError as `hilbert_certificate`.
+    Theory 2.7 (derived), win-rate game, :math:`k=KL(\pi\|BR(\pi))`. At :math:`\pi=\rho` the best response is RLHF on
+    the reference's own win rates (theory 2.9). 0 at ``L = 0``. Raises ValueError as `hilbert_certificate`.
     """
     interaction, beta = _fraction(interaction, "interaction"), _positive(beta, "beta")
     k = _positive(divergence, "divergence", zero=True, infinite=True)

@@ -364,8 +364,8 @@ def optimistic(eta: Any = None) -> Optimistic:
     r"""Popov's method: the extragradient's order for one payoff a step (theory 5.11).
 
     WIND's step with the payoff :math:`(1+a)u(\pi_t)-a\,u(\pi_{t-1})`, :math:`a=1/(1+\beta\eta)`. The weights are those
-    for which :math:`\pi_{t+1}` and the next anchor are steps from the same anchor; `omwu` has 2 and -1. On a win-rate game
-    :math:`KL(\pi^*\|\pi_t)\le2(1+\beta\eta)^{-t}KL(\pi^*\|\pi_0)` for
+    for which :math:`\pi_{t+1}` and the next anchor are steps from the same anchor; `omwu` has 2 and -1. On a win-rate
+    game :math:`KL(\pi^*\|\pi_t)\le2(1+\beta\eta)^{-t}KL(\pi^*\|\pi_0)` for
     :math:`0<\eta\le(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`.
 
     Parameters
