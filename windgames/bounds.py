@@ -258,8 +258,8 @@ def local_rate(beta: Any, eta: Any, frequency: Any) -> Any:
     r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor that WIND's divergence settles to.
 
     Theory 5.10 (derived). `frequency` is the first of `tangent_frequencies` at the equilibrium. Above 1 the equilibrium
-    repels. At ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or `frequency`
-    negative.
+    repels. At ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or
+    `frequency` negative.
     """
     beta, eta = _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
     inverse, mu = 1 / eta, _positive(frequency, "frequency", zero=True)
@@ -293,8 +293,8 @@ def nash_md_floor(beta: Any, eta: Any, interaction: Any | None = None) -> Any:
 
     :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}` from any start. With the
     `interaction` `L` also, for a start at the reference (theory 5.13), :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}`
-    with :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is not
-    positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
+    with :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is
+    not positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
     """
     beta, eta = np.broadcast_arrays(_positive(beta, "beta"), _positive(eta, "eta"))
     if np.any(beta * eta >= 1):
