@@ -20,6 +20,7 @@ from .preferences import (
     RewardPreference,
     from_counts,
 )
+from .proximal import proximal_point
 from .solve import Solution, Trace, solve
 from .updates import (
     Guarantee,
@@ -31,6 +32,7 @@ from .updates import (
     iterative_bon,
     nash_md,
     omwu,
+    optimistic,
     sppo,
     target,
     wind,
@@ -76,7 +78,9 @@ __all__ = [
     "nash_md",
     "objectives",
     "omwu",
+    "optimistic",
     "oracles",
+    "proximal_point",
     "rules",
     "sensitivity",
     "solve",

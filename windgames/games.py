@@ -140,7 +140,8 @@ class Game:
         """
         return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
 
-    def _hilbert_certificate(self, log_policy: Array, residual: Array) -> Array:
+    def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
+        """Return the proven distance from ``h(pi, BR(pi))`` and ``KL(pi||BR(pi))``, rounding included in both."""
         # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
         xp = array_namespace(residual)
         factor = like(self.certificate_factor, residual)
@@ -186,7 +187,7 @@ class Game:
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
         rounding = self._rounding(u)
-        proven = self._hilbert_certificate(log_policy, residual + rounding)
+        proven = self._hilbert_certificate(log_policy, residual + rounding, with_rounding(divergence, rounding))
         certificate = self._kl_certificate(divergence, proven, rounding)
         if free.any():
             certificate = xp.where(zero, xp.full_like(residual, inf), certificate)
@@ -293,11 +294,26 @@ class WinRateGame(Game):
     def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
         return with_rounding(divergence, rounding)
 
+    def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
+        """Theory 2.7, which never exceeds 2.4 but for the allowance for rounding: the smaller one of both."""
+        xp = array_namespace(residual)
+        coarse = super()._hilbert_certificate(log_policy, residual, divergence)
+        known = xp.isfinite(coarse)
+        slope = bounds.one_step_bound(0.5, self._positive_beta, self.preference.interaction_bound)
+        slope = like(np.broadcast_to(slope, self.batch_shape), residual)
+        fine = residual + slope * (2 * xp.where(known, divergence, xp.zeros_like(divergence))) ** 0.5
+        return xp.where(known & (fine < coarse), fine, coarse)
+
+    @property
+    def _positive_beta(self) -> np.ndarray:
+        """`beta` with 1 in place of 0, where no certificate exists."""
+        beta = np.asarray(to_numpy(self.beta), dtype=float)
+        return np.where(beta == 0, 1.0, beta)
+
     @property
     def certificate_factor(self) -> np.ndarray:
-        beta = np.asarray(to_numpy(self.beta), dtype=float)
-        free = beta == 0
-        factor = bounds.hilbert_certificate_factor(np.where(free, 1.0, beta), self.preference.interaction_bound)
+        free = np.asarray(to_numpy(self.beta) == 0)
+        factor = bounds.hilbert_certificate_factor(self._positive_beta, self.preference.interaction_bound)
         return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
 
 

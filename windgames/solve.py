@@ -17,7 +17,7 @@ import numpy as np
 from . import bounds
 from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
 from ._validation import positive_number, whole
-from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
+from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game, with_rounding
 from .updates import DISTANCES, Guarantee, Plan, Rule
 
 QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
@@ -276,6 +276,8 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
     measured = getattr(trace, theorem.quantity)
     if measured is not None:
         initial = measured[0]
+    elif theorem.quantity == "kl_from_solution" and isinstance(game, WinRateGame):
+        initial = np.asarray(bounds.kl_from_hilbert(trace.residual[0]))  # theory 2.10
     else:
         initial = to_numpy(game.hilbert_certificate(log_normalize(start)))
         if theorem.quantity == "kl_from_solution":

@@ -181,7 +181,10 @@ class Regression:
     def plan(self, progress: float) -> tuple[wg.Stage, ...]:
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
         stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
-        return tuple(replace(stage, beta=float(stage.beta), eta=float(stage.eta)) for stage in stages)
+        return tuple(
+            replace(s, beta=float(s.beta), eta=float(s.eta), against={k: float(w) for k, w in s.against.items()})
+            for s in stages
+        )
 
     def collect(self, stage: wg.Stage, table: Table, draws: int) -> Frozen:
         at = max(stage.against, key=lambda slot: stage.against[slot], default=stage.start)

@@ -195,7 +195,8 @@ class Regression:
             else:
                 other = sample(log_other, self.opponents, rng)
                 compared["draws"] += other.size
-            compared["games"].append((factor, slot, other, log_other, _all_pairs(y, other, oracle, contexts, rng)))
+            outcomes = _all_pairs(y, other, oracle, contexts, rng)
+            compared["games"].append((column(factor, contexts), slot, other, log_other, outcomes))
         return compared
 
     def _label(self, compared: dict[str, Any], slots: dict[str, Any], policy: Policy, game: Game) -> LabelledSamples:
