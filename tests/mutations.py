@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,9 @@ import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +58,7 @@ class Mutation:
     tests: tuple[str, ...]
     """Test files, or tests by pytest's node id, that must fail."""
 
-    def where(self, root: Path = ROOT) -> Path:
+    def where(self, root: Path) -> Path:
         """Return the file of the package that holds the text, relative to the root.
 
         Raises
@@ -63,19 +66,23 @@ class Mutation:
         LookupError
             If the text occurs nowhere, or more than once.
         """
-        places = {
-            path: count
-            for path in sorted((root / self.package).rglob("*.py"))
-            if (count := path.read_text(encoding="utf-8").count(self.find))
-        }
+        places = {path: n for path, text in texts(root / self.package).items() if (n := text.count(self.find))}
         if sum(places.values()) != 1:
             listed = ", ".join(f"{path.relative_to(root)} ({count})" for path, count in places.items()) or "nowhere"
-            raise LookupError(f"{self.id}: the text {self.find!r} must occur once in {self.package}, but is in: {listed}.")
+            raise LookupError(
+                f"{self.id}: the text {self.find!r} must occur once in {self.package}, but is in: {listed}."
+            )
         return next(iter(places)).relative_to(root)
 
-    def changed(self, root: Path = ROOT) -> str:
+    def changed(self, root: Path) -> str:
         """Return that file's text with the error in it."""
-        return (root / self.where(root)).read_text(encoding="utf-8").replace(self.find, self.replace)
+        return texts(root / self.package)[root / self.where(root)].replace(self.find, self.replace)
+
+
+@cache
+def texts(package: Path) -> dict[Path, str]:
+    """Return the modules of a package."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
 
 
 def load(path: Path = ROOT / "tests" / "mutations.toml") -> list[Mutation]:
@@ -84,11 +91,15 @@ def load(path: Path = ROOT / "tests" / "mutations.toml") -> list[Mutation]:
     return [Mutation(**row | {"tests": tuple(row["tests"])}) for row in rows]
 
 
-def copied(folder: Path) -> None:
+def copied(root: Path, folder: Path) -> None:
     """Copy what the tests need."""
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+
+    def others(at: str, names: list[str]) -> list[str]:
+        return [name for name in names if not name.endswith((".py", ".md")) and not Path(at, name).is_dir()]
+
+    for name in (*PACKAGES, "tests", "benchmarks"):
+        shutil.copytree(root / name, folder / name, ignore=others)
+    shutil.copy(root / "pyproject.toml", folder)
 
 
 def pytest_run(folder: Path, tests: list[str], limit: float, *options: str) -> tuple[int | None, str]:
@@ -101,58 +112,56 @@ def pytest_run(folder: Path, tests: list[str], limit: float, *options: str) -> t
         "CI": "1",  # hypothesis draws the same examples every time
     }
     words = [sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider", "--tb=line", *options, *tests]
-    process = subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **pipes)
     try:
-        out, _ = process.communicate(timeout=limit)
+        out = process.communicate(timeout=limit)[0]
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # what the tests have started, too
         return None, process.communicate()[0]
     return process.returncode, out
 
 
-def try_one(mutation: Mutation, limit: float) -> tuple[str, float, str]:
-    """Return the verdict on a mutation, the seconds it took, and the test that failed or the output."""
-    started = time.perf_counter()
+@contextmanager
+def a_copy(root: Path) -> Iterator[Path]:
+    """Hold a copy in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name).resolve()
-        copied(folder)
-        try:
-            where = mutation.where(folder)
-            (folder / where).write_text(mutation.changed(folder), encoding="utf-8")
-        except LookupError as error:
-            return "broken", time.perf_counter() - started, str(error)
+        copied(root, folder)
+        yield folder
+
+
+def try_one(mutation: Mutation, root: Path, limit: float) -> tuple[str, float, str]:
+    """Return the verdict on a mutation, the seconds it took, and the test that failed or why there is no verdict."""
+    started = time.perf_counter()
+    try:
+        where, text = mutation.where(root), mutation.changed(root)
+    except LookupError as error:
+        return "BROKEN", 0.0, str(error)
+    with a_copy(root) as folder:
+        (folder / where).write_text(text, encoding="utf-8")
         status, out = pytest_run(folder, list(mutation.tests), limit, "-x")
     seconds = time.perf_counter() - started
     if status == 1:  # tests failed; an import error or a missing test has another status
-        failed = re.search(r"^FAILED (\S+)|^ERROR (\S+)", out, re.MULTILINE)
-        return "killed", seconds, (failed[1] or failed[2]) if failed else ""
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out, re.MULTILINE)
+        return "killed", seconds, failed[1] if failed else ""
     if status == 0:
         return "SURVIVED", seconds, "no test failed"
     reason = f"took longer than {limit:.0f} s" if status is None else f"pytest's exit status is {status}"
-    return "broken", seconds, f"{reason}:\n{out[-2000:]}"
+    return "BROKEN", seconds, f"{reason}:\n{out[-2000:]}"
 
 
-def check_unchanged(tests: list[str], jobs: int, limit: float) -> None:
-    """Run the tests on copies without an error, where they must pass: else a failure would say nothing."""
+def check_unchanged(tests: list[str], root: Path, jobs: int, limit: float) -> None:
+    """Run the tests without an error put in, where they must pass: else a failure would say nothing."""
 
-    def run(part: list[str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-            folder = Path(name).resolve()
-            copied(folder)
-            status, out = pytest_run(folder, part, limit)
-        if status != 0:
-            raise SystemExit(f"The tests must pass without any error put in, but {' '.join(part)}:\n{out[-4000:]}")
+    def run(part: list[str]) -> str:
+        status, out = pytest_run(root, part, limit)
+        return "" if status == 0 else out[-4000:]
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, [tests[i::jobs] for i in range(jobs) if tests[i::jobs]]))
-
-
-def verdicts(mutations: list[Mutation], jobs: int, limit: float) -> Iterator[tuple[Mutation, tuple[str, float, str]]]:
-    """Yield mutations with their verdicts, in the order of the list."""
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from zip(mutations, pool.map(lambda m: try_one(m, limit), mutations), strict=True)
+        failures = "".join(pool.map(run, [tests[i::jobs] for i in range(jobs) if tests[i::jobs]]))
+    if failures:
+        raise SystemExit(f"{failures}\nThe tests must pass before errors are put in.")
 
 
 def main() -> None:
@@ -178,13 +187,16 @@ def main() -> None:
     files = {t for t in tests if "::" not in t}
     tests = [t for t in tests if t in files or t.partition("::")[0] not in files]
     print(f"{len(mutations)} deliberate errors; first the tests without any of them.", flush=True)
-    check_unchanged(tests, given.jobs, 10 * given.timeout)
     killed = 0
-    for m, (verdict, seconds, said) in verdicts(mutations, given.jobs, given.timeout):
-        killed += verdict == "killed"
-        print(f"{m.id:<{width}}  {verdict:<8}  {seconds:5.1f} s  {said}", flush=True)
-        if verdict != "killed":
-            print(f"{'':<{width}}  {m.breaks}", flush=True)
+    with a_copy(ROOT) as root:  # edits of the checkout meanwhile do not matter
+        check_unchanged(tests, root, given.jobs, 10 * given.timeout)
+        with ThreadPoolExecutor(given.jobs) as pool:
+            verdicts = pool.map(lambda m: try_one(m, root, given.timeout), mutations)
+            for m, (verdict, seconds, said) in zip(mutations, verdicts, strict=True):
+                killed += verdict == "killed"
+                print(f"{m.id:<{width}}  {verdict:<8}  {seconds:5.1f} s  {said}", flush=True)
+                if verdict != "killed":
+                    print(f"{'':<{width}}  {m.breaks}", flush=True)
     print(f"{killed} killed of {len(mutations)}")
     sys.exit(killed < len(mutations))
 
