@@ -14,6 +14,7 @@ from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
 from .preferences import (
     BradleyTerryPreference,
+    Comparisons,
     LowRankPreference,
     MatrixPreference,
     Preference,
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BestOfNGame",
     "BradleyTerryPreference",
+    "Comparisons",
     "Description",
     "Game",
     "Guarantee",

@@ -7,6 +7,7 @@ one sort and one cumulative sum and never builds the matrix (theory 1.2).
 """
 
 from .base import Preference
+from .comparisons import Comparisons
 from .counts import from_counts
 from .low_rank import LowRankPreference
 from .matrix import BradleyTerryPreference, MatrixPreference
@@ -14,6 +15,7 @@ from .reward import RewardPreference
 
 __all__ = [
     "BradleyTerryPreference",
+    "Comparisons",
     "LowRankPreference",
     "MatrixPreference",
     "Preference",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +34,13 @@ class Preference:
     r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
     summand_magnitude: Any = 0.0
     """Largest magnitude, per context, of the terms that a win rate is summed from, where it may exceed 1."""
+    names: tuple[Hashable, ...] | None = None
+    """Names of the responses, or None."""
+    win_counts: Any = None
+    """How often each response beat each other, shape ``(..., m, m)``, ties half, where the preference comes from counts;
+    a pair without any was never compared, and its entry in the matrix is invented."""
+    fit: Any = None
+    """What a fit to comparisons says beside the preference, or None."""
 
     @property
     def example(self) -> Array:
