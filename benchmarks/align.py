@@ -40,15 +40,17 @@ import windgames as wg
 from windgames.continuum import WinRate, largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
+from windlm.cli.methods import Method, objective
+from windlm.cli.settings import plain
 from windlm.data import Data
 from windlm.evaluate import diversity, interval, win_rates
+from windlm.evaluate.command import Evaluation, evaluate
+from windlm.evaluate.tables import table as report
+from windlm.evaluate.tables import write
 from windlm.judges import Judge
+from windlm.judges.fitting import Fit, fit
 from windlm.models import Adapter, JudgeSettings, Model, load_judge, load_policy, save_merged
 from windlm.policy import Prompt, Samples
-from windlm.report import Evaluation, evaluate, write
-from windlm.report import table as report
-from windlm.reward import Fit, fit
-from windlm.run import Method, objective, plain
 from windlm.train import train
 
 FRAMES = (

@@ -37,8 +37,8 @@ from proxy import length, sentiment
 
 from windlm import Config as Training
 from windlm import RewardJudge
+from windlm.cli.methods import Method, objective
 from windlm.models import JudgeSettings, load_policy
-from windlm.run import Method, objective
 from windlm.train import train
 
 METHODS = {name: RUNS[name].method for name in ("WIND", "SPPO", "J-BOND", "best-of-n, likelihood")}

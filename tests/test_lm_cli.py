@@ -15,8 +15,9 @@ pytest.importorskip("tyro")
 
 import lm_tiny
 
-from windlm import run as runs
-from windlm.__main__ import main, settings
+from windlm.cli import main, methods
+from windlm.cli import run as runs
+from windlm.cli.settings import build, plain, read_file, settings
 from windlm.models import Adapter, JudgeSettings, Model, load_function, load_judge, load_policy, skeleton
 from windlm.train import Config as Training
 
@@ -84,7 +85,7 @@ def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, t
 
     # what was saved is a configuration again, and the same run, which is over: nothing is trained
     again = settings(runs.Run, ["--config", str(out / "config.json")])
-    assert runs.plain(again) == saved
+    assert plain(again) == saved
     before = (out / "metrics.jsonl").read_text()
     main(["train", "--config", str(out / "config.json")])
     assert (out / "metrics.jsonl").read_text() == before
@@ -97,7 +98,7 @@ SETTINGS = {"sppo": {"method.eta": 1.0}, "wind-nce": {"method.pairing": "leave-o
 
 @pytest.mark.parametrize(
     "method",
-    ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in runs.METHODS if m != "sppo")],
+    ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in methods.METHODS if m != "sppo")],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_path, monkeypatch):
     more = SETTINGS.get(method, {}) | {"lora.rank": 2}
@@ -260,13 +261,13 @@ def test_without_vllm_it_says_so(folder, tmp_path, monkeypatch):
 def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
     run = settings(runs.Run, flags(folder, tmp_path / "run")[1:])
     yaml = pytest.importorskip("yaml")
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(runs.plain(run)))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain(run)))
     read = settings(runs.Run, [f"--config={tmp_path / 'run.yaml'}", "--train.rounds", "7", "--model.stop", "x", "y"])
     assert read.train.rounds == 7
     assert read.model.stop == ("x", "y")
-    assert runs.build(runs.Run, runs.plain(read)) == read
+    assert build(runs.Run, plain(read)) == read
     (tmp_path / "rate.yaml").write_text("learning_rate: 1e-5\nout: o\n")  # a text to YAML 1.1
-    assert runs.build(Training, runs.read_file(tmp_path / "rate.yaml")).learning_rate == 1e-5
+    assert build(Training, read_file(tmp_path / "rate.yaml")).learning_rate == 1e-5
     partial = {"model": {"name": "m"}, "judge": {"name": "j"}, "data": {"source": "d"}}
     (tmp_path / "part.yaml").write_text(yaml.safe_dump(partial))
     assert settings(runs.Run, ["--config", str(tmp_path / "part.yaml"), "--train.out", "o"]).train.out == Path("o")
@@ -284,7 +285,7 @@ def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
 def test_a_file_with_a_mistake_names_it(values, said):
     whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}, "train": {"out": "o"}}
     with pytest.raises(ValueError, match=said):
-        runs.build(runs.Run, whole | values)
+        build(runs.Run, whole | values)
 
 
 def test_files_that_are_none(tmp_path):

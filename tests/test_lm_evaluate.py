@@ -18,9 +18,9 @@ pytest.importorskip("tyro")
 import lm_tiny
 
 from windlm import PairwiseJudge, RewardJudge
-from windlm.__main__ import main
-from windlm.evaluate import bleu, distinct, diversity, interval, self_bleu, win_rates
-from windlm.grading import ChatJudge, Endpoint, LocalChat, Question, converse, load_questions
+from windlm.cli import main
+from windlm.evaluate.chat import ChatJudge, Endpoint, LocalChat, Question, converse, load_questions
+from windlm.evaluate.statistics import bleu, distinct, diversity, interval, self_bleu, win_rates
 from windlm.models import Model, load_policy
 
 REWARD = f"{Path(lm_tiny.__file__)}:vowels"

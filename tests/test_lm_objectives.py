@@ -11,8 +11,9 @@ pytest.importorskip("transformers")
 
 import windgames as wg
 from windgames import objectives as shared
-from windlm.objectives import BestOfN, Frozen, JBond, Regression, bond, sppo, stand_in, wind, winners
+from windlm.objectives import BestOfN, JBond, Regression, bond, sppo, stand_in, wind, winners
 from windlm.policy import Samples
+from windlm.rollout import Frozen
 from windlm.tabular import Enumeration, small_policy
 
 MATRIX = np.array([[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]])

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from windlm.policy import LanguagePolicy, Samples, Slots, inverse_cdf
+from windlm.policy import LanguagePolicy, Samples, inverse_cdf
 from windlm.tabular import Enumeration, small_policy
+from windlm.weights import Slots
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PROMPTS = ["a", "b a c", "c c"]

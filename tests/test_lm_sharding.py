@@ -17,12 +17,13 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from windlm import run, sharding
+from windlm import sharding
+from windlm.cli import run
 from windlm.data import Data
 from windlm.models import Adapter, JudgeSettings, Model
-from windlm.policy import Slots
 from windlm.tabular import small_policy
 from windlm.train import Config
+from windlm.weights import Slots
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from .data import Data, Pair, load_pairs
-from .evaluate import Interval, interval
-from .judges import RewardModel, key
-from .models import Precision, source
+from ..data import Data, Pair, load_pairs
+from ..evaluate.statistics import Interval, interval
+from ..models import Precision, source
+from .base import key
+from .reward_model import RewardModel
 
 
 @dataclass(frozen=True)

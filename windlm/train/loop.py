@@ -7,17 +7,12 @@ on from its last checkpoint to the same weights as one that was not, and two pro
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,75 +21,15 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from windgames import objectives as shared
-
-from . import sharding
-from .judges import Judge, key
-from .objectives import Frozen, Objective, Table
-from .policy import LanguagePolicy, Prompt, Samples, Slots
-
-SCHEDULES = ("constant", "linear", "cosine")
-
-
-@dataclass(frozen=True)
-class Config:
-    """How to train."""
-
-    out: Path
-    """Folder of the run: metrics.jsonl, checkpoints, the final model."""
-    rounds: int = 100
-    draws: int = 16
-    """Responses per prompt and round, `K` (of the extragradient, in each half of a round)."""
-    epochs: int = 1
-    """Passes over a round's draws."""
-    prompts_per_round: int | None = None
-    """Prompts of a round, in a new order after each pass over all of them; None for all."""
-    batch_prompts: int = 8
-    """Prompts of an optimiser step, over all processes."""
-    micro_prompts: int | None = None
-    """Prompts of one forward and backward pass on a process; their gradients are added up. None for all."""
-    learning_rate: float = 1e-4
-    """Adam's, at its highest."""
-    schedule: str = "cosine"
-    """How the learning rate falls: "constant", "linear" or "cosine", to zero over the run."""
-    warmup: int = 0
-    """Optimiser steps over which the learning rate rises first."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Adam's memory of gradients and of their squares; the price of KL is the method's beta."""
-    epsilon: float = 1e-8
-    """Adam's; below it a gradient counts as rounding. Attention's key biases have no gradient but rounding."""
-    weight_decay: float = 0.0
-    """Adam's, decoupled."""
-    max_grad_norm: float = 1.0
-    """Longer gradients are shortened to it; inf for none."""
-    seed: int = 0
-    """Of draws and of the order of prompts."""
-    reference_draws: int = 0
-    """Draws of the reference and of the round before against which as many of a round's own are judged for metrics;
-    0 for none. A judge of pairs is asked for all pairs among these."""
-    checkpoint_every: int = 1
-    """Rounds between checkpoints; 0 for none."""
-    processes: int | None = None
-    """Processes that the run must have; a launcher that starts fewer without a word is an error. None for any."""
-    cpu: bool = False
-    """Stay on the CPU where there is a GPU."""
-    trackers: tuple[str, ...] = ()
-    """Names that accelerate knows, such as "tensorboard"."""
-    progress: bool = True
-    """Show a progress bar."""
-
-    def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, but it is {self.schedule!r}.")
-        least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
-        least |= {"micro_prompts": 1} if self.micro_prompts is not None else {}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, but it is {getattr(self, name)}.")
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be positive (inf for no clipping), but it is {self.max_grad_norm}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, but it is {self.learning_rate}.")
+from .. import sharding
+from ..judges import Judge
+from ..objectives import Objective
+from ..policy import LanguagePolicy, Prompt
+from ..rollout import Frozen, Table
+from ..weights import Slots
+from .checkpoints import describe, load_checkpoint, save_checkpoint
+from .config import Config
+from .metrics import Metrics, Seen
 
 
 def train(
@@ -301,153 +236,3 @@ def count_streams(seed: list[int], prompts: Sequence[int]) -> Iterator[list[np.r
     while True:
         yield [np.random.default_rng([*seed, count, i]) for i in prompts]
         count += 1
-
-
-class Seen:
-    """Earlier draws that a round's draws are judged against, for the metrics: by prompt, of this process."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.reference: dict[int, Samples] = {}
-        self.previous: dict[int, Samples] = {}
-
-    def measure(self, frozen: Frozen, table: Table, mine: Sequence[int]) -> dict[str, float]:
-        r"""Return what a round's own draws say of the policy that drew them.
-
-        `kl` and `entropy` are unbiased estimates for the policy before the round's update, :math:`KL(\pi\|\rho)`
-        averaged over prompts; `kl_error` is the standard error of `kl` given the prompts.
-        """
-        own = frozen.samples.first(self.config.draws) if frozen.on_policy else table.draw("now", self.config.draws)
-        now = frozen.fixed["now"] if "now" in frozen.fixed else table.log_prob(own, "now")
-        ref = frozen.fixed["ref"] if frozen.on_policy and "ref" in frozen.fixed else table.log_prob(own, "ref")
-        ratio = (now - ref).double()
-        said = {
-            "kl": float(ratio.mean()),
-            "kl_error": float(ratio.var(-1).mean()) if ratio.shape[-1] > 1 else 0.0,
-            "entropy": -float(now.double().mean()),
-            "length": float(own.mask.sum(-1).double().mean()),
-        }
-        rewards = getattr(table.judge, "rewards", None)
-        if rewards is not None:
-            said["reward"] = float(rewards(table.prompts, own.text).mean())
-        few = self.config.reference_draws
-        if few:
-            new = [j for j, i in enumerate(mine) if i not in self.reference]
-            if sharding.is_sharded(table.policy) and not sharding.all_agree(not new, table.policy):
-                new = list(range(len(mine)))  # processes that draw together draw as much
-            if new:
-                some = replace(table, prompts=[table.prompts[j] for j in new])
-                streams = [np.random.default_rng([self.config.seed, 0, mine[j]]) for j in new]
-                drawn = replace(some, generators=lambda: streams).draw("ref", few)
-                self.reference |= {mine[j]: drawn[[n]] for n, j in enumerate(new)}
-            for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
-                if all(i in earlier for i in mine):
-                    opponents = Samples.stack([earlier[i] for i in mine])
-                    against = table.outcomes(own.first(few), opponents)
-                    said[f"win_rate_{name}"] = float(shared.win_rates(against, "independent").mean())
-            self.previous |= {i: own.first(few)[[j]] for j, i in enumerate(mine)}
-        return said
-
-
-class Metrics:
-    """One line of JSON per round, of all processes together, and accelerate's trackers."""
-
-    def __init__(self, config: Config, accelerator: Accelerator, identity: dict[str, Any], n_prompts: int) -> None:
-        self.accelerator, self.path, self.identity = accelerator, config.out / "metrics.jsonl", identity
-        self.n_draws = config.draws * (config.prompts_per_round or n_prompts)
-        self.rows: list[dict[str, Any]] = []
-        if config.trackers:
-            accelerator.init_trackers("windlm", identity)
-
-    def start(self, row: dict[str, Any]) -> None:
-        """Begin a run."""
-        self.rows = [row]
-        self._write()
-
-    def resume(self, done: int) -> None:
-        """Keep the lines of the rounds that a checkpoint has, and go on after them."""
-        lines = self.path.read_text().splitlines()
-        self.rows = [json.loads(line) for line in lines[: done + 1]]
-        self._write()
-
-    def add(
-        self, head: dict[str, Any], said: dict[str, float], counts: Mapping[str, float], exact: Mapping[str, float]
-    ) -> None:
-        """Put the processes' numbers together: means, sums and the slowest one's seconds."""
-        parts = gather_object([(said, counts)])
-        names = dict.fromkeys(k for p in parts for k in p[0])  # a process may not have met all its prompts before
-        row = head | {k: float(np.mean([p[0][k] for p in parts if k in p[0]])) for k in names}
-        row["kl_error"] = math.sqrt(row["kl_error"] / self.n_draws)
-        for name in counts:
-            row[name] = (max if name.startswith("seconds") else sum)(p[1][name] for p in parts)
-        row |= exact
-        self.rows.append(row)
-        if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        self.accelerator.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=row["round"])
-
-    def _write(self) -> None:
-        if self.accelerator.is_main_process:
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-            os.replace(temporary, self.path)
-
-
-# -- checkpoints ---------------------------------------------------------------------------------------------
-
-
-def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return what makes two runs the same run, as far as it can be told: a judge is code, and is not looked into."""
-    free = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
-    settings = {k: v for k, v in asdict(config).items() if k not in free}
-    draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
-    name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
-    shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
-    digests = {
-        k: sha256(json.dumps(x).encode()).hexdigest()[:16]
-        for k, x in (("prompts", [*map(key, prompts)]), ("weights", shapes))
-    }
-    return json.loads(json.dumps(settings | draws | digests | {"objective": name}))
-
-
-def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], slots: Slots) -> None:
-    """Write a checkpoint beside the others and give it its name in one step; then drop the older ones."""
-    temporary, final = folder / f"writing-{number:06d}", folder / f"round-{number:06d}"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    path = temporary / f"rank-{accelerator.process_index}.pt"
-    torch.save(state | {"weights": slots.plain()}, path)
-    sync(path)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        sync(temporary)
-        os.replace(temporary, final)
-        sync(folder)
-        for old in sorted(folder.glob("round-*"))[:-1]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def load_checkpoint(folder: Path, rank: int) -> dict[str, Any] | None:
-    """Return this process's part of the newest checkpoint, or None."""
-    found = sorted(folder.glob("round-*"))
-    if not found:
-        return None
-    path = found[-1] / f"rank-{rank}.pt"
-    if not path.exists():
-        raise ValueError(
-            f"{found[-1]} has no part for process {rank}: resume with as many processes as it was saved by."
-        )
-    return torch.load(path, map_location="cpu", weights_only=False)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Data, load_prompts
-from .evaluate import Interval, diversity, interval, win_rates
-from .grading import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
-from .models import JudgeSettings, Model, load_judge, load_policy
-from .policy import LanguagePolicy, Prompt
+from ..data import Data, load_prompts
+from ..models import JudgeSettings, Model, load_judge, load_policy
+from ..policy import LanguagePolicy, Prompt
+from .benchmarks import benchmarks
+from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
+from .statistics import Interval, diversity, interval, win_rates
+from .tables import Row, row
 
-Row = dict[str, Any]
 TASKS = ("gsm8k", "hellaswag", "mmlu")
 """The benchmarks of the paper."""
 
@@ -120,7 +121,17 @@ def evaluate(config: Evaluation) -> list[Row]:
     if config.questions:
         rows += grades(config, policies)
     for who, policy in policies.items():
-        rows += benchmarks(config, policy, who) if config.tasks else []
+        if config.tasks:
+            rows += benchmarks(
+                policy,
+                who,
+                config.tasks,
+                folder=config.task_folder,
+                shots=config.shots,
+                limit=config.limit,
+                chat_template=config.chat_template,
+                seed=config.seed,
+            )
     return rows
 
 
@@ -187,70 +198,7 @@ def chat_model(grader: Grader) -> Chat:
     return LocalChat(load(Model(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
 
 
-def benchmarks(config: Evaluation, policy: LanguagePolicy, who: str) -> list[Row]:
-    """Return lm-eval's numbers, with 95% intervals from its standard errors.
-
-    Raises
-    ------
-    ValueError
-        If lm-eval is not installed.
-    """
-    tasks = list(config.tasks or ())
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise ValueError(
-            f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], or give prompts or questions "
-            f"and no --tasks."
-        ) from None
-    folder = config.task_folder
-    said = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8, device=str(policy.device)),
-        tasks=tasks,
-        task_manager=TaskManager(include_path=folder and str(folder), include_defaults=folder is None),
-        num_fewshot=config.shots,
-        limit=config.limit,
-        apply_chat_template=config.chat_template,
-        random_seed=config.seed,
-    )
-    rows = []
-    for task in said["results"]:
-        found, n = said["results"][task], said.get("n-samples", {}).get(task, {}).get("effective", 0)
-        for name, value in found.items():
-            metric, comma, how = name.partition(",")
-            if not comma or metric.endswith("_stderr"):
-                continue
-            error = found.get(f"{metric}_stderr,{how}")
-            half = 1.96 * error if isinstance(error, float) else math.nan
-            label = f"{task}: {metric}" + ("" if how == "none" else f" ({how})")
-            rows.append(row(label, who, Interval(value, value - half, value + half), n))
-    return rows
-
-
 # -- tables --------------------------------------------------------------------------------------------------
-
-
-def row(measure: str, who: str, value: Interval, n: int) -> Row:
-    """Return one line of the table."""
-    return {"measure": measure, "of": who, **value._asdict(), "n": n}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return the table as text."""
-    lines = [f"{'measure':<36} {'of':<10} {'value':>8}  {'95% interval':<18} {'n':>5}"]
-    for r in rows:
-        span = "" if math.isnan(r["low"]) else f"{r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"{r['measure']:<36} {r['of']:<10} {r['mean']:>8.3f}  {span:<18} {r['n']:>5}")
-    return "\n".join(lines)
-
-
-def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
-    """Write the table's numbers, and what they were made by, as JSON; what is not a number is null."""
-    clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"config": config, "rows": clean}, indent=2) + "\n")
 
 
 def side_by_side(config: Reading) -> str:
