@@ -13,47 +13,47 @@ from torch import Tensor
 
 from .judges import Judge
 from .policy import LanguagePolicy, Prompt, Samples
-from .weights import Slots
+from .weights import WeightSnapshots
 
 
 @dataclass(frozen=True)
-class Frozen:
+class RolloutBatch:
     """The draws of a stage and what was fixed about them; arrays have the shape ``(B, K)``."""
 
     samples: Samples
     fixed: Mapping[str, Tensor]
     on_policy: bool = True
-    """Whether the first draws are those of the round's policy, for the metrics; ``"now"`` and ``"ref"`` among the
+    """Whether the first draws are those of the round's policy, for the metrics; ``"current"`` and ``"ref"`` among the
     fixed arrays are then its and the reference's log-probabilities."""
 
-    def __getitem__(self, index: Iterable[int]) -> Frozen:
+    def __getitem__(self, index: Iterable[int]) -> RolloutBatch:
         rows = [int(i) for i in index]
-        return Frozen(self.samples[rows], {k: x[rows] for k, x in self.fixed.items()}, self.on_policy)
+        return RolloutBatch(self.samples[rows], {k: x[rows] for k, x in self.fixed.items()}, self.on_policy)
 
     @staticmethod
-    def stack(parts: Sequence[Frozen]) -> Frozen:
+    def stack(parts: Sequence[RolloutBatch]) -> RolloutBatch:
         """Put the prompts of several parts one after the other."""
         fixed = {name: torch.cat([part.fixed[name] for part in parts]) for name in parts[0].fixed}
-        return Frozen(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
+        return RolloutBatch(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
 
 
 @dataclass
-class Table:
+class Rollout:
     """What an objective may ask for while it collects: draws of a slot, log-probabilities, verdicts."""
 
     policy: LanguagePolicy
-    slots: Slots
+    snapshots: WeightSnapshots
     judge: Judge
     prompts: Sequence[Prompt]
     generators: Callable[[], list[np.random.Generator]]
     """New generators, one per prompt, at every call."""
-    here: str = "current"
-    """The slot whose weights are in the model, which is also called ``"now"``."""
+    loaded: str = "current"
+    """The slot whose weights are in the model."""
     tokens: int = 0
     """Tokens drawn so far."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sampling", "scoring", "judging"), 0.0))
 
-    def draw(self, slot: str, k: int) -> Samples:
+    def sample(self, slot: str, k: int) -> Samples:
         """Draw `k` responses to each prompt from the policy of a slot."""
         with self._timed("sampling"), self._at(slot):
             samples = self.policy.sample(self.prompts, k, self.generators())
@@ -74,7 +74,7 @@ class Table:
         return matrix if opponents is None else matrix[:, :k, k:]
 
     def _at(self, slot: str) -> AbstractContextManager[None]:
-        return nullcontext() if slot in ("now", self.here) else self.slots.using(slot)
+        return nullcontext() if slot == self.loaded else self.snapshots.using(slot)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ from . import sharding
 from .policy import LanguagePolicy
 
 
-class Slots:
+class WeightSnapshots:
     """Copies of a policy's trainable weights by name, kept on disk: the slots of a rule's stages.
 
     One model is in memory at any time. The slot ``"ref"`` of a policy with an adapter is the base model with the

@@ -11,11 +11,11 @@ from .settings import plain, settings
 
 def train(arguments: Sequence[str]) -> None:
     """Align a model with a judge, or print the plan."""
-    from .run import Run, plan, start
+    from .run import RunConfig, plan_run, start
 
-    config = settings(Run, arguments, "train")
+    config = settings(RunConfig, arguments, "train")
     if config.dry_run:
-        for name, value in plan(config).items():
+        for name, value in plan_run(config).items():
             print(f"{name:<26} {value:>16,}")
         return
     rows = start(config)
@@ -24,10 +24,10 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Print what a model is worth, and write it."""
-    from ..evaluate.command import Evaluation, evaluate
+    from ..evaluate.command import EvaluateConfig, evaluate
     from ..evaluate.tables import table, write
 
-    config = settings(Evaluation, arguments, "evaluate")
+    config = settings(EvaluateConfig, arguments, "evaluate")
     rows = evaluate(config)
     write(rows, plain(config), config.out)
     print(table(rows))
@@ -35,16 +35,16 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def sample(arguments: Sequence[str]) -> None:
     """Print responses side by side."""
-    from ..evaluate.command import Reading, side_by_side
+    from ..evaluate.command import SampleConfig, side_by_side
 
-    print(side_by_side(settings(Reading, arguments, "sample")))
+    print(side_by_side(settings(SampleConfig, arguments, "sample")))
 
 
 def reward(arguments: Sequence[str]) -> None:
     """Fit a reward model, and print its accuracy on held-out pairs."""
-    from ..judges.fitting import Fit, fit
+    from ..judges.fitting import RewardModelConfig, fit
 
-    config = settings(Fit, arguments, "reward")
+    config = settings(RewardModelConfig, arguments, "reward")
     found = fit(config)
     print(f"Held-out accuracy {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}); the model is in {config.out}.")
 

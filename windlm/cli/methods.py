@@ -12,7 +12,7 @@ METHODS = ("wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodSettings:
     """What a round trains on."""
 
     name: Literal["wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond"] = "wind-squared"
@@ -35,7 +35,7 @@ class Method:
     """j-bond: share of the policy that the anchor takes in after each round."""
 
 
-def objective(method: Method, judge: JudgeSettings) -> Objective:
+def objective(method: MethodSettings, judge: JudgeSettings) -> Objective:
     """Return the objective of a configuration.
 
     Raises

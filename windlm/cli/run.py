@@ -15,24 +15,34 @@ from transformers import AutoTokenizer
 from ..data import Data, load_prompts
 from ..engines import VLLM
 from ..judges import Judge
-from ..models import Adapter, JudgeSettings, Model, as_policy, load_judge, load_policy, save_merged, skeleton, source
+from ..models import (
+    JudgeSettings,
+    LoraSettings,
+    ModelSettings,
+    as_policy,
+    load_judge,
+    load_policy,
+    save_merged,
+    skeleton,
+    source,
+)
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
 from ..train import Config, train
-from .methods import Method, objective
+from .methods import MethodSettings, objective
 from .settings import plain
 
 
 @dataclass(frozen=True)
-class Run:
+class RunConfig:
     """Align a model with a judge."""
 
-    model: Model
+    model: ModelSettings
     data: Data
     judge: JudgeSettings
     train: Config
-    method: Method = field(default_factory=Method)
-    lora: Adapter = field(default_factory=Adapter)
+    method: MethodSettings = field(default_factory=MethodSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: Literal["own", "vllm"] = "own"
     """Who draws while training; vllm needs a GPU and its package, and has not been run yet."""
     gradient_checkpointing: bool = False
@@ -44,7 +54,7 @@ class Run:
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
-def plan(run: Run) -> dict[str, Any]:
+def plan_run(run: RunConfig) -> dict[str, Any]:
     """Return what a run would do and take, without the weights of anything.
 
     Tokens are upper bounds, as if every response were as long as it may be. Memory is an estimate of what lies on the
@@ -57,7 +67,7 @@ def plan(run: Run) -> dict[str, Any]:
     rule = objective(run.method, run.judge)
     config, text = run.train, net.config.get_text_config()
     per_round = config.prompts_per_round or len(prompts)
-    drawn = {"j-bond": 2}.get(run.method.name, len(rule.plan(0.0))) * config.draws
+    drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
     pairs = math.comb(drawn, 2) * 2 if run.judge.kind == "pairwise" else drawn
 
     size = sum(p.numel() for p in net.parameters())
@@ -69,10 +79,10 @@ def plan(run: Run) -> dict[str, Any]:
     # per layer and token: about 34 numbers of the width with ordinary attention kernels, 1 with checkpointing
     kept = 1 if run.gradient_checkpointing else 34
     activations = rows * length * text.hidden_size * text.num_hidden_layers * kept * item
-    logits = min(run.model.chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
+    logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * run.model.rows * length * text.num_hidden_layers * heads * width * item
+    cache = 2 * run.model.forward_batch_size * length * text.num_hidden_layers * heads * width * item
     gib = 2.0**30
     return {
         "prompts": len(prompts),
@@ -82,7 +92,7 @@ def plan(run: Run) -> dict[str, Any]:
         "judge calls at most": config.rounds * per_round * pairs,
         "optimiser steps": config.rounds
         * config.epochs
-        * len(rule.plan(0.0))
+        * len(rule.stages(0.0))
         * math.ceil(per_round / config.batch_prompts),
         "parameters": size,
         "trained parameters": trained,
@@ -100,7 +110,7 @@ FREE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
 """Settings of training that may change when a run is gone on with."""
 
 
-def start(run: Run) -> list[dict[str, Any]]:
+def start(run: RunConfig) -> list[dict[str, Any]]:
     """Train, write ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
 
     Raises
@@ -124,7 +134,7 @@ def start(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def load_trained(run: Run) -> LanguagePolicy:
+def load_trained(run: RunConfig) -> LanguagePolicy:
     """Return the policy that a run has written, whole."""
     folder = str(run.train.out / "final")
     if not run.lora.rank:
@@ -136,7 +146,7 @@ def load_trained(run: Run) -> LanguagePolicy:
     return policy
 
 
-def check_same(run: Run, out: Path) -> None:
+def check_same(run: RunConfig, out: Path) -> None:
     """Refuse to go on with a run of another configuration."""
     if not list(out.glob("checkpoints/round-*")) or not (out / "config.json").exists():
         return
@@ -155,7 +165,7 @@ def check_same(run: Run, out: Path) -> None:
         raise ValueError(f"{out} holds a run with other {', '.join(changed)}: take another folder.")
 
 
-def card(run: Run, rows: list[dict[str, Any]], judge: Judge) -> str:
+def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
     """Return the model card of a run: what it was made from, how, and what the last rounds said."""
     name = Path(run.model.name)
     base = name.name if name.exists() else run.model.name

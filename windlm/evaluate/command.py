@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..data import Data, load_prompts
-from ..models import JudgeSettings, Model, load_judge, load_policy
+from ..models import JudgeSettings, ModelSettings, load_judge, load_policy
 from ..policy import LanguagePolicy, Prompt
 from .benchmarks import benchmarks
 from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
@@ -26,7 +26,7 @@ TASKS = ("gsm8k", "hellaswag", "mmlu")
 
 
 @dataclass(frozen=True)
-class Grader:
+class ChatJudgeSettings:
     """The chat model that grades and compares conversations."""
 
     model: str = ""
@@ -42,10 +42,10 @@ class Grader:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateConfig:
     """Evaluate a model, alone or against a reference."""
 
-    model: Model
+    model: ModelSettings
     reference: str | None = None
     """Model to compare with, drawn from with the same settings."""
     out: Path = Path("evaluation.json")
@@ -71,16 +71,16 @@ class Evaluation:
     """MT-Bench's or your own questions, JSON lines with turns: a file, or package:path."""
     references: str | None = None
     """Right answers to them for the judge, in FastChat's form: a file, or package:path."""
-    grader: Grader = field(default_factory=Grader)
+    grader: ChatJudgeSettings = field(default_factory=ChatJudgeSettings)
     """For the questions."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Reading:
+class SampleConfig:
     """Put responses of one or two policies side by side."""
 
-    model: Model
+    model: ModelSettings
     data: Data
     reference: str | None = None
     """The other model."""
@@ -91,13 +91,13 @@ class Reading:
     seed: int = 0
 
 
-def load(model: Model, name: str | None = None) -> LanguagePolicy:
+def load(model: ModelSettings, name: str | None = None) -> LanguagePolicy:
     """Return a policy on the GPU if there is one; `name` takes the place of the model's."""
     policy = load_policy(replace(model, name=name, revision="main") if name else model)
     return policy.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def evaluate(config: Evaluation) -> list[Row]:
+def evaluate(config: EvaluateConfig) -> list[Row]:
     """Return the rows of the table, each a measure of a model with its interval.
 
     Raises
@@ -135,11 +135,11 @@ def evaluate(config: Evaluation) -> list[Row]:
     return rows
 
 
-def responses(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[Row]:
+def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return win rate, divergence and diversity on the prompts."""
     prompts = load_prompts(config.data)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
-    drawn = {who: draw(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
+    drawn = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
     rows = []
     if config.judge.name:
         judge = load_judge(config.judge)
@@ -160,12 +160,12 @@ def responses(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[R
     return rows
 
 
-def draw(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -> Any:
+def sample_responses(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -> Any:
     """Draw `k` responses to each prompt."""
     return policy.sample(prompts, k, np.random.default_rng(seed))
 
 
-def grades(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[Row]:
+def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return grades of each model, and of both the comparison; what could not be read is counted."""
     questions = load_questions(str(config.questions), config.references, config.limit)
     judge, chats = ChatJudge(chat_model(config.grader), config.grader.tries), {}
@@ -191,21 +191,21 @@ def judged(measure: str, who: str, values: np.ndarray) -> Row:
     return row(measure, who, interval(kept) if len(kept) else Interval(math.nan, math.nan, math.nan), len(kept))
 
 
-def chat_model(grader: Grader) -> Chat:
+def chat_model(grader: ChatJudgeSettings) -> Chat:
     """Return the judge's side of the conversation; a local one draws nearly greedily."""
     if grader.url:
         return Endpoint(grader.url, grader.model, grader.key_variable, max_tokens=grader.max_tokens)
-    return LocalChat(load(Model(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
+    return LocalChat(load(ModelSettings(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
 
 
 # -- tables --------------------------------------------------------------------------------------------------
 
 
-def side_by_side(config: Reading) -> str:
+def side_by_side(config: SampleConfig) -> str:
     """Return the responses of one or two policies to each prompt, in columns."""
     prompts = load_prompts(config.data)
     names = [None, *([config.reference] if config.reference else [])]
-    texts = [draw(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
+    texts = [sample_responses(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
     heads = [name or config.model.name for name in names]
     out = [" | ".join(f"{head[-config.width :]:<{config.width}}" for head in heads)]
     for i, prompt in enumerate(prompts):

@@ -22,7 +22,7 @@ from .reward_model import RewardModel
 
 
 @dataclass(frozen=True)
-class Fit:
+class RewardModelConfig:
     """Fit a reward model to labelled pairs."""
 
     name: str
@@ -41,7 +41,7 @@ class Fit:
     seed: int = 0
 
 
-def fit(config: Fit) -> Interval:
+def fit(config: RewardModelConfig) -> Interval:
     """Fit, write the model, and return its accuracy on held-out pairs with an interval; see `accuracy`.
 
     Raises

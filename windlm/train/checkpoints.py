@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from ..judges import key
 from ..objectives import Objective
 from ..policy import LanguagePolicy, Prompt
-from ..weights import Slots
+from ..weights import WeightSnapshots
 from .config import Config
 
 
@@ -36,7 +36,9 @@ def describe(config: Config, objective: Objective, policy: LanguagePolicy, promp
     return json.loads(json.dumps(settings | draws | digests | {"objective": name}))
 
 
-def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], slots: Slots) -> None:
+def save_checkpoint(
+    folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], snapshots: WeightSnapshots
+) -> None:
     """Write a checkpoint beside the others and give it its name in one step; then drop the older ones."""
     temporary, final = folder / f"writing-{number:06d}", folder / f"round-{number:06d}"
     if accelerator.is_main_process:
@@ -44,7 +46,7 @@ def save_checkpoint(folder: Path, accelerator: Accelerator, number: int, state: 
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     path = temporary / f"rank-{accelerator.process_index}.pt"
-    torch.save(state | {"weights": slots.plain()}, path)
+    torch.save(state | {"weights": snapshots.plain()}, path)
     sync(path)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -25,11 +25,11 @@ from .. import sharding
 from ..judges import Judge
 from ..objectives import Objective
 from ..policy import LanguagePolicy, Prompt
-from ..rollout import Frozen, Table
-from ..weights import Slots
+from ..rollout import Rollout, RolloutBatch
+from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
-from .metrics import Metrics, Seen
+from .metrics import BaselineSamples, Metrics
 
 
 def train(
@@ -71,8 +71,8 @@ def train(
     check_layout(config, len(prompts), per_round, world)
     policy.encode(prompts)
 
-    slots = Slots(policy, config.out / "slots" / f"rank-{rank}")
-    weights = list(slots.weights().values())
+    snapshots = WeightSnapshots(policy, config.out / "snapshots" / f"rank-{rank}")
+    weights = list(snapshots.weights().values())
     coarse = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
     if coarse:
         raise ValueError(
@@ -80,33 +80,33 @@ def train(
             f"(dtype=torch.float32), or train a float32 adapter over it."
         )
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
-    stages_per_round = len(objective.plan(0.0))
+    stages_per_round = len(objective.stages(0.0))
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
     model, optimizer = sharding.prepare(accelerator, policy, optimizer)
-    weights = list(slots.weights().values())  # this process's shares, if they are sharded
+    weights = list(snapshots.weights().values())  # this process's shares, if they are sharded
 
     # the reference is the policy as it came; a checkpoint brings back everything else
-    seen, checkpoints = Seen(config), config.out / "checkpoints"
+    seen, checkpoints = BaselineSamples(config), config.out / "checkpoints"
     metrics = Metrics(config, accelerator, describe(config, objective, policy, prompts), len(prompts))
     state = load_checkpoint(checkpoints, rank)
     if state is None:
         done = 0
         for name in ("ref", *objective.slots):
-            slots.save(name)
+            snapshots.save(name)
         metrics.start({"round": 0, **(evaluate(0, policy) if evaluate else {})})
     else:
         done = state["round"]
         if state["identity"] != metrics.identity:
             changed = [k for k, v in metrics.identity.items() if state["identity"].get(k) != v]
             raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: take another folder.")
-        slots.put(state["weights"])
+        snapshots.put(state["weights"])
         optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
         scheduler.load_state_dict(state["scheduler"])
         seen.reference, seen.previous = state["seen"]
         getattr(judge, "known", {}).update(state["judge"])
         for name, kept in state["slots"].items():
-            torch.save(kept, slots.path(name))
+            torch.save(kept, snapshots.path(name))
         metrics.resume(done)
 
     for number in tqdm(
@@ -119,21 +119,21 @@ def train(
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         mine = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         streams = count_streams([config.seed, number], mine)
-        table = Table(policy, slots, judge, [prompts[i] for i in mine], streams.__next__)
+        rollout = Rollout(policy, snapshots, judge, [prompts[i] for i in mine], streams.__next__)
         asked, training, losses, norms = judge.calls, 0.0, [], []
-        stages = objective.plan((number - 1) / max(1, config.rounds - 1))
+        stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
-            slots.save("current")
-            shutil.copy(slots.path("current"), slots.path("begin"))
+            snapshots.save("current")
+            shutil.copy(snapshots.path("current"), snapshots.path("begin"))
 
         for stage in stages:
             # draw, judge and freeze: from here on only log pi_theta of the draws moves
-            frozen = objective.collect(stage, table, config.draws)
+            batch = objective.collect(stage, rollout, config.draws)
             if stage is stages[0]:
                 calls = judge.calls  # measuring is not the method's expense
-                said = seen.measure(frozen, replace(table, seconds=dict(table.seconds)), mine)
+                said = seen.measure(batch, replace(rollout, seconds=dict(rollout.seconds)), mine)
                 asked += judge.calls - calls
-            frozen = Frozen.stack(gather_object([frozen]))
+            batch = RolloutBatch.stack(gather_object([batch]))
 
             # regress: E epochs in mini-batches, each split among the processes
             started = time.perf_counter()
@@ -141,10 +141,10 @@ def train(
                 # five numbers: draws have streams of four, and trailing zeros make no other stream
                 order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
                 for i in range(0, per_round, config.batch_prompts):
-                    batch = order[i : i + config.batch_prompts]
-                    part = batch[rank * len(batch) // world : (rank + 1) * len(batch) // world]
+                    step = order[i : i + config.batch_prompts]
+                    part = step[rank * len(step) // world : (rank + 1) * len(step) // world]
                     micro = config.micro_prompts or len(part)
-                    pieces = [frozen[part[j : j + micro]] for j in range(0, len(part), micro)]
+                    pieces = [batch[part[j : j + micro]] for j in range(0, len(part), micro)]
                     total_loss = 0.0
                     for piece in pieces:
                         last = piece is pieces[-1]  # gradients meet those of other processes once a step
@@ -163,15 +163,15 @@ def train(
                     scheduler.step()
                     optimizer.zero_grad()
             training += time.perf_counter() - started
-            table.here = getattr(stage, "out", "current")
-            objective.finish(stage, slots)
+            rollout.loaded = getattr(stage, "out", "current")
+            objective.finish(stage, snapshots)
         if "previous" in objective.slots:
-            shutil.copy(slots.path("begin"), slots.path("previous"))
+            shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
 
         # measure and keep
         said |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
-        counts = {"tokens": table.tokens, "judge_calls": judge.calls - asked}
-        seconds = {f"seconds_{name}": value for name, value in (table.seconds | {"training": training}).items()}
+        counts = {"tokens": rollout.tokens, "judge_calls": judge.calls - asked}
+        seconds = {f"seconds_{name}": value for name, value in (rollout.seconds | {"training": training}).items()}
         exact = evaluate(number, policy) if evaluate else {}
         metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, said, counts | seconds, exact)
         if config.checkpoint_every and (number % config.checkpoint_every == 0 or number == config.rounds):
@@ -182,9 +182,9 @@ def train(
                 "scheduler": scheduler.state_dict(),
                 "seen": (seen.reference, seen.previous),
                 "judge": getattr(judge, "known", {}),
-                "slots": {name: torch.load(slots.path(name)) for name in objective.slots},
+                "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
             }
-            save_checkpoint(checkpoints, accelerator, number, state, slots)
+            save_checkpoint(checkpoints, accelerator, number, state, snapshots)
     whole = sharding.whole_weights(policy, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process:

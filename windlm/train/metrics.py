@@ -17,11 +17,11 @@ from windgames import objectives as shared
 
 from .. import sharding
 from ..policy import Samples
-from ..rollout import Frozen, Table
+from ..rollout import Rollout, RolloutBatch
 from .config import Config
 
 
-class Seen:
+class BaselineSamples:
     """Earlier draws that a round's draws are judged against, for the metrics: by prompt, of this process."""
 
     def __init__(self, config: Config) -> None:
@@ -29,39 +29,41 @@ class Seen:
         self.reference: dict[int, Samples] = {}
         self.previous: dict[int, Samples] = {}
 
-    def measure(self, frozen: Frozen, table: Table, mine: Sequence[int]) -> dict[str, float]:
+    def measure(self, batch: RolloutBatch, rollout: Rollout, mine: Sequence[int]) -> dict[str, float]:
         r"""Return what a round's own draws say of the policy that drew them.
 
         `kl` and `entropy` are unbiased estimates for the policy before the round's update, :math:`KL(\pi\|\rho)`
         averaged over prompts; `kl_error` is the standard error of `kl` given the prompts.
         """
-        own = frozen.samples.first(self.config.draws) if frozen.on_policy else table.draw("now", self.config.draws)
-        now = frozen.fixed["now"] if "now" in frozen.fixed else table.log_prob(own, "now")
-        ref = frozen.fixed["ref"] if frozen.on_policy and "ref" in frozen.fixed else table.log_prob(own, "ref")
-        ratio = (now - ref).double()
+        own = (
+            batch.samples.first(self.config.draws) if batch.on_policy else rollout.sample("current", self.config.draws)
+        )
+        current = batch.fixed["current"] if "current" in batch.fixed else rollout.log_prob(own, "current")
+        ref = batch.fixed["ref"] if batch.on_policy and "ref" in batch.fixed else rollout.log_prob(own, "ref")
+        ratio = (current - ref).double()
         said = {
             "kl": float(ratio.mean()),
             "kl_error": float(ratio.var(-1).mean()) if ratio.shape[-1] > 1 else 0.0,
-            "entropy": -float(now.double().mean()),
+            "entropy": -float(current.double().mean()),
             "length": float(own.mask.sum(-1).double().mean()),
         }
-        rewards = getattr(table.judge, "rewards", None)
+        rewards = getattr(rollout.judge, "rewards", None)
         if rewards is not None:
-            said["reward"] = float(rewards(table.prompts, own.text).mean())
+            said["reward"] = float(rewards(rollout.prompts, own.text).mean())
         few = self.config.reference_draws
         if few:
             new = [j for j, i in enumerate(mine) if i not in self.reference]
-            if sharding.is_sharded(table.policy) and not sharding.all_agree(not new, table.policy):
+            if sharding.is_sharded(rollout.policy) and not sharding.all_agree(not new, rollout.policy):
                 new = list(range(len(mine)))  # processes that draw together draw as much
             if new:
-                some = replace(table, prompts=[table.prompts[j] for j in new])
+                some = replace(rollout, prompts=[rollout.prompts[j] for j in new])
                 streams = [np.random.default_rng([self.config.seed, 0, mine[j]]) for j in new]
-                drawn = replace(some, generators=lambda: streams).draw("ref", few)
+                drawn = replace(some, generators=lambda: streams).sample("ref", few)
                 self.reference |= {mine[j]: drawn[[n]] for n, j in enumerate(new)}
             for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
                 if all(i in earlier for i in mine):
                     opponents = Samples.stack([earlier[i] for i in mine])
-                    against = table.outcomes(own.first(few), opponents)
+                    against = rollout.outcomes(own.first(few), opponents)
                     said[f"win_rate_{name}"] = float(shared.win_rates(against, "independent").mean())
             self.previous |= {i: own.first(few)[[j]] for j, i in enumerate(mine)}
         return said
