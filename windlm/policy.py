@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,9 +108,9 @@ class LanguagePolicy(torch.nn.Module):
         Of the draws, see above.
     stop : sequence of str
         Texts that end a response, beside the end-of-sequence tokens of tokenizer and model.
-    rows : int
+    forward_batch_size : int
         Sequences in one forward pass while drawing and scoring.
-    chunk : int
+    logits_chunk : int
         Tokens whose logits over the vocabulary exist at one time while scoring, also in the backward pass.
 
     Raises
@@ -129,11 +128,16 @@ class LanguagePolicy(torch.nn.Module):
         temperature: float = 1.0,
         top_p: float = 1.0,
         stop: Sequence[str] = (),
-        rows: int = 512,
-        chunk: int = 4096,
+        forward_batch_size: int = 512,
+        logits_chunk: int = 4096,
     ) -> None:
         super().__init__()
-        for name, value in {"max_new_tokens": max_new_tokens, "rows": rows, "chunk": chunk}.items():
+        least_one = {
+            "max_new_tokens": max_new_tokens,
+            "forward_batch_size": forward_batch_size,
+            "logits_chunk": logits_chunk,
+        }
+        for name, value in least_one.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, but it is {value}.")
         if not 0 < temperature < float("inf"):
@@ -156,7 +160,7 @@ class LanguagePolicy(torch.nn.Module):
                 )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
-        self.rows, self.chunk = rows, chunk
+        self.forward_batch_size, self.logits_chunk = forward_batch_size, logits_chunk
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -240,7 +244,7 @@ class LanguagePolicy(torch.nn.Module):
         if self.engine is not None:
             tokens, mask = self._packed(self.engine(self, encoded, k, generators))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
-        step = max(1, self.rows // k)
+        step = max(1, self.forward_batch_size // k)
         parts = []
         for i in range(0, len(encoded), step):
             chosen = encoded[i : i + step]
@@ -316,7 +320,7 @@ class LanguagePolicy(torch.nn.Module):
         r"""Return :math:`\log\pi(y|x)` of each response, shape ``(B, K)``, float32, with gradients.
 
         Prompt and response stand in one row, padded on the right. The model's hidden states become logits in pieces
-        of `chunk` tokens, and again in the backward pass, so that no array of the size of all tokens times the
+        of `logits_chunk` tokens, and again in the backward pass, so that no array of the size of all tokens times the
         vocabulary ever exists.
         """
         device = self.device
@@ -347,7 +351,7 @@ class LanguagePolicy(torch.nn.Module):
     @torch.no_grad()
     def log_prob(self, samples: Samples) -> Tensor:
         """Return what `forward` does, without gradients, a few prompts at a time, on the CPU."""
-        step = max(1, self.rows // samples.tokens.shape[1])
+        step = max(1, self.forward_batch_size // samples.tokens.shape[1])
         parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
         return torch.cat([self(part).cpu() for part in parts])
 
@@ -377,8 +381,8 @@ class LanguagePolicy(torch.nn.Module):
         def score(h: Tensor, y: Tensor) -> Tensor:
             return torch.log_softmax(head(h).float(), dim=-1).gather(-1, y[:, None])[:, 0]
 
-        for h, y in zip(hidden.split(self.chunk), targets.split(self.chunk), strict=True):
-            yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.chunk else score(h, y)
+        for h, y in zip(hidden.split(self.logits_chunk), targets.split(self.logits_chunk), strict=True):
+            yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.logits_chunk else score(h, y)
 
     @torch.no_grad()
     def _head_is_all(self) -> bool:
@@ -397,71 +401,3 @@ def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
     total = log_p.to(uniform.dtype).exp().cumsum(-1)
     index = torch.searchsorted(total, (uniform * total[:, -1])[:, None], right=True)[:, 0]
     return index.clamp(max=log_p.shape[-1] - 1)
-
-
-# -- weights that are set aside ------------------------------------------------------------------------------
-
-
-class Slots:
-    """Copies of a policy's trainable weights by name, kept on disk: the slots of a rule's stages.
-
-    One model is in memory at any time. The slot ``"ref"`` of a policy with an adapter is the base model with the
-    adapter off, and takes no file.
-    """
-
-    def __init__(self, policy: LanguagePolicy, folder: Path) -> None:
-        self.policy, self.folder = policy, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the trainable weights that are in the model now."""
-        sharding.settle(self.policy)
-        return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
-
-    def plain(self) -> dict[str, Tensor]:
-        """Return this process's share of them on the CPU and without gradients, for a file."""
-        return {name: sharding.share(p.detach()).cpu() for name, p in self.weights().items()}
-
-    def path(self, name: str) -> Path:
-        """Return where a slot lies."""
-        return self.folder / f"{name}.pt"
-
-    def save(self, name: str) -> None:
-        """Set the weights of now aside."""
-        torch.save(self.plain(), self.path(name))
-
-    def load(self, name: str) -> None:
-        """Put the weights of a slot into the model."""
-        self.put(torch.load(self.path(name), map_location="cpu", mmap=True))
-
-    @torch.no_grad()
-    def put(self, kept: Mapping[str, Tensor]) -> None:
-        """Put these weights into the model."""
-        for key, p in self.weights().items():
-            here = sharding.share(p)
-            if here.shape != kept[key].shape:
-                raise ValueError(f"The share of {key} was set aside by another number of processes, or not sharded.")
-            here.copy_(kept[key])
-
-    @contextmanager
-    def using(self, name: str) -> Iterator[None]:
-        """Let the policy be that of a slot for a while."""
-        if name == "ref" and self.policy.has_adapter:
-            weights = self.weights().values()
-            with self.policy.model.disable_adapter():
-                for p in weights:  # which PEFT freezes meanwhile, and FSDP would remember
-                    p.requires_grad_(True)
-                yield
-            return
-        self.save("aside")
-        self.load(name)
-        try:
-            yield
-        finally:
-            self.load("aside")
-
-    def blend(self, name: str, share: float) -> None:
-        """Move a slot towards the weights of now: ``slot = (1 - share) slot + share now``."""
-        kept = torch.load(self.path(name), map_location="cpu")
-        now = self.plain()
-        torch.save({k: w.lerp(now[k].to(w.dtype), share) for k, w in kept.items()}, self.path(name))

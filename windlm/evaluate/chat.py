@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import read
-from .policy import LanguagePolicy
+from ..data import read
+from ..policy import LanguagePolicy
 
 Message = dict[str, str]
 Talk = list[Message]

@@ -13,8 +13,8 @@ from scipy.stats import bootstrap
 
 from windgames import objectives as shared
 
-from .judges import Judge
-from .policy import Prompt, Samples
+from ..judges import Judge
+from ..policy import Prompt, Samples
 
 
 class Interval(NamedTuple):

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from .data import Data, Pair, load_pairs
-from .evaluate import Interval, interval
-from .judges import RewardModel, key
-from .models import Precision, source
+from ..data import Data, Pair, load_pairs
+from ..evaluate.statistics import Interval, interval
+from ..models import Precision, source
+from .base import key
+from .reward_model import RewardModel
 
 
 @dataclass(frozen=True)
-class Fit:
+class RewardModelConfig:
     """Fit a reward model to labelled pairs."""
 
     name: str
@@ -40,7 +41,7 @@ class Fit:
     seed: int = 0
 
 
-def fit(config: Fit) -> Interval:
+def fit(config: RewardModelConfig) -> Interval:
     """Fit, write the model, and return its accuracy on held-out pairs with an interval; see `accuracy`.
 
     Raises

@@ -4,61 +4,45 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal
 
 import yaml
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from .data import Data, load_prompts
-from .engines import VLLM
-from .judges import Judge
-from .models import Adapter, JudgeSettings, Model, as_policy, load_judge, load_policy, save_merged, skeleton, source
-from .objectives import BestOfN, JBond, Objective, bond, sppo, wind
-from .policy import LanguagePolicy
-from .sharding import is_sharded
-from .train import Config, train
-
-METHODS = ("wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a round trains on."""
-
-    name: Literal["wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond"] = "wind-squared"
-    """The objective; bon is best-of-n by maximum likelihood, bond its iteration by regression."""
-    beta: float = 0.1
-    """WIND's pull to the reference."""
-    eta: float | None = None
-    """Step of WIND or SPPO; None takes the largest that the theorem allows WIND for this kind of judge."""
-    pairing: Literal["group", "leave-one-out", "constant"] | None = None
-    """How win rates and centring are matched; None for the method's own, which is exact for WIND."""
-    n: int = 2
-    """Draws that compete in bon and bond."""
-    alpha1: float = 1.0
-    """bond: weight of the round's best-of-n."""
-    alpha2: float = 0.0
-    """bond: weight of the current policy; what is left to 1 goes to the reference."""
-    gamma: float = 0.0
-    """j-bond: weight of the divergence to the anchor."""
-    anchor_rate: float = 0.02
-    """j-bond: share of the policy that the anchor takes in after each round."""
+from ..data import Data, load_prompts
+from ..engines import VLLM
+from ..judges import Judge
+from ..models import (
+    JudgeSettings,
+    LoraSettings,
+    ModelSettings,
+    as_policy,
+    load_judge,
+    load_policy,
+    save_merged,
+    skeleton,
+    source,
+)
+from ..policy import LanguagePolicy
+from ..sharding import is_sharded
+from ..train import Config, train
+from .methods import MethodSettings, objective
+from .settings import plain
 
 
 @dataclass(frozen=True)
-class Run:
+class RunConfig:
     """Align a model with a judge."""
 
-    model: Model
+    model: ModelSettings
     data: Data
     judge: JudgeSettings
     train: Config
-    method: Method = field(default_factory=Method)
-    lora: Adapter = field(default_factory=Adapter)
+    method: MethodSettings = field(default_factory=MethodSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: Literal["own", "vllm"] = "own"
     """Who draws while training; vllm needs a GPU and its package, and has not been run yet."""
     gradient_checkpointing: bool = False
@@ -67,100 +51,10 @@ class Run:
     """Print the plan, and do nothing."""
 
 
-def objective(method: Method, judge: JudgeSettings) -> Objective:
-    """Return the objective of a configuration.
-
-    Raises
-    ------
-    ValueError
-        If SPPO has no step, or a setting is out of range.
-    """
-    settings: dict[str, Any] = {"pairing": method.pairing} if method.pairing else {}
-    if method.name == "sppo":
-        if method.eta is None:
-            raise ValueError("SPPO has no default step, for no theorem gives one: set method.eta.")
-        return sppo(method.eta, **settings)
-    if method.name == "j-bond":
-        return JBond(method.gamma, method.anchor_rate)
-    if method.name == "bon":
-        return BestOfN(method.n)
-    if method.name == "bond":
-        return bond(method.n, method.alpha1, method.alpha2)
-    if method.eta is None:  # the constant that the default step is taken from
-        settings["interaction"] = 1.0 if judge.kind == "pairwise" else 0.5
-    return wind(method.beta, method.eta, risk=method.name.removeprefix("wind-"), **settings)
-
-
-# -- configurations as files ---------------------------------------------------------------------------------
-
-T = TypeVar("T")
-
-
-def build(kind: type[T], values: Mapping[str, Any], where: str = "", missing: Any = MISSING) -> T:
-    """Return a configuration from the nested values of a file.
-
-    Parameters
-    ----------
-    kind : dataclass
-    values : mapping
-    where : str
-        Name of the part, for errors.
-    missing : object
-        Stands for a value that is required and not there; by default this is an error.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, or a required one is missing.
-    """
-    known, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise ValueError(f"The configuration has no {where + name!r}; {where or 'it'} has {', '.join(known)}.")
-    given: dict[str, Any] = {}
-    for name, f in known.items():
-        hint, optional = hints[name], f.default is not MISSING or f.default_factory is not MISSING
-        if is_dataclass(hint) and (name in values or (not optional and missing is not MISSING)):
-            part = values.get(name) or {}
-            if not isinstance(part, Mapping):
-                raise ValueError(f"{where + name!r} has the parts {', '.join(x.name for x in fields(hint))}.")
-            given[name] = build(hint, part, f"{where}{name}.", missing)  # type: ignore[arg-type]
-        elif name in values:
-            given[name] = _value(values[name], hint)
-        elif not optional:
-            if missing is MISSING:
-                raise ValueError(f"The configuration lacks {where + name!r}.")
-            given[name] = missing
-    return kind(**given)
-
-
-def _value(value: Any, hint: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str) and float in (hint, *get_args(hint)):
-        return float(value)  # YAML takes 1e-5, without a point, for a text
-    return Path(value) if hint is Path else value
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """Return what a YAML or JSON file holds."""
-    if not path.exists():
-        raise ValueError(f"There is no configuration file {str(path)!r}.")
-    values = yaml.safe_load(path.read_text())  # JSON is YAML
-    if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} must hold names and values, but it holds a {type(values).__name__}.")
-    return values
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """Return a configuration as what JSON can hold."""
-    return json.loads(json.dumps(asdict(config), default=str))
-
-
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
-def plan(run: Run) -> dict[str, Any]:
+def plan_run(run: RunConfig) -> dict[str, Any]:
     """Return what a run would do and take, without the weights of anything.
 
     Tokens are upper bounds, as if every response were as long as it may be. Memory is an estimate of what lies on the
@@ -173,7 +67,7 @@ def plan(run: Run) -> dict[str, Any]:
     rule = objective(run.method, run.judge)
     config, text = run.train, net.config.get_text_config()
     per_round = config.prompts_per_round or len(prompts)
-    drawn = {"j-bond": 2}.get(run.method.name, len(rule.plan(0.0))) * config.draws
+    drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
     pairs = math.comb(drawn, 2) * 2 if run.judge.kind == "pairwise" else drawn
 
     size = sum(p.numel() for p in net.parameters())
@@ -185,10 +79,10 @@ def plan(run: Run) -> dict[str, Any]:
     # per layer and token: about 34 numbers of the width with ordinary attention kernels, 1 with checkpointing
     kept = 1 if run.gradient_checkpointing else 34
     activations = rows * length * text.hidden_size * text.num_hidden_layers * kept * item
-    logits = min(run.model.chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
+    logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * run.model.rows * length * text.num_hidden_layers * heads * width * item
+    cache = 2 * run.model.forward_batch_size * length * text.num_hidden_layers * heads * width * item
     gib = 2.0**30
     return {
         "prompts": len(prompts),
@@ -198,7 +92,7 @@ def plan(run: Run) -> dict[str, Any]:
         "judge calls at most": config.rounds * per_round * pairs,
         "optimiser steps": config.rounds
         * config.epochs
-        * len(rule.plan(0.0))
+        * len(rule.stages(0.0))
         * math.ceil(per_round / config.batch_prompts),
         "parameters": size,
         "trained parameters": trained,
@@ -216,7 +110,7 @@ FREE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
 """Settings of training that may change when a run is gone on with."""
 
 
-def start(run: Run) -> list[dict[str, Any]]:
+def start(run: RunConfig) -> list[dict[str, Any]]:
     """Train, write ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
 
     Raises
@@ -240,7 +134,7 @@ def start(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def load_trained(run: Run) -> LanguagePolicy:
+def load_trained(run: RunConfig) -> LanguagePolicy:
     """Return the policy that a run has written, whole."""
     folder = str(run.train.out / "final")
     if not run.lora.rank:
@@ -252,7 +146,7 @@ def load_trained(run: Run) -> LanguagePolicy:
     return policy
 
 
-def check_same(run: Run, out: Path) -> None:
+def check_same(run: RunConfig, out: Path) -> None:
     """Refuse to go on with a run of another configuration."""
     if not list(out.glob("checkpoints/round-*")) or not (out / "config.json").exists():
         return
@@ -271,7 +165,7 @@ def check_same(run: Run, out: Path) -> None:
         raise ValueError(f"{out} holds a run with other {', '.join(changed)}: take another folder.")
 
 
-def card(run: Run, rows: list[dict[str, Any]], judge: Judge) -> str:
+def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
     """Return the model card of a run: what it was made from, how, and what the last rounds said."""
     name = Path(run.model.name)
     base = name.name if name.exists() else run.model.name

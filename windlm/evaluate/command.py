@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import Data, load_prompts
-from .evaluate import Interval, diversity, interval, win_rates
-from .grading import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
-from .models import JudgeSettings, Model, load_judge, load_policy
-from .policy import LanguagePolicy, Prompt
+from ..data import Data, load_prompts
+from ..models import JudgeSettings, ModelSettings, load_judge, load_policy
+from ..policy import LanguagePolicy, Prompt
+from .benchmarks import benchmarks
+from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
+from .statistics import Interval, diversity, interval, win_rates
+from .tables import Row, row
 
-Row = dict[str, Any]
 TASKS = ("gsm8k", "hellaswag", "mmlu")
 """The benchmarks of the paper."""
 
 
 @dataclass(frozen=True)
-class Grader:
+class ChatJudgeSettings:
     """The chat model that grades and compares conversations."""
 
     model: str = ""
@@ -41,10 +42,10 @@ class Grader:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateConfig:
     """Evaluate a model, alone or against a reference."""
 
-    model: Model
+    model: ModelSettings
     reference: str | None = None
     """Model to compare with, drawn from with the same settings."""
     out: Path = Path("evaluation.json")
@@ -70,16 +71,16 @@ class Evaluation:
     """MT-Bench's or your own questions, JSON lines with turns: a file, or package:path."""
     references: str | None = None
     """Right answers to them for the judge, in FastChat's form: a file, or package:path."""
-    grader: Grader = field(default_factory=Grader)
+    grader: ChatJudgeSettings = field(default_factory=ChatJudgeSettings)
     """For the questions."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Reading:
+class SampleConfig:
     """Put responses of one or two policies side by side."""
 
-    model: Model
+    model: ModelSettings
     data: Data
     reference: str | None = None
     """The other model."""
@@ -90,13 +91,13 @@ class Reading:
     seed: int = 0
 
 
-def load(model: Model, name: str | None = None) -> LanguagePolicy:
+def load(model: ModelSettings, name: str | None = None) -> LanguagePolicy:
     """Return a policy on the GPU if there is one; `name` takes the place of the model's."""
     policy = load_policy(replace(model, name=name, revision="main") if name else model)
     return policy.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def evaluate(config: Evaluation) -> list[Row]:
+def evaluate(config: EvaluateConfig) -> list[Row]:
     """Return the rows of the table, each a measure of a model with its interval.
 
     Raises
@@ -120,15 +121,25 @@ def evaluate(config: Evaluation) -> list[Row]:
     if config.questions:
         rows += grades(config, policies)
     for who, policy in policies.items():
-        rows += benchmarks(config, policy, who) if config.tasks else []
+        if config.tasks:
+            rows += benchmarks(
+                policy,
+                who,
+                config.tasks,
+                folder=config.task_folder,
+                shots=config.shots,
+                limit=config.limit,
+                chat_template=config.chat_template,
+                seed=config.seed,
+            )
     return rows
 
 
-def responses(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[Row]:
+def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return win rate, divergence and diversity on the prompts."""
     prompts = load_prompts(config.data)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
-    drawn = {who: draw(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
+    drawn = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
     rows = []
     if config.judge.name:
         judge = load_judge(config.judge)
@@ -149,12 +160,12 @@ def responses(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[R
     return rows
 
 
-def draw(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -> Any:
+def sample_responses(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -> Any:
     """Draw `k` responses to each prompt."""
     return policy.sample(prompts, k, np.random.default_rng(seed))
 
 
-def grades(config: Evaluation, policies: dict[str, LanguagePolicy]) -> list[Row]:
+def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return grades of each model, and of both the comparison; what could not be read is counted."""
     questions = load_questions(str(config.questions), config.references, config.limit)
     judge, chats = ChatJudge(chat_model(config.grader), config.grader.tries), {}
@@ -180,84 +191,21 @@ def judged(measure: str, who: str, values: np.ndarray) -> Row:
     return row(measure, who, interval(kept) if len(kept) else Interval(math.nan, math.nan, math.nan), len(kept))
 
 
-def chat_model(grader: Grader) -> Chat:
+def chat_model(grader: ChatJudgeSettings) -> Chat:
     """Return the judge's side of the conversation; a local one draws nearly greedily."""
     if grader.url:
         return Endpoint(grader.url, grader.model, grader.key_variable, max_tokens=grader.max_tokens)
-    return LocalChat(load(Model(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
-
-
-def benchmarks(config: Evaluation, policy: LanguagePolicy, who: str) -> list[Row]:
-    """Return lm-eval's numbers, with 95% intervals from its standard errors.
-
-    Raises
-    ------
-    ValueError
-        If lm-eval is not installed.
-    """
-    tasks = list(config.tasks or ())
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise ValueError(
-            f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], or give prompts or questions "
-            f"and no --tasks."
-        ) from None
-    folder = config.task_folder
-    said = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8, device=str(policy.device)),
-        tasks=tasks,
-        task_manager=TaskManager(include_path=folder and str(folder), include_defaults=folder is None),
-        num_fewshot=config.shots,
-        limit=config.limit,
-        apply_chat_template=config.chat_template,
-        random_seed=config.seed,
-    )
-    rows = []
-    for task in said["results"]:
-        found, n = said["results"][task], said.get("n-samples", {}).get(task, {}).get("effective", 0)
-        for name, value in found.items():
-            metric, comma, how = name.partition(",")
-            if not comma or metric.endswith("_stderr"):
-                continue
-            error = found.get(f"{metric}_stderr,{how}")
-            half = 1.96 * error if isinstance(error, float) else math.nan
-            label = f"{task}: {metric}" + ("" if how == "none" else f" ({how})")
-            rows.append(row(label, who, Interval(value, value - half, value + half), n))
-    return rows
+    return LocalChat(load(ModelSettings(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
 
 
 # -- tables --------------------------------------------------------------------------------------------------
 
 
-def row(measure: str, who: str, value: Interval, n: int) -> Row:
-    """Return one line of the table."""
-    return {"measure": measure, "of": who, **value._asdict(), "n": n}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return the table as text."""
-    lines = [f"{'measure':<36} {'of':<10} {'value':>8}  {'95% interval':<18} {'n':>5}"]
-    for r in rows:
-        span = "" if math.isnan(r["low"]) else f"{r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"{r['measure']:<36} {r['of']:<10} {r['mean']:>8.3f}  {span:<18} {r['n']:>5}")
-    return "\n".join(lines)
-
-
-def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
-    """Write the table's numbers, and what they were made by, as JSON; what is not a number is null."""
-    clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"config": config, "rows": clean}, indent=2) + "\n")
-
-
-def side_by_side(config: Reading) -> str:
+def side_by_side(config: SampleConfig) -> str:
     """Return the responses of one or two policies to each prompt, in columns."""
     prompts = load_prompts(config.data)
     names = [None, *([config.reference] if config.reference else [])]
-    texts = [draw(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
+    texts = [sample_responses(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
     heads = [name or config.model.name for name in names]
     out = [" | ".join(f"{head[-config.width :]:<{config.width}}" for head in heads)]
     for i, prompt in enumerate(prompts):
