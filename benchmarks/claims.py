@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, Scale, Study, fingerprint, run_study, show
+from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, fingerprint, run_study, show
 
 from windgames import bounds, continuum
 

@@ -373,7 +373,9 @@ def low_rank(
     """
     rank, folds = whole(rank, "rank"), whole(folds, "folds")
     if rank == 0 or rank % 2:
-        raise ValueError(f"rank must be an even positive number, since scores come in pairs of coordinates, not {rank}.")
+        raise ValueError(
+            f"rank must be an even positive number, since scores come in pairs of coordinates, not {rank}."
+        )
     if link not in ("linear", "logistic"):
         raise ValueError(f"link must be 'linear' or 'logistic', but it is {link!r}.")
     prior = number(prior, "prior")
