@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from windlm.policy import LanguagePolicy, Samples, Slots, inverse_cdf
+from windlm.policy import LanguagePolicy, Samples, Slots
+from windlm.sampling import inverse_cdf
 from windlm.tabular import Enumeration, small_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from . import sharding
+from .sampling import draw
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
@@ -241,15 +242,9 @@ class LanguagePolicy(torch.nn.Module):
         if self.engine is not None:
             tokens, mask = self._packed(self.engine(self, encoded, k, generators))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
-        step = max(1, self.rows // k)
-        parts = []
-        for i in range(0, len(encoded), step):
-            chosen = encoded[i : i + step]
-            uniform = np.stack([g.random((k, self.max_new_tokens)) for g in generators[i : i + step]])
-            tokens, mask = self._draw(chosen, torch.from_numpy(uniform).flatten(0, 1))
-            tokens, mask = (x.view(len(chosen), k, self.max_new_tokens).cpu() for x in (tokens, mask))
-            parts.append(Samples(chosen, tokens, mask, self.read(tokens, mask)))
-        return Samples.stack(parts)
+        uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
+        tokens, mask = draw(self, encoded, uniform)
+        return Samples(encoded, tokens, mask, self.read(tokens, mask))
 
     def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
         """Return token ids of any length as tokens and mask."""
@@ -260,42 +255,7 @@ class LanguagePolicy(torch.nn.Module):
                 tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
         return tokens, mask
 
-    def _draw(self, prompts: list[list[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw one response per row of `uniform`, the rows of a prompt together; prompts are padded on the left."""
-        device, length = self.device, self.max_new_tokens
-        k = len(uniform) // len(prompts)
-        uniform = uniform.to(device, torch.float32 if device.type == "mps" else torch.float64)
-        sizes = torch.tensor([len(p) for p in prompts], device=device)
-        width = int(sizes.max())
-        ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=device)
-        attention = (torch.arange(width, device=device) >= width - sizes[:, None]).long()
-        positions = (attention.cumsum(-1) - 1).clamp(min=0)
-        out = self._step(ids, attention, positions, None)
-        cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(k, 0)
-        cache.batch_repeat_interleave(k)
-        attention, positions = attention.repeat_interleave(k, 0), sizes.repeat_interleave(k)[:, None]
-        tokens = torch.full((len(uniform), length), self.pad_id, device=device)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        ended = mask[:, 0].clone()
-        stops = torch.tensor(self.stop_ids, device=device)
-        for j in range(length):
-            token = inverse_cdf(self._tempered(logits), uniform[:, j])
-            tokens[:, j], mask[:, j] = torch.where(ended, self.pad_id, token), ~ended
-            ended = ended | torch.isin(token, stops) | self._says_stop(tokens, mask)
-            if j + 1 == length or sharding.all_agree(bool(ended.all()), self):
-                break
-            attention = torch.cat([attention, attention.new_ones(len(uniform), 1)], dim=-1)
-            out = self._step(tokens[:, j : j + 1], attention, positions + j, cache)
-            logits = out.logits[:, -1]
-        return tokens, mask
-
-    def _step(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
-        inputs = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": True}
-        accepted = inspect.signature(self.base.forward).parameters
-        inputs |= {k: v for k, v in {"position_ids": positions, "logits_to_keep": 1}.items() if k in accepted}
-        return self.model(**inputs)
-
-    def _tempered(self, logits: Tensor) -> Tensor:
+    def tempered(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities that are drawn from."""
         log_p = torch.log_softmax(logits.float() / self.temperature, dim=-1)
         if self.top_p == 1:
@@ -304,12 +264,6 @@ class LanguagePolicy(torch.nn.Module):
         before = best.exp().cumsum(-1) - best.exp()
         cut = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
         return torch.log_softmax(log_p.masked_fill(cut, -torch.inf), dim=-1)
-
-    def _says_stop(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        if not self.stop:
-            return torch.zeros_like(mask[:, 0])
-        text = (t for row in self.read(tokens[:, None], mask[:, None], special=True) for t in row)
-        return torch.tensor([any(s in t for s in self.stop) for t in text], device=mask.device)
 
     # -- scoring ---------------------------------------------------------------------------------------------
 
@@ -479,13 +433,6 @@ def pack_rows(
         sees = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
         attention = sees & torch.ones(width, width, dtype=torch.bool).tril()  # padding sees padding, and itself
     return rows, attention, positions, (row, column)
-
-
-def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
-    """Return, per row, the first index at which the cumulative probability exceeds the uniform number."""
-    total = log_p.to(uniform.dtype).exp().cumsum(-1)
-    index = torch.searchsorted(total, (uniform * total[:, -1])[:, None], right=True)[:, 0]
-    return index.clamp(max=log_p.shape[-1] - 1)
 
 
 # -- weights that are set aside ------------------------------------------------------------------------------
