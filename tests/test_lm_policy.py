@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from windlm.policy import LanguagePolicy, Samples, inverse_cdf
+from windlm.policy import LanguagePolicy, Samples
+from windlm.sampling import inverse_cdf
 from windlm.tabular import Enumeration, small_policy
 from windlm.weights import WeightSnapshots
 
