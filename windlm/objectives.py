@@ -67,7 +67,7 @@ class Regression:
     Parameters
     ----------
     rule : windgames rule, or callable of the progress in [0, 1] that returns one
-        Its step must be given, or follow from `game` in the worst case (`stand_in`). A callable is a schedule.
+        Its step must be given, or follow from `game` in the worst case (`game_constants`). A callable is a schedule.
     beta : float
         Pull to the reference; for `windgames.iterative_bon` it must be the implied one, or None.
     payoff : {"win-rate", "log-win-rate"}
@@ -111,7 +111,7 @@ class Regression:
 
     def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
+        stages = rule.plan(game_constants(rule, self.beta, self.payoff, self.interaction)).stages
         return tuple(
             replace(s, beta=float(s.beta), eta=float(s.eta), against={k: float(w) for k, w in s.against.items()})
             for s in stages
@@ -154,25 +154,17 @@ class Regression:
             snapshots.save(stage.out)
 
 
-def stand_in(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.Game:
-    """Return a small game in place of one that nobody has enumerated, for the rule to plan on.
-
-    A rule asks a game for its kind, its `beta` and its interaction constant, here the given one.
-    """
+def game_constants(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.GameConstants:
+    """Return what a rule plans with, of a game that nobody has enumerated: `interaction` is the worst case of it."""
     if not 0 < interaction <= 1:
         raise ValueError(f"interaction must lie in (0, 1], but it is {interaction}.")
-    even, low, high = 0.5, 0.5 - interaction / 2, 0.5 + interaction / 2
-    matrix = [[even, even, high, low], [even, even, low, high], [low, high, even, even], [high, low, even, even]]
-    preference, ref = wg.MatrixPreference(matrix), [0.25] * 4
-    if payoff == "win-rate":
-        if beta is None:
-            raise ValueError("beta must be given for a win-rate game.")
-        return wg.WinRateGame(preference, ref, beta)
     if beta is None:
-        if not isinstance(rule, wg.updates.IterativeBestOfN):
+        if payoff == "win-rate":
+            raise ValueError("beta must be given for a win-rate game.")
+        if not isinstance(rule, wg.iterative_bon):
             raise ValueError("beta must be given, except for windgames.iterative_bon, which implies it.")
-        return wg.LogWinRateGame.from_best_of_n(preference, ref, rule.n, rule.alpha1, rule.alpha2)
-    return wg.LogWinRateGame(preference, ref, beta)
+        beta = rule.beta
+    return wg.GameConstants(payoff, beta, interaction)
 
 
 def wind(beta: float, eta: Any = None, **settings: Any) -> Regression:
