@@ -38,8 +38,8 @@ class Preference:
     names: tuple[Hashable, ...] | None = None
     """Names of the responses, or None."""
     win_counts: Any = None
-    """How often each response beat each other, shape ``(..., m, m)``, ties counting half, of a preference estimated from
-    counts. The matrix entry of a pair without counts is a guess."""
+    """How often each response beat each other, shape ``(..., m, m)``, ties counting half, or None where the preference
+    was not estimated from counts. The matrix entry of a pair without counts is a guess."""
     fit: Any = None
     """What a fit to comparisons says beside the preference, or None."""
 
