@@ -75,7 +75,7 @@ def test_bad_verdicts_are_named():
         RewardJudge(reward).preference(PROMPTS, RESPONSES)
     with pytest.raises(ValueError, match="must return 5 numbers"):
         RewardJudge(lambda p, r: [1.0]).preference(PROMPTS, RESPONSES)
-    with pytest.raises(ValueError, match="must give probabilities"):
+    with pytest.raises(ValueError, match="must return probabilities"):
         PairwiseJudge(lambda p, a, b: [1.5] * len(a)).preference(PROMPTS, RESPONSES)
     with pytest.raises(ValueError, match="preference_kind"):
         RewardJudge(lengths, "elo")

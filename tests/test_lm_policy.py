@@ -219,7 +219,7 @@ def test_a_table_goes_back_into_a_transformer(rng):
 def test_what_cannot_be_enumerated_says_so(policy):
     with pytest.raises(ValueError, match="more than 10"):
         Enumeration.of(policy, limit=10)
-    with pytest.raises(ValueError, match="end with one token"):
+    with pytest.raises(ValueError, match="exactly one end token"):
         Enumeration.of(with_model(policy, policy.model, stop=["b"]))
 
 

@@ -316,13 +316,13 @@ def test_bad_input(tmp_path):
         RewardJudge(lambda p, r: [0.0] * len(r)),
         wind(0.1),
     )
-    with pytest.raises(ValueError, match="it is one text"):
+    with pytest.raises(ValueError, match="it is one string"):
         train(policy, "hello", judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="no prompts"):
         train(policy, [], judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
         train(policy, ["a", ""], judge, objective, quick(tmp_path))
-    with pytest.raises(ValueError, match="must have 2 processes, but has 1"):
+    with pytest.raises(ValueError, match="requires 2 processes, but has 1"):
         train(policy, PROMPTS, judge, objective, quick(tmp_path, processes=2))
     with pytest.raises(ValueError, match="prompts_per_round must divide"):
         train(policy, ["a", "b", "c"], judge, objective, quick(tmp_path, prompts_per_round=2))

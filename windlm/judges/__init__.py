@@ -1,4 +1,4 @@
-"""Judges: who wins among the responses of a prompt, as a windgames preference."""
+"""Judges: preferences over the responses to a prompt, from a reward, a pairwise function or a reward model."""
 
 from .base import Judge, PairwiseJudge, RewardJudge, key
 from .reward_model import RewardModel
