@@ -203,7 +203,7 @@ class LanguagePolicy(torch.nn.Module):
         encoded = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
-                ids = self.tokenizer(prompt)["input_ids"]
+                ids = plain_ids(self.tokenizer, prompt)
             else:
                 ids = self.tokenizer.apply_chat_template(
                     list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
@@ -400,6 +400,19 @@ class LanguagePolicy(torch.nn.Module):
 def plain_precision(model: torch.nn.Module) -> bool:
     """Return whether all weights are in single or double precision."""
     return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of a text; one that begins with the beginning-of-sequence token gets no second one."""
+    rendered = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    return tokenizer(text, add_special_tokens=not rendered)["input_ids"]
+
+
+def finite(model: torch.nn.Module) -> None:
+    """Raise ValueError if a weight of the model is not finite; the first such tensor is named."""
+    for name, p in model.named_parameters():
+        if p.device.type != "meta" and not torch.isfinite(p.detach()).all():
+            raise ValueError(f"The weights {name} hold nan or inf: the model is damaged, or overflowed in {p.dtype}.")
 
 
 def pack_rows(

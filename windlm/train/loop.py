@@ -25,12 +25,12 @@ from tqdm import tqdm
 from .. import sharding
 from ..judges import Judge
 from ..objectives import Objective
-from ..policy import LanguagePolicy, Prompt
+from ..policy import LanguagePolicy, Prompt, finite
 from ..rollout import Rollout, RolloutBatch
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
-from .metrics import BaselineSamples, Metrics
+from .metrics import BaselineSamples, Metrics, check_trackers
 
 
 def train(
@@ -72,11 +72,15 @@ def train(
     """
     if isinstance(prompts, str):
         raise ValueError("prompts must be a list of prompts, but it is one string: put it into a list.")
+    check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
     policy.encode(prompts)
+    finite(policy.model)
+    if hasattr(judge, "check"):
+        judge.check(prompts, policy.max_new_tokens)
 
     snapshots = WeightSnapshots(policy, config.out / "snapshots" / f"rank-{rank}")
     weights = list(snapshots.weights().values())

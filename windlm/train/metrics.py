@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, gather_object
 
 from windgames import objectives as shared
 
@@ -19,6 +20,22 @@ from .. import sharding
 from ..policy import Samples
 from ..rollout import Rollout, RolloutBatch
 from .config import Config
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError if an experiment tracker is unknown or not installed; accelerate would leave it out silently."""
+    known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
+    installed = [str(kind) for kind in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"trackers must be among {', '.join(map(repr, known))}, but one is {name!r}.")
+        if name not in installed:
+            raise ValueError(f"The tracker {name!r} is not installed: install its package, or leave it out.")
+
+
+def scalar(value: Any) -> bool | int | float | str:
+    """Return a value as what every tracker can log: lists and None become text."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 class BaselineSamples:
@@ -91,7 +108,7 @@ class Metrics:
         self.n_draws = config.draws * (config.prompts_per_round or n_prompts)
         self.rows: list[dict[str, Any]] = []
         if config.trackers:
-            accelerator.init_trackers("windlm", identity)
+            accelerator.init_trackers("windlm", {name: scalar(value) for name, value in identity.items()})
 
     def start(self, row: dict[str, Any]) -> None:
         """Begin the file with the row of round 0."""
