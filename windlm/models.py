@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,9 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
-from .policy import LanguagePolicy
+from .judges import Judge, JudgeError, PairwiseJudge, RewardJudge, RewardModel
+from .judges.base import own_code
+from .policy import LanguagePolicy, finite
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Names of the dtypes that weights can be loaded in."""
@@ -142,7 +143,9 @@ def load_policy(
         from transformers import GgufConfig
 
         settings["quantization_config"] = GgufConfig(dequantize=True)
-    net = AutoModelForCausalLM.from_pretrained(**where, **settings)
+    net, info = AutoModelForCausalLM.from_pretrained(**where, **settings, output_loading_info=True)
+    complete(info, f"The causal language model {model.name!r}")
+    finite(net)
     if gradient_checkpointing:
         checkpoint_layers(net)
     if adapter and adapter.rank:
@@ -150,6 +153,16 @@ def load_policy(
             torch.manual_seed(seed)
             net = with_adapter(net, adapter)
     return as_policy(net, tokenizer, model)
+
+
+def complete(info: Mapping[str, Any], what: str) -> None:
+    """Raise ValueError if a loaded model lacks weights, which would have been initialized at random."""
+    absent = sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", ()))})
+    if absent:
+        raise ValueError(
+            f"{what} has no weights for {', '.join(absent[:3])}{' and others' * (len(absent) > 3)}: they would be "
+            f"random. It is a model of another kind, or its files are incomplete."
+        )
 
 
 def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
@@ -226,9 +239,9 @@ def load_judge(settings: JudgeSettings) -> Judge:
     if not settings.name:
         raise ValueError(f"The judge has no name: give the {settings.kind} as judge.name.")
     if settings.kind == "pairwise":
-        return PairwiseJudge(load_function(settings.name))
+        return PairwiseJudge(own_code(load_function(settings.name), settings.name))
     if settings.kind == "reward":
-        reward = load_function(settings.name)
+        reward = own_code(load_function(settings.name), settings.name)
     elif ":" in settings.name:
         raise ValueError(f"judge.name {settings.name!r} is a function: add judge.kind reward, or pairwise.")
     else:
@@ -239,7 +252,11 @@ def load_judge(settings: JudgeSettings) -> Judge:
 def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
     """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
     where = source(name)
-    net = AutoModelForSequenceClassification.from_pretrained(**where, dtype=getattr(torch, precision))
+    net, info = AutoModelForSequenceClassification.from_pretrained(
+        **where, dtype=getattr(torch, precision), output_loading_info=True
+    )
+    complete(info, f"The reward model {name!r}")
+    finite(net)
     net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     return RewardModel(net, AutoTokenizer.from_pretrained(**where), batch_size)
 
@@ -263,12 +280,17 @@ def load_function(name: str) -> Callable[..., Any]:
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look up their module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise JudgeError(f"{module_name} raised {type(error).__name__} when imported: {error}") from error
     else:
         try:
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"{name!r}: {error}. Is its folder on PYTHONPATH?") from None
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+                raise ValueError(f"{name!r}: {error}. Is its folder on PYTHONPATH?") from None
+            raise JudgeError(f"{module_name} raised {type(error).__name__} when imported: {error}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ValueError(f"{module_name!r} has no function {attribute!r}.")

@@ -6,12 +6,14 @@ every verdict, so that nothing is judged twice.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 import windgames as wg
 
@@ -30,6 +32,43 @@ class Judge(Protocol):
     def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.Preference:
         """Return the preference over the `K` responses to each of `B` prompts, with contexts of shape ``(B,)``."""
         ...
+
+
+class JudgeError(RuntimeError):
+    """An exception in a user's reward or pairwise function; the original one is its cause."""
+
+
+def own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a user's function whose exceptions are raised as `JudgeError`, so that their traceback is shown.
+
+    A ValueError would pass for invalid input of windlm, which ends the command line with one line.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise JudgeError(f"The judge {name} raised {type(error).__name__}: {error}") from error
+
+    return call
+
+
+def numbers(values: Any, count: int, what: str) -> np.ndarray:
+    """Return what a user's function returned as `count` numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    try:
+        array = np.asarray(values.detach().cpu().float() if isinstance(values, torch.Tensor) else values, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"The {what} must return {count} numbers, but it returned {values!r:.80}.") from None
+    if array.shape != (count,):
+        raise ValueError(f"The {what} must return {count} numbers, but its shape is {array.shape}.")
+    return array
 
 
 def key(prompt: Prompt) -> str:
@@ -79,9 +118,7 @@ class RewardJudge:
         asked = {(key(p), r): (p, r) for p, r in pairs}
         new = {name: pair for name, pair in asked.items() if name not in self.known}
         if new:
-            values = np.asarray(self.reward(*map(list, zip(*new.values(), strict=True))), dtype=float)
-            if values.shape != (len(new),):
-                raise ValueError(f"The reward must return {len(new)} numbers, but its shape is {values.shape}.")
+            values = numbers(self.reward(*map(list, zip(*new.values(), strict=True))), len(new), "reward")
             for (prompt, response), value in zip(new.values(), values, strict=True):
                 if not np.isfinite(value):
                     raise ValueError(
@@ -91,6 +128,11 @@ class RewardJudge:
             self.known |= dict(zip(new, values.tolist(), strict=True))
             self.calls += len(new)
         return np.array([[self.known[key(p), r] for r in row] for p, row in zip(prompts, responses, strict=True)])
+
+    def check(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Let a reward model check that prompts and responses fit its context, before anything is sampled."""
+        if hasattr(self.reward, "check"):
+            self.reward.check(prompts, max_new_tokens)
 
     def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.Preference:
         reward = self.rewards(prompts, responses)
@@ -145,7 +187,9 @@ class PairwiseJudge:
 
     def _ask(self, new: dict[tuple[str, str, str], tuple[Prompt, str, str]]) -> None:
         prompts, first, second = map(list, zip(*new.values(), strict=True))
-        there, back = (np.asarray(self.wins(prompts, a, b), dtype=float) for a, b in ((first, second), (second, first)))
+        there, back = (
+            numbers(self.wins(prompts, a, b), len(new), "pairwise judge") for a, b in ((first, second), (second, first))
+        )
         for p, a, b, x, y in zip(prompts, first, second, there, back, strict=True):
             if not (0 <= x <= 1 and 0 <= y <= 1):
                 raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..policy import Prompt
+from ..policy import Prompt, plain_ids
 from .base import key
 
 
@@ -58,6 +58,25 @@ class RewardModel:
             )
         self.model.eval()
 
+    @property
+    def context(self) -> int | None:
+        """The largest number of tokens that the model takes; None if it is not limited."""
+        for name, module in self.model.named_modules():
+            # RoBERTa and its kin count positions from after the padding index
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                return int(module.num_embeddings) - int(module.padding_idx) - 1
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def check(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Raise ValueError if a prompt with a response of `max_new_tokens` does not fit the model's context."""
+        for i, prompt in enumerate(prompts):
+            length = len(self._encode(prompt, ""))
+            if self.context is not None and length + max_new_tokens > self.context:
+                raise ValueError(
+                    f"Prompt {i} has {length} tokens for the reward model; with a response of up to {max_new_tokens} "
+                    f"it does not fit its context of {self.context}. Shorten the prompt, or lower max_new_tokens."
+                )
+
     @torch.no_grad()
     def __call__(self, prompts: list[Prompt], responses: list[str]) -> np.ndarray:
         return self.scores(prompts, responses).float().cpu().numpy()
@@ -65,7 +84,7 @@ class RewardModel:
     def scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
         """Return the reward of each response, shape ``(N,)``, with gradients."""
         ids = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = self.context
         for prompt, response, text in zip(prompts, responses, ids, strict=True):
             if limit is not None and len(text) > limit:
                 raise ValueError(
@@ -87,4 +106,4 @@ class RewardModel:
             return self.tokenizer.apply_chat_template(talk, tokenize=True, return_dict=True)["input_ids"]
         if not isinstance(prompt, str):
             raise ValueError("The prompt is a conversation, but the reward model's tokenizer has no chat template.")
-        return self.tokenizer(prompt + self.separator + response)["input_ids"]
+        return plain_ids(self.tokenizer, prompt + self.separator + response)
