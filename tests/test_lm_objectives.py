@@ -291,7 +291,7 @@ def test_bad_settings():
     for bad in ({"payoff": "elo"}, {"risk": "hinge"}, {"pairing": "independent"}, {"interaction": 2.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             wind(0.1, 0.1, **bad)
-    with pytest.raises(ValueError, match="squared risk"):
+    with pytest.raises(ValueError, match="risk='squared'"):
         Regression(wg.iterative_bon(2, 1.0), None, payoff="log-win-rate", risk="kl")
     with pytest.raises(ValueError, match="beta must be given"):
         Regression(wg.wind(0.1), None)
