@@ -164,6 +164,19 @@ def test_three_optimistic_steps_by_hand():
     np.testing.assert_allclose(found.log_policy[0], now, atol=1e-13)
 
 
+def test_three_steps_of_the_extragradient_by_hand():
+    """Both halves start from pi_t; the second takes the payoff against the first."""
+    eta, game, now = 0.7, win_rate_game(beta=BETA), np.log(PI)
+    for _ in range(3):
+        there = now
+        for _ in range(2):
+            x = (now + BETA * eta * np.log(REF) + eta * CYCLE @ np.exp(there)) / (1 + BETA * eta)
+            there = x - np.log(np.exp(x).sum())
+        now = there
+    found = wg.solve(game, wg.extragradient(eta), tol=0, max_steps=3, start=np.log(PI)[None])
+    np.testing.assert_allclose(found.log_policy[0], now, atol=1e-13)
+
+
 def test_two_steps_of_nash_md_by_hand():
     """Multiplicative weights from the mixture pi^(1 - eta beta) rho^(eta beta)."""
     eta, game, now = 0.7, win_rate_game(beta=BETA), np.log(PI)
