@@ -129,7 +129,7 @@ def pytest_here(folder: Path, words: list[str], out: Path) -> None:
             print(f"{name} was imported from {found}, not from {folder}")
             status = ELSEWHERE
     sys.stdout.flush()
-    os._exit(OURS + status)
+    sys.exit(OURS + status)
 
 
 def pytest_run(folder: Path, tests: list[str], limit: float, *options: str) -> tuple[int | None, str]:
