@@ -33,22 +33,24 @@ import numpy as np
 import pandas as pd
 import proxy
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, draw, fingerprint, run_grid, show, write_table
 from proxy import length, sentiment
+from study import QUICK, RESULTS, Rows, draw, fingerprint, run_grid, show, sources, write_table
 
 import windgames as wg
 from windgames.continuum import WinRate, largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
+from windlm.cli.methods import MethodSettings, objective
+from windlm.cli.settings import plain
 from windlm.data import Data
 from windlm.evaluate import diversity, interval, win_rates
+from windlm.evaluate.command import EvaluateConfig, evaluate
+from windlm.evaluate.tables import table as report
+from windlm.evaluate.tables import write
 from windlm.judges import Judge
-from windlm.models import Adapter, JudgeSettings, Model, load_judge, load_policy, save_merged
+from windlm.judges.fitting import RewardModelConfig, fit
+from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_judge, load_policy, save_merged
 from windlm.policy import Prompt, Samples
-from windlm.report import Evaluation, evaluate, write
-from windlm.report import table as report
-from windlm.reward import Fit, fit
-from windlm.run import Method, objective, plain
 from windlm.train import train
 
 FRAMES = (
@@ -73,7 +75,7 @@ PACKAGES = {
 class Plan:
     """One run: a method, who judges while it trains, the model."""
 
-    method: Method
+    method: MethodSettings
     judge: str = "sentiment"
     """Or "flipped": a quarter of the pairs that are no ties is judged wrongly; or "reward model": fitted to labelled
     pairs before."""
@@ -82,16 +84,16 @@ class Plan:
     """Of the rounds."""
 
 
-def wind(beta: float) -> Method:
+def wind(beta: float) -> MethodSettings:
     """Return WIND with a step of 5: at beta = 0.05 six times the largest that theory 5.2 allows for a reward."""
-    return Method("wind-squared", beta=beta, eta=5.0)
+    return MethodSettings("wind-squared", beta=beta, eta=5.0)
 
 
 RUNS = {
     "WIND": Plan(wind(0.05)),
-    "SPPO": Plan(Method("sppo", eta=5.0)),
-    "J-BOND": Plan(Method("j-bond")),
-    "best-of-n, likelihood": Plan(Method("bon", n=4)),
+    "SPPO": Plan(MethodSettings("sppo", eta=5.0)),
+    "J-BOND": Plan(MethodSettings("j-bond")),
+    "best-of-n, likelihood": Plan(MethodSettings("bon", n=4)),
     "WIND, beta 0.2": Plan(wind(0.2)),
     "WIND, beta 0.8": Plan(wind(0.8)),
     "WIND, flipped": Plan(wind(0.05), "flipped"),
@@ -168,7 +170,7 @@ def weights(name: str) -> Path:
         with whole.open("wb") as out:
             for file in files:
                 out.write(file.read_bytes())
-    load_policy(Model(str(whole))).save(temporary)
+    load_policy(ModelSettings(str(whole))).save(temporary)
     (temporary / "parts.gguf").unlink(missing_ok=True)
     os.replace(temporary, cache)
     return cache
@@ -208,7 +210,9 @@ def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -
                 worst, best = sorted((i, i + 1), key=scores.__getitem__)
                 if scores[worst] < scores[best]:
                     out.write(json.dumps({"prompt": prompt, "chosen": row[best], "rejected": row[worst]}) + "\n")
-    found = fit(Fit(base, Data(str(pairs)), folder / "reward-model", epochs=1 if smoke else 2, learning_rate=2e-5))
+    found = fit(
+        RewardModelConfig(base, Data(str(pairs)), folder / "reward-model", epochs=1 if smoke else 2, learning_rate=2e-5)
+    )
     judge = load_judge(JudgeSettings("reward-model", str(folder / "reward-model"), batch_size=32))
     return judge, {f"accuracy{end}": x for end, x in zip(("", "_low", "_high"), found, strict=True)}
 
@@ -216,14 +220,14 @@ def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -
 # -- a run ---------------------------------------------------------------------------------------------------
 
 
-def learner(folder: str, smoke: bool) -> tuple[Model, Adapter]:
+def learner(folder: str, smoke: bool) -> tuple[ModelSettings, LoraSettings]:
     """Return the model and the adapter that every run trains."""
     if smoke:
-        return Model(folder, max_new_tokens=4), Adapter(rank=2)
-    return Model(folder, precision="bfloat16", max_new_tokens=24), Adapter(rank=16)
+        return ModelSettings(folder, max_new_tokens=4), LoraSettings(rank=2)
+    return ModelSettings(folder, precision="bfloat16", max_new_tokens=24), LoraSettings(rank=16)
 
 
-def layout(method: Method, rounds: int, draws: int) -> dict[str, Any]:
+def layout(method: MethodSettings, rounds: int, draws: int) -> dict[str, Any]:
     """Return settings of training: the same tokens and optimiser steps for all.
 
     J-BOND takes fresh draws at every step, of its anchor as many as of the policy.
@@ -313,7 +317,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
 def evaluation(cell: dict[str, Any]) -> str:
     """Return the table of `python -m windlm evaluate` for a trained model beside the model as it came."""
     out = folder_of(cell)
-    config = Evaluation(
+    config = EvaluateConfig(
         learner(str(out / "model"), cell["smoke"])[0],
         reference=cell["model"] or str(weights(RUNS[cell["run"]].model)),
         out=out / "evaluation.json",
@@ -341,7 +345,7 @@ def main(config: Config) -> None:
     )
     results = config.results
     assert results is not None
-    version = fingerprint(ROOT / "windgames", ROOT / "windlm", Path(__file__), Path(__file__).with_name("proxy.py"))
+    version = fingerprint(*sources(Path(__file__)))
     folder = (results if config.smoke else QUICK) / "align"
     names = ("model", "rounds", "draws", "judged", "every", "learning_rate", "smoke")
     cells = [

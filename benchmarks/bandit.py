@@ -6,12 +6,12 @@ r"""The contextual bandit study: the exact part, where everything is known, and 
     python benchmarks/bandit.py --smoke              # small grids, in seconds
     python benchmarks/bandit.py --dask local         # the same sweep on a dask cluster
 
-Exact:    bon, phase, distance, rates, verify (bandit_exact.py)
-Sampled:  queries, seconds, frontier, ablation, robust, diversity, logs, unseen, pieces (bandit_sampled.py)
+Exact:    bon, phase, distance, rates, verify
+Sampled:  queries, seconds, frontier, ablation, robust, diversity, logs, unseen, pieces
 
-Each writes ``bandit_<study>.csv`` with a JSON sidecar. Finished cells are kept: run again to go on. On a dask cluster
-the workers must see the results folder and find this one: start them with ``PYTHONPATH=benchmarks`` in the repository,
-and pass the scheduler's address, ``--dask tcp://host:8786``.
+Each is a file in benchmarks/bandit_studies and writes ``bandit_<study>.csv`` with a JSON sidecar. Finished cells are
+kept: run again to go on. On a dask cluster the workers must see the results folder and find this one: start them with
+``PYTHONPATH=benchmarks`` in the repository, and pass the scheduler's address, ``--dask tcp://host:8786``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import bandit_exact
-import bandit_sampled
 import joblib
 import tyro
-from _study import QUICK, RESULTS, ROOT, Scale, draw, fingerprint, run_study
+from bandit_studies import (
+    ablation,
+    bon,
+    distance,
+    diversity,
+    frontier,
+    logs,
+    phase,
+    pieces,
+    queries,
+    rates,
+    robust,
+    seconds,
+    unseen,
+    verify,
+)
+from study import HERE, QUICK, RESULTS, ROOT, Scale, draw, run_study
 
-STUDIES = bandit_exact.STUDIES | bandit_sampled.STUDIES
-HERE = Path(__file__).resolve().parent
+EXACT = {
+    "bon": bon.STUDY,
+    "phase": phase.STUDY,
+    "distance": distance.STUDY,
+    "rates": rates.STUDY,
+    "verify": verify.STUDY,
+}
+SAMPLED = {
+    "queries": queries.STUDY,
+    "seconds": seconds.STUDY,
+    "frontier": frontier.STUDY,
+    "ablation": ablation.STUDY,
+    "robust": robust.STUDY,
+    "diversity": diversity.STUDY,
+    "logs": logs.STUDY,
+    "unseen": unseen.STUDY,
+    "pieces": pieces.STUDY,
+}
+STUDIES = EXACT | SAMPLED
 
 
 @dataclass
@@ -82,27 +113,25 @@ def main(config: Config) -> None:
         raise SystemExit("--smoke and --full exclude each other.")
     seeds = config.seeds or (4 if config.smoke else 20 if config.full else 8)
     scale = Scale(config.smoke, config.full, seeds)
-    groups = {"all": STUDIES, "exact": bandit_exact.STUDIES, "sampled": bandit_sampled.STUDIES}
+    groups = {"all": STUDIES, "exact": EXACT, "sampled": SAMPLED}
     names = list(groups.get(config.study, [config.study]))
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
     with cluster(config.dask):
         for name in names:
-            part = "bandit_exact.py" if name in bandit_exact.STUDIES else "bandit_sampled.py"
             run_study(
                 STUDIES[name],
                 name,
                 f"bandit_{name}",
                 scale,
                 results,
-                fingerprint(ROOT / "windgames", HERE / "_study.py", HERE / "environments.py", HERE / part),
                 asdict(config) | {"seeds": scale.seeds, "results": results},
                 seed=config.seed,
                 jobs=config.jobs,
                 fresh=config.fresh,
             )
     if config.pictures:
-        draw(results, [f"bandit_{name}" for name in names if (ROOT / "figures" / f"bandit_{name}.py").exists()])
+        draw(results, [f"bandit_{name}" for name in names if (ROOT / "figures" / f"plot_bandit_{name}.py").exists()])
 
 
 if __name__ == "__main__":

@@ -31,18 +31,18 @@ from typing import Any
 import pandas as pd
 import torch
 import tyro
-from _study import QUICK, RESULTS, ROOT, Rows, show, write_table
 from align import RUNS, SMOLLM, TRAINING, layout, learner, weights
 from proxy import length, sentiment
+from study import QUICK, RESULTS, ROOT, Rows, show, write_table
 
 from windlm import Config as Training
 from windlm import RewardJudge
+from windlm.cli.methods import MethodSettings, objective
 from windlm.models import JudgeSettings, load_policy
-from windlm.run import Method, objective
 from windlm.train import train
 
 METHODS = {name: RUNS[name].method for name in ("WIND", "SPPO", "J-BOND", "best-of-n, likelihood")}
-METHODS |= {"iterative BOND": Method("bond", n=2)}
+METHODS |= {"iterative BOND": MethodSettings("bond", n=2)}
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,101 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # A tour for theorists
-# Preference games, their equilibria, and rules that find them, in ten short stops. Every claim is an
-# assertion: run it as a script (`python figures/tour.py`) or open it as a notebook.
+# Preference games, their equilibria, and rules that find them, in ten short stops. Every claim is an assertion.
+#
+# To open this file as a notebook, install `pip install ".[notebook]"`, run `jupyter lab`, right-click
+# `figures/tour.py` and choose *Open With, Notebook*; or run it as a script, `python figures/tour.py`.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-import style
 
 import windgames as wg
-from windgames import bounds
 
 rng = np.random.default_rng(0)
 
 # %% [markdown]
-# ## 1. A preference, a reference, a price: a game
-# Twelve responses with rewards; the larger reward wins, ties count one half. `beta` is the price, in win
-# rate per nat, of leaving the reference policy.
+# ## 1. A preference, a reference and beta: a game
+# Twelve responses with rewards. The larger reward wins, and a tie counts one half. $\beta$ is the price of leaving the
+# reference policy, in win rate per nat of KL divergence.
 
 # %%
 reward = np.round(rng.normal(size=12), 1)
 ref = rng.dirichlet(np.ones(12))
 preference = wg.RewardPreference(reward)
 game = wg.WinRateGame(preference, ref, beta=0.1)
-print(game)
+game
 
 # %% [markdown]
 # ## 2. Its equilibrium
-# The unique policy that is its own best response. It proves its own accuracy: `residual` is the Hilbert
-# distance to the best response, the certificates bound the distance to the equilibrium, which nobody has to
-# know.
+# The unique policy $\pi^*$ that is its own best response. The solution carries a proof of its accuracy: `residual` is
+# the Hilbert distance $h(\pi,BR(\pi))$ between the policy and its best response, and the two `proven` lines bound
+# the distance to $\pi^*$, which nobody needs to know for that.
 
 # %%
 solution = wg.equilibrium(game)
-print(solution)
 assert solution.converged
 assert solution.residual < 1e-10
 best_response = np.exp(game.best_response(solution.log_policy))
 assert np.allclose(solution.policy, best_response, atol=1e-12)
 assert np.isclose(solution.policy @ preference.matrix() @ solution.policy, 0.5)
+solution
 
 # %% [markdown]
-# ## 3. Somebody else's opinion
-# The game is also a convex program. A conic solver that shares no code with ours finds the same policy.
+# ## 3. An independent check
+# The game is also a convex program. A conic solver that shares no code with `windgames` finds the same policy.
 
 # %%
 verdict = wg.verify(game, solution)
-print(verdict)
 assert verdict
 assert verdict.distance < 1e-8
+verdict
 
 # %% [markdown]
 # ## 4. A rule and its rate
-# WIND contracts $KL(\pi^*\|\pi_t)$ by $1/(1+\beta\eta)$ a step, at the last iterate. The paper proves it up
-# to $\eta=\beta$, theory 5.2 up to $4\beta/L^2$ with the game's own interaction constant $L$, here 1/2.
+# WIND contracts $KL(\pi^*\|\pi_t)$ by $1/(1+\beta\eta)$ a step, at the last iterate. The paper proves it for steps up
+# to $\eta=\beta$; theory 5.2 proves it up to $4\beta/L^2$ with the game's own interaction constant $L$, here $1/2$.
 
 # %%
 paper = wg.solve(game, wg.wind(eta=game.beta), tol=1e-6, max_steps=4000, reference_solution=solution)
 largest = wg.solve(game, wg.wind(), tol=1e-6, reference_solution=solution)
-twice = wg.solve(game, wg.extragradient(), tol=1e-6, reference_solution=solution)
-for run in (paper, largest, twice):
-    print(f"{run.method:>13}, eta = {run.settings['eta']:6.3f}: {int(run.steps):4d} steps, {run.trace.theorem}")
-    assert run.converged
-    assert np.all(run.trace.kl_from_solution <= run.trace.bound * (1 + 1e-6) + 1e-12)
+extra = wg.solve(game, wg.extragradient(), tol=1e-6, reference_solution=solution)
+for found in (paper, largest, extra):
+    print(f"{found.method:>13}, eta = {found.settings['eta']:6.3f}: {int(found.steps):4d} steps, {found.trace.theorem}")
+    assert found.converged
+    assert np.all(found.trace.kl_from_solution <= found.trace.bound * (1 + 1e-6) + 1e-12)
 assert preference.interaction == 0.5
 assert np.isclose(largest.settings["eta"], 16 * game.beta)
-assert twice.steps < largest.steps < paper.steps
+assert extra.steps < largest.steps < paper.steps
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), layout="constrained")
+for found, colour, axes in (
+    (paper, "tab:green", left),
+    (largest, "tab:blue", right),
+    (extra, "tab:red", right),
+):
+    eta = found.settings["eta"] / game.beta
+    trace = found.trace
+    axes.plot(trace.steps, trace.kl_from_solution, color=colour, label=rf"{found.method}, $\eta={eta:.3g}\,\beta$")
+    axes.plot(trace.steps, trace.bound, "--", color=colour, linewidth=1, label="its bound")
+    axes.set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\|\pi_t)$", ylim=(1e-13, 20))
+    axes.legend()
+left.set_title("The paper's largest step")
+right.set_title("The largest proven steps")
+plt.show()
 
 # %% [markdown]
 # ## 5. Certificates along the way
-# Any policy bounds its own distance to the equilibrium: $KL(\pi\|\pi^*)\le KL(\pi\|BR(\pi))$. Mind the
-# direction, it is not that of the rate.
+# Any policy bounds its own distance to the equilibrium: $KL(\pi\|\pi^*)\le KL(\pi\|BR(\pi))$ (theory 2.3). Mind the
+# direction: the rates above are about $KL(\pi^*\|\pi)$.
 
 # %%
 assert np.all(largest.trace.kl_to_solution <= largest.trace.kl_certificate * (1 + 1e-6) + 1e-14)
@@ -79,14 +104,15 @@ print(f"certificate / truth: {tightness[:8].round(2)}")
 
 # %% [markdown]
 # ## 6. Best-of-n
-# The exact operator is a semigroup. Iterating it, with some of the old policy and of the reference mixed
-# in, solves a log-win-rate game; the power form does so exactly, the exact operator for n = 2 and half
-# ties.
+# The exact operator is a semigroup: best of 3 of best of 2 is best of 6. Iterate it, mixing with weights
+# $\alpha_1$ on best-of-n of the current policy, $\alpha_2$ on the current policy and the rest on the reference, and the
+# limit is the equilibrium of a log-win-rate game (theory 3.6). The power form converges to it exactly; the exact operator
+# does for $n=2$ and half ties.
 
 # %%
 start = game.log_ref
-twice_then_thrice = wg.best_of_n(preference, wg.best_of_n(preference, start, 2), 3)
-assert np.allclose(twice_then_thrice, wg.best_of_n(preference, start, 6))
+best_of_two_then_three = wg.best_of_n(preference, wg.best_of_n(preference, start, 2), 3)
+assert np.allclose(best_of_two_then_three, wg.best_of_n(preference, start, 6))
 
 n, alpha1, alpha2 = 2, 0.3, 0.2
 weak = wg.RewardPreference(reward, ties="weak")
@@ -96,16 +122,15 @@ assert np.allclose(limit.policy, wg.equilibrium(log_game).policy, atol=1e-9)
 
 exact_game = wg.BestOfNGame.from_best_of_n(preference, ref, n, alpha1, alpha2)
 exact_limit = wg.solve(exact_game, wg.iterative_bon(n, alpha1, alpha2), tol=1e-11)
-halves = wg.equilibrium(wg.LogWinRateGame(preference, ref, log_game.beta))
-assert np.allclose(exact_limit.policy, halves.policy, atol=1e-9)
-print(
-    f"beta = {log_game.beta:.3f}; exact against power form: {np.abs(exact_limit.policy - limit.policy).sum() / 2:.3f}"
-)
+half_ties = wg.equilibrium(wg.LogWinRateGame(preference, ref, log_game.beta))
+assert np.allclose(exact_limit.policy, half_ties.policy, atol=1e-9)
+distance = np.abs(exact_limit.policy - limit.policy).sum() / 2
+print(f"beta = {log_game.beta:.3f}; total variation between exact and power form: {distance:.3f}")
 
 # %% [markdown]
 # ## 7. A phase transition
-# For $n\alpha_1+\alpha_2<1$, which is $\beta>1$, a step contracts and there is one equilibrium. Beyond,
-# iterative best-of-n may collapse, and where it ends may depend on where it starts.
+# For $n\alpha_1+\alpha_2<1$, which is $\beta>1$, a step contracts and there is one equilibrium. Beyond, iterative
+# best-of-n may collapse onto the best response, and where it ends may depend on where it starts.
 
 # %%
 two = wg.RewardPreference([0.0, 1.0], ties="weak")
@@ -113,37 +138,45 @@ trap = wg.LogWinRateGame.from_best_of_n(two, [0.99, 0.01], 2, 2 / 3)
 rule = wg.iterative_bon(2, 2 / 3)
 from_ref = wg.solve(trap, rule)
 from_top = wg.solve(trap, rule, start=np.log([0.01, 0.99]), max_steps=200)
-print(
-    f"beta = {trap.beta:.2f}: better response {from_ref.policy[1]:.4f} from rho, {from_top.policy[1]:.4f} from the top"
-)
+print(f"beta = {trap.beta:.2f}; probability of the better response at the end:")
+print(f"  {from_ref.policy[1]:.4f} from the reference, {from_top.policy[1]:.4f} from the other side")
 assert from_ref.policy[1] < 0.02
 assert from_top.policy[1] > 0.999
-assert bounds.collapse_index(trap.beta, 0.01) > 1
-sure = wg.LogWinRateGame(two, [0.75, 0.25], trap.beta)
-assert bounds.collapse_index(sure.beta, 0.25) < 1
-assert wg.equilibrium(sure).policy[1] > 1 - 1e-12
+assert wg.bounds.collapse_index(trap.beta, 0.01) > 1
+certain = wg.LogWinRateGame(two, [0.75, 0.25], trap.beta)
+assert wg.bounds.collapse_index(certain.beta, 0.25) < 1
+assert wg.equilibrium(certain).policy[1] > 1 - 1e-12
 
 # %% [markdown]
 # ## 8. The win-rate game never collapses, and agrees as beta vanishes
-# Its equilibrium keeps full support at every `beta`; its distance to the other game's is exponentially
-# small in $1/\beta$.
+# Its equilibrium keeps full support at every $\beta$. Its distance to the log-win-rate game's is exponentially small in
+# $1/\beta$ (theory 4.2).
 
 # %%
 betas = np.geomspace(0.5, 0.02, 15)
 top = float(ref[reward == reward.max()].sum())
 distances = []
 for beta in betas:
-    here = wg.equilibrium(wg.WinRateGame(preference, ref, beta))
-    there = wg.equilibrium(wg.LogWinRateGame(weak, ref, beta))
-    assert np.all(here.support)
-    distances.append(float(np.abs(here.policy - there.policy).sum() / 2))
-assert np.all(distances <= bounds.equilibria_distance_bound(betas, top) + 1e-12)
+    of_win_rate = wg.equilibrium(wg.WinRateGame(preference, ref, beta))
+    of_log_win_rate = wg.equilibrium(wg.LogWinRateGame(weak, ref, beta))
+    assert np.all(of_win_rate.support)
+    distances.append(float(np.abs(of_win_rate.policy - of_log_win_rate.policy).sum() / 2))
+bound = wg.bounds.equilibria_distance_bound(betas, top)
+assert np.all(distances <= bound + 1e-12)
 assert distances[-1] < 1e-3 * max(distances)
+
+# %%
+fig, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+axes.plot(1 / betas, distances, "o-", label="measured")
+axes.plot(1 / betas, bound, "--", label="bound of theory 4.2")
+axes.set(yscale="log", xlabel=r"$1/\beta$", ylabel="total variation", title="Between the equilibria of the two games")
+axes.legend()
+plt.show()
 
 # %% [markdown]
 # ## 9. No reward behind it
-# Preferences may run in circles. Rock, paper, scissors with a lopsided reference: multiplicative weights
-# (SPPO's population form) circle outwards, WIND's last iterate converges.
+# Preferences may run in circles. On rock, paper, scissors with a lopsided reference, multiplicative weights (SPPO in
+# its population form) circle outwards, while WIND's last iterate converges.
 
 # %%
 circle = wg.MatrixPreference([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
@@ -154,56 +187,20 @@ sppo = wg.solve(cycle, wg.sppo(0.5), max_steps=len(wind.trace.steps) - 1, refere
 assert wind.converged
 assert not sppo.converged
 assert sppo.trace.kl_from_solution[-1] > sppo.trace.kl_from_solution[0]
-print(
-    f"after {int(wind.steps)} steps: WIND {wind.trace.kl_from_solution[-1]:.1e}, "
-    f"SPPO {sppo.trace.kl_from_solution[-1]:.2f}"
-)
+
+fig, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+for found in (wind, sppo):
+    axes.plot(found.trace.steps, found.trace.kl_from_solution, label=found.method)
+axes.set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\|\pi_t)$", title=r"Rock, paper, scissors at $\beta=0.1$")
+axes.legend()
+plt.show()
 
 # %% [markdown]
 # ## 10. Without regularisation
-# At `beta = 0` the game is a linear program; `equilibrium` returns the winner nearest to the reference.
+# At $\beta=0$ equilibria are von Neumann winners, and there may be many. `equilibrium` returns the one nearest to the
+# reference, the limit of the regularised equilibria (theory 2.6), found along a central path (theory 6.7).
 
 # %%
-free = wg.equilibrium(wg.WinRateGame(circle, [0.7, 0.2, 0.1], beta=0.0))
-assert np.allclose(free.policy, 1 / 3, atol=1e-8)
-
-# %% [markdown]
-# ## In one picture
-
-# %%
-fig, axes = plt.subplots(1, 3, figsize=(11.0, 3.3))
-runs = (
-    (paper, style.GREEN, r"$\eta=\beta$"),
-    (largest, style.BLUE, r"$\eta=16\beta$"),
-    (twice, style.RED, ""),
-)
-for run, colour, words in runs:
-    kl = run.trace.kl_from_solution
-    axes[0].plot(run.trace.steps + 1, kl, color=colour, label=f"{run.method} {words}")
-    axes[0].plot(run.trace.steps + 1, run.trace.bound, color=colour, **style.BOUND)
-axes[0].set(
-    xscale="log",
-    yscale="log",
-    ylim=(1e-13, 20),
-    xlabel="step $t+1$",
-    ylabel=r"$KL(\pi^*\,\|\,\pi_t)$",
-    title=rf"Rates at $\beta={game.beta:g}$, bounds dashed",
-)
-axes[0].legend(loc="lower left")
-axes[1].plot(betas, distances, **style.method("win-rate"), label="measured")
-axes[1].plot(betas, bounds.equilibria_distance_bound(betas, top), color=style.BLUE, label="bound", **style.BOUND)
-axes[1].set(
-    xscale="log",
-    yscale="log",
-    xlabel=r"$\beta$",
-    ylabel="total variation",
-    title="Log-win-rate against win-rate equilibrium",
-)
-axes[1].xaxis.set_minor_formatter(plt.NullFormatter())
-axes[1].set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
-axes[1].legend()
-for run, name in ((wind, "WIND"), (sppo, "SPPO")):
-    axes[2].plot(run.trace.steps, run.trace.kl_from_solution, label=name, color=style.METHODS[name][0])
-axes[2].set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\,\|\,\pi_t)$", title=r"A cycle of three, $\beta=0.1$")
-axes[2].legend()
-style.save(fig, "tour")
+winner = wg.equilibrium(wg.WinRateGame(circle, [0.7, 0.2, 0.1], beta=0.0))
+assert np.allclose(winner.policy, 1 / 3, atol=1e-8)
+winner

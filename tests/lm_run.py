@@ -61,7 +61,7 @@ def main(
 
     policy = small_policy(letters=4, length=2, width=16, spread=0.3)
     policy = adapted(policy) if adapter else policy
-    policy.rows = rows
+    policy.forward_batch_size = rows
     config = Config(
         Path(out),
         **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}

@@ -40,6 +40,8 @@ EXAMPLES = [
     (wg.iterative_bon(2, 0.3), list(_log_games(2, 0.3, 0.0))),
     (wg.inpo(0.1), WIN_RATE),
     (wg.omwu(0.1), WIN_RATE),
+    (wg.optimistic(), WIN_RATE),
+    (wg.optimistic(0.1), WIN_RATE),
     (wg.nash_md(0.1), WIN_RATE),
     (wg.sppo(0.1), WIN_RATE),
 ]

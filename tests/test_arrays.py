@@ -112,3 +112,45 @@ def test_shared_data_broadcasts_over_contexts(rng):
     assert run.converged.all()
     assert run.trace.residual.shape[1:] == (2, 3)
     assert "residual[1,2]" in run.trace.to_dict()
+
+
+def test_a_preference_of_ones_own_in_torch():
+    """Solvers take any Preference in any library, from its matrix."""
+    torch = pytest.importorskip("torch")
+
+    class Squared(wg.Preference):
+        is_constant_sum, batch_shape, n_responses = True, (), 3
+
+        def __init__(self, dtype):
+            self.table = torch.tensor(P, dtype=dtype)
+
+        @property
+        def example(self):
+            return self.table
+
+        def win_rate(self, log_policy):
+            return self.table.to(log_policy.dtype) @ log_policy.exp()
+
+        def matrix(self):
+            return self.table
+
+    for dtype, atol in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        game = wg.WinRateGame(Squared(dtype), torch.tensor(REF[0], dtype=dtype), 0.1)
+        found = wg.equilibrium(game)
+        assert found.converged
+        assert isinstance(found.log_policy, torch.Tensor)
+        ours = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), REF[0], 0.1)).policy
+        np.testing.assert_allclose(to_numpy(found.policy), ours, atol=atol)
+        np.testing.assert_allclose(to_numpy(wg.solve(game, wg.wind(), tol=1e-5).policy), ours, atol=1e-4)
+        log = wg.LogWinRateGame(Squared(dtype), torch.tensor(REF[0], dtype=dtype), 1.5)
+        np.testing.assert_allclose(
+            to_numpy(log.payoff(log.log_ref)), np.log(P @ to_numpy(log.log_ref.exp())), atol=1e-6
+        )
+        assert isinstance(game.to_numpy().ref, np.ndarray)
+    assert game.to_numpy().to_numpy().preference.matrix().dtype == np.float64
+
+    class Half(Squared):
+        matrix = wg.Preference.matrix
+
+    with pytest.raises(NotImplementedError, match=r"Half\.matrix is not defined"):
+        wg.equilibrium(wg.WinRateGame(Half(torch.float64), torch.tensor(REF[0]), 0.1))

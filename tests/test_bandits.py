@@ -10,20 +10,20 @@ import windgames as wg
 from windgames import bounds
 from windgames._array import hilbert, kl, log_normalize
 from windgames.bandits import (
-    Distil,
+    BestOfN,
     JBond,
+    LabelledSamples,
     LogLinear,
-    Regress,
+    Regression,
     Reinforce,
-    Seen,
     Tabular,
-    _minimise,
-    _objective,
-    draw,
     run,
+    sample,
 )
+from windgames.learning.labels import log_label
+from windgames.learning.learners import minimise, objective_of
 from windgames.objectives import PAIRINGS, RISKS, win_rates
-from windgames.oracles import BudgetExhausted, Oracle, biased_reward, flipped, judges
+from windgames.oracles import BudgetExhausted, Oracle, biased_reward, flipped, judge_panel
 from windgames.testing import MATRICES, random_matrix, random_reference
 from windgames.updates import Stage
 
@@ -61,21 +61,21 @@ class Recorder(Oracle):
 
 
 LEARNERS = {
-    "group": (Regress(wg.wind(0.2), draws=4), 6),
-    "leave-one-out": (Regress(wg.wind(0.2), draws=4, pairing="leave-one-out"), 6),
-    "independent": (Regress(wg.wind(0.2), draws=4, opponents=3), 12),
-    "constant": (Regress(wg.sppo(0.2), draws=4, pairing="constant"), 6),
-    "mixture": (Regress(wg.wind(0.2), draws=4, opponents=3, sampler="mixture"), 12),
-    "all": (Regress(wg.wind(0.2), opponents=2, sampler="all"), 8),
-    "half": (Regress(wg.wind(0.2), draws=4, unseen="half"), 6),
-    "reuse": (Regress(wg.wind(0.2), draws=4, opponents=3, reuse=2), 6),
-    "kl": (Regress(wg.wind(0.2), draws=4, risk="kl"), 6),
-    "nce": (Regress(wg.wind(0.2), draws=4, risk="nce"), 6),
-    "extragradient": (Regress(wg.extragradient(0.2), draws=4, opponents=3), 24),
-    "nash-md": (Regress(wg.nash_md(0.2), draws=4, opponents=3), 12),
-    "omwu": (Regress(wg.omwu(0.2), draws=4, opponents=3), 24),
+    "group": (Regression(wg.wind(0.2), draws=4), 6),
+    "leave-one-out": (Regression(wg.wind(0.2), draws=4, pairing="leave-one-out"), 6),
+    "independent": (Regression(wg.wind(0.2), draws=4, opponents=3), 12),
+    "constant": (Regression(wg.sppo(0.2), draws=4, pairing="constant"), 6),
+    "mixture": (Regression(wg.wind(0.2), draws=4, opponents=3, sampler="mixture"), 12),
+    "all": (Regression(wg.wind(0.2), opponents=2, sampler="all"), 8),
+    "half": (Regression(wg.wind(0.2), draws=4, unseen="half"), 6),
+    "reuse": (Regression(wg.wind(0.2), draws=4, opponents=3, reuse=2), 6),
+    "kl": (Regression(wg.wind(0.2), draws=4, risk="kl"), 6),
+    "nce": (Regression(wg.wind(0.2), draws=4, risk="nce"), 6),
+    "extragradient": (Regression(wg.extragradient(0.2), draws=4, opponents=3), 24),
+    "nash-md": (Regression(wg.nash_md(0.2), draws=4, opponents=3), 12),
+    "omwu": (Regression(wg.omwu(0.2), draws=4, opponents=3), 24),
     "j-bond": (JBond(0.5, draws=4), 8),
-    "distil": (Distil(4, 0.5, draws=2), 6),
+    "distil": (BestOfN(4, 0.5, draws=2), 6),
     "reinforce": (Reinforce(0.5, draws=4), 4),
     "comparisons": (Reinforce(0.5, draws=4, signal="comparison"), 4),
 }
@@ -107,7 +107,7 @@ def test_oracles_answer_with_their_mean():
         CYCLES,
         wg.BradleyTerryPreference(REWARD),
         flipped(REWARDS, 0.2),
-        judges([REWARDS, CYCLES], [0.3, 0.7]),
+        judge_panel([REWARDS, CYCLES], [0.3, 0.7]),
         wg.RewardPreference(biased_reward(REWARD, 0.5, 2.0, rng)),
     ):
         seen = Oracle(preference).compare(i, j, rng).mean(axis=0).reshape(3, 4, 4)
@@ -121,7 +121,7 @@ def test_oracle_models():
     np.testing.assert_allclose(flipped(REWARDS, 1.0).matrix(), 1 - REWARDS.matrix())
     rng = np.random.default_rng(0)
     assert np.all(np.sum(biased_reward(REWARD, 0.5, 2.0, rng) != REWARD, axis=-1) == 2)
-    condorcet = judges([wg.RewardPreference(np.roll([0.0, 1.0, 2.0], k)) for k in range(3)])
+    condorcet = judge_panel([wg.RewardPreference(np.roll([0.0, 1.0, 2.0], k)) for k in range(3)])
     assert not wg.describe(condorcet).transitive
     np.testing.assert_allclose(Oracle(CYCLES, reward=REWARD).score(np.array([[1], [0], [3]])), [[1.0], [1.0], [0.0]])
 
@@ -151,7 +151,7 @@ def test_a_budget_ends_the_run_at_a_whole_round():
 
 def test_draws_follow_the_policy():
     rng = np.random.default_rng(0)
-    y = draw(np.log(REF), 50_000, rng)
+    y = sample(np.log(REF), 50_000, rng)
     seen = np.stack([np.bincount(row, minlength=4) for row in y]) / 50_000
     chi2 = np.sum((seen - REF) ** 2 / REF, axis=-1) * 50_000
     assert np.all(chi2 < 20)  # three degrees of freedom: one in five thousand
@@ -178,7 +178,7 @@ EXACT = {"sampler": "all", "opponents": "all"}
 )
 def test_exact_win_rates_reproduce_the_rule(rule, game):
     found = learn(
-        Regress(rule, **EXACT),
+        Regression(rule, **EXACT),
         game,
         Oracle(wg.MatrixPreference(CYCLES.matrix()) if game.preference is CYCLES else REWARDS, certain=True),
         rounds=7,
@@ -194,7 +194,7 @@ def test_every_risk_and_policy_class_takes_the_exact_step(risk, make):
     features = np.zeros((3, 4, 12))
     features[np.arange(12) // 4, np.arange(12) % 4, np.arange(12)] = 1
     policy = {"table": Tabular, "log-linear": lambda ref: LogLinear(ref, features)}[make](np.log(REF))
-    found = learn(Regress(wg.wind(0.3), risk=risk, **EXACT), policy=policy, rounds=3)
+    found = learn(Regression(wg.wind(0.3), risk=risk, **EXACT), policy=policy, rounds=3)
     expected = wg.solve(GAME, wg.wind(0.3), tol=0, max_steps=3).log_policy
     assert np.max(hilbert(found.log_policy, expected)) < (1e-8 if risk == "squared" else 1e-3)
 
@@ -204,7 +204,7 @@ def labels(learner, now, then, trials=20_000):
     policy, oracle, rng = Tabular(np.log(REF)), Oracle(REWARDS), np.random.default_rng(0)
     slots = {"current": np.broadcast_to(then, (trials, *then.shape))}
     stage = learner._rule(0).plan(GAME).stages[0]
-    asked = learner._ask(slots, stage, policy, GAME, oracle, slice(None), rng)
+    asked = learner._compare(slots, stage, policy, GAME, oracle, slice(None), rng)
     found = learner._label(asked, {"current": np.broadcast_to(now, (trials, *now.shape))}, policy, GAME)
     return found.label.mean(axis=0), found.label.std(axis=0) / np.sqrt(trials)
 
@@ -213,7 +213,7 @@ def labels(learner, now, then, trials=20_000):
 def test_reused_comparisons_are_reweighted_without_bias(opponents):
     """For a policy that has not learned from them: importance weights are exact, also for a single opponent."""
     now = np.log([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.25] * 4])
-    learner = Regress(wg.wind(0.1), sampler="all", opponents=opponents, reuse=3)
+    learner = Regression(wg.wind(0.1), sampler="all", opponents=opponents, reuse=3)
     mean, error = labels(learner, now, np.log(REF))
     np.testing.assert_array_less(np.abs(mean - GAME.payoff(now)), 5 * error + 1e-12)
     assert np.abs(GAME.payoff(now) - GAME.payoff(np.log(REF))).max() > 0.1
@@ -223,7 +223,9 @@ def test_unseen_responses_as_a_win_rate_of_a_half():
     """The whole table takes the target, with payoff 1/2 where nothing was drawn (by hand)."""
     start = np.log([[0.05, 0.05, 0.1, 0.8]])
     policy = Tabular(np.log([[0.4, 0.3, 0.2, 0.1]]))
-    seen = Seen(slice(None), np.array([[3, 3, 3, 2]]), np.array([[0.625, 0.625, 0.625, 0.125]]), None, "group")
+    seen = LabelledSamples(
+        slice(None), np.array([[3, 3, 3, 2]]), np.array([[0.625, 0.625, 0.625, 0.125]]), None, "group"
+    )
     beta, eta = 0.2, 2.0
     got = np.exp(policy.log_policy(policy.least_squares(start, seen, start, Stage(beta, eta), "half")))
     expected = np.exp(
@@ -248,7 +250,7 @@ def test_one_group_at_a_time_has_a_bias_and_independent_opponents_have_none():
         group = win_rates(rock[y[..., :, None], y[..., None, :]], "group")
         independent = (rock @ np.exp(star[0]))[y]
         for name, label in (("group", group), ("independent", independent)):
-            seen = Seen(slice(None), y, label, None, name)
+            seen = LabelledSamples(slice(None), y, label, None, name)
             after = np.exp(policy.log_policy(policy.least_squares(star, seen, star, stage)))
             drift[name] += weight * (after[0] - np.exp(star[0])) / eta
     assert np.abs(drift["independent"]).max() < 1e-3 * np.abs(drift["group"]).max()
@@ -258,7 +260,7 @@ def test_one_group_at_a_time_has_a_bias_and_independent_opponents_have_none():
 def test_a_dying_mass_is_no_nan():
     """Exact log win rates where the lower responses' mass underflows: as the tabular rule, until the end."""
     game = wg.LogWinRateGame.from_best_of_n(WEAK, REF, 4, 0.8, 0.0)
-    found = learn(Regress(wg.iterative_bon(4, 0.8), **EXACT), game, Oracle(REWARDS), rounds=40)
+    found = learn(Regression(wg.iterative_bon(4, 0.8), **EXACT), game, Oracle(REWARDS), rounds=40)
     expected = wg.solve(game, wg.iterative_bon(4, 0.8), tol=0, max_steps=40).policy
     np.testing.assert_allclose(np.exp(found.log_policy), expected, atol=1e-9)
 
@@ -298,9 +300,9 @@ def test_jbond_ascends_its_objective():
 
 def test_distillation_ascends_the_likelihood_of_the_best():
     best = np.exp(wg.best_of_n(REWARDS, np.log(REF), 3))
-    expected_step(lambda rate: Distil(3, rate), best - REF)
+    expected_step(lambda rate: BestOfN(3, rate), best - REF)
     usual = 0.25 * REF + 0.75 * best
-    expected_step(lambda rate: Distil(3, rate, reference_share=0.25), usual - REF)
+    expected_step(lambda rate: BestOfN(3, rate, reference_share=0.25), usual - REF)
 
 
 def test_reinforce_ascends_reward_and_win_rate():
@@ -322,9 +324,9 @@ def test_gradients_against_differences(kind, pairing, linear, weighted, seed):
     rng = np.random.default_rng(seed)
     policy = LogLinear(np.log(REF), features(rng)) if linear else Tabular(np.log(REF))
     weight = rng.uniform(0.5, 2, (3, 5)) if weighted and pairing in ("independent", "constant") else None
-    seen = Seen(slice(None), rng.integers(0, 4, (3, 5)), rng.uniform(size=(3, 5)), weight, pairing)
+    seen = LabelledSamples(slice(None), rng.integers(0, 4, (3, 5)), rng.uniform(size=(3, 5)), weight, pairing)
     start = policy.start() + 0.3 * rng.normal(size=policy.start().shape)
-    value = _objective(policy, start, seen, Stage(0.2, 0.7), kind)
+    value = objective_of(policy, start, seen, Stage(0.2, 0.7), kind)
     x = start.ravel() + 0.3 * rng.normal(size=start.size)
     size = max(1.0, float(np.abs(value(x)[1]).max()))
     assert check_grad(lambda t: value(t)[0], lambda t: value(t)[1], x) < 1e-4 * size
@@ -344,16 +346,15 @@ def test_least_squares_finds_the_minimum(pairing, weighted, seed):
         y = rng.integers(0, 4, (3, 5))
         if isinstance(policy, Tabular):  # a table that saw a response twice takes the mean label
             y = np.stack([rng.permutation(4)[[0, 1, 2, 3, 0]] for _ in range(3)])
-        seen = Seen(slice(None), y, label, weight, pairing)
+        seen = LabelledSamples(slice(None), y, label, weight, pairing)
         start = policy.start()
         closed = policy.least_squares(start, seen, start, stage)
         if weight is not None and isinstance(policy, Tabular):
             continue  # weights move a table's mean label, which it takes without them
-        found = _minimise(policy, start, seen, stage, "squared")
-        from windgames.bandits import _label
+        found = minimise(policy, start, seen, stage, "squared")
 
-        seen = Seen(seen.contexts, seen.y, _label(seen), seen.weight, pairing)
-        value = _objective(policy, start, seen, stage, "squared")
+        seen = LabelledSamples(seen.contexts, seen.y, log_label(seen), seen.weight, pairing)
+        value = objective_of(policy, start, seen, stage, "squared")
         assert value(closed.ravel())[0] <= value(found.ravel())[0] + 1e-9
 
 
@@ -374,7 +375,7 @@ def test_they_learn(name):
 
 def test_without_a_pull_they_leave_the_reference_for_good():
     """Theory 5.7 and 7.5: SPPO and J-BOND pass the equilibrium and go on to the best response."""
-    for learner in (Regress(wg.sppo(0.5)), JBond(1.0), Distil(4, 1.0)):
+    for learner in (Regression(wg.sppo(0.5)), JBond(1.0), BestOfN(4, 1.0)):
         found = learn(learner, rounds=6000)
         assert found.mean("top_mass")[-1] > 0.98
         assert found.mean("kl_ref")[-1] > 1.2 * kl(wg.equilibrium(GAME).log_policy, GAME.log_ref).mean()
@@ -390,12 +391,12 @@ def test_the_certificate_bounds_the_distance_all_along():
 )
 def test_prompts_in_turn(rule):
     """Only the contexts that were drawn move, and only their questions are counted."""
-    oracle, learner = Oracle(REWARDS), Regress(rule, draws=16, opponents=3)
+    oracle, learner = Oracle(REWARDS), Regression(rule, draws=16, opponents=3)
     found = learn(learner, oracle=oracle, rounds=1, prompts=1)
     moved = np.any(np.abs(found.log_policy - np.log(REF)) > 1e-9, axis=-1)
     assert moved.sum() == 1
     assert oracle.queries == found.queries[-1]
-    exact = learn(Regress(rule, **EXACT), rounds=600, prompts=2)
+    exact = learn(Regression(rule, **EXACT), rounds=600, prompts=2)
     assert exact.mean("kl_from_solution")[-1] < (0.01 if rule.name == "Nash-MD" else 1e-6)
 
 
@@ -407,7 +408,7 @@ def test_log_linear_policies_share_what_they_learn(rng):
     train = slice(0, 20)
     game = wg.WinRateGame(wg.BradleyTerryPreference(reward[train]), ref[train], 0.3)
     policy = LogLinear(np.log(ref[train]), x[train])
-    found = run(Regress(wg.wind(0.3)), game, Oracle(game.preference), rng, rounds=300, policy=policy)
+    found = run(Regression(wg.wind(0.3)), game, Oracle(game.preference), rng, rounds=300, policy=policy)
     assert found.mean("kl_from_solution")[-1] < 0.1 * found.mean("kl_from_solution")[0]
     fresh = wg.WinRateGame(wg.BradleyTerryPreference(reward[20:]), ref[20:], 0.3)
     there = LogLinear(np.log(ref[20:]), x[20:]).log_policy(found.theta)
@@ -442,7 +443,7 @@ def test_the_finite_time_bound_holds_in_the_mean(beta, kind, share, certain):
             lambda t: bounds.decaying_bound(first, t, beta, eps, L),
         ),
     ):
-        learner = Regress(rule, sampler="all", opponents=1)
+        learner = Regression(rule, sampler="all", opponents=1)
         found = learn(learner, game, Oracle(preference, certain=certain), rounds=150, replicates=300)
         measured = found.mean("kl_from_solution")
         error = measured.std(axis=-1) / np.sqrt(300)
@@ -453,10 +454,12 @@ def test_the_ridge_is_the_same_for_every_way_to_the_minimum(rng):
     """Closed form and L-BFGS meet at the same penalised minimum."""
     policy = LogLinear(np.log(REF), features(rng), ridge=0.1)
     label = rng.uniform(size=(3, 5))
-    seen = Seen(slice(None), rng.integers(0, 4, (3, 5)), label - label.mean(-1, keepdims=True) + 0.5, None, "group")
+    seen = LabelledSamples(
+        slice(None), rng.integers(0, 4, (3, 5)), label - label.mean(-1, keepdims=True) + 0.5, None, "group"
+    )
     start, stage = policy.start() + 0.1, Stage(0.2, 0.7)
     closed = policy.least_squares(start, seen, start, stage)
-    np.testing.assert_allclose(_minimise(policy, start, seen, stage, "squared"), closed, atol=1e-5)
+    np.testing.assert_allclose(minimise(policy, start, seen, stage, "squared"), closed, atol=1e-5)
 
 
 def test_coverage_bound_of_a_step(rng):
@@ -483,29 +486,29 @@ def test_coverage_bound_of_a_step(rng):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Regress(wg.wind(0.1), draws=1), "draws must be an integer, at least 2"),
-        (lambda: Regress(wg.wind(0.1), pairing="pairs"), "pairing must be one of"),
-        (lambda: Regress(wg.wind(0.1), risk="hinge"), "risk must be one of"),
-        (lambda: Regress(wg.wind(0.1), sampler="all"), "pass opponents"),
-        (lambda: Regress(wg.wind(0.1), sampler="everything"), "sampler must be one of"),
-        (lambda: Regress(wg.wind(0.1), opponents=0), "opponents must be an integer"),
-        (lambda: Regress(wg.wind(0.1), opponents=2, pairing="group"), "leave opponents out"),
-        (lambda: Regress(wg.wind(0.1), reuse=2), "pass an integer opponents"),
-        (lambda: Regress(wg.wind(0.1), unseen="forget"), "unseen must be one of"),
-        (lambda: Regress(wg.wind(0.1), opponents=1, risk="kl", unseen="half"), "closed form"),
+        (lambda: Regression(wg.wind(0.1), draws=1), "draws must be an integer, at least 2"),
+        (lambda: Regression(wg.wind(0.1), pairing="pairs"), "pairing must be one of"),
+        (lambda: Regression(wg.wind(0.1), risk="hinge"), "risk must be one of"),
+        (lambda: Regression(wg.wind(0.1), sampler="all"), "pass opponents"),
+        (lambda: Regression(wg.wind(0.1), sampler="everything"), "sampler must be one of"),
+        (lambda: Regression(wg.wind(0.1), opponents=0), "opponents must be an integer"),
+        (lambda: Regression(wg.wind(0.1), opponents=2, pairing="group"), "leave opponents out"),
+        (lambda: Regression(wg.wind(0.1), reuse=2), "pass an integer opponents"),
+        (lambda: Regression(wg.wind(0.1), unseen="forget"), "unseen must be one of"),
+        (lambda: Regression(wg.wind(0.1), opponents=1, risk="kl", unseen="half"), "closed form"),
         (
-            lambda: learn(Regress(wg.wind(0.1), unseen="half"), policy=LogLinear(np.log(REF), np.ones((3, 4, 1)))),
+            lambda: learn(Regression(wg.wind(0.1), unseen="half"), policy=LogLinear(np.log(REF), np.ones((3, 4, 1)))),
             "for a table",
         ),
         (lambda: learn(JBond(1.0), oracle=Oracle(CYCLES, certain=True)), "answers with probabilities"),
-        (lambda: learn(Distil(2, 1.0), oracle=Oracle(CYCLES, certain=True)), "answers with probabilities"),
+        (lambda: learn(BestOfN(2, 1.0), oracle=Oracle(CYCLES, certain=True)), "answers with probabilities"),
         (lambda: learn(JBond(1.0), policy=Tabular(np.log(np.full((3, 4), 0.25)))), "not the game's"),
         (lambda: Oracle(REWARDS, reward=np.zeros((3, 9))), "one finite number per context"),
         (lambda: Oracle(REWARDS, reward=np.full((3, 4), np.nan)), "NaN or infinities"),
         (lambda: JBond(0.0), "rate must be positive"),
         (lambda: JBond(1.0, anchor_rate=2), "anchor_rate in"),
-        (lambda: Distil(1, 1.0), "n must be an integer"),
-        (lambda: Distil(2, 1.0, reference_share=1.0), "reference_share"),
+        (lambda: BestOfN(1, 1.0), "n must be an integer"),
+        (lambda: BestOfN(2, 1.0, reference_share=1.0), "reference_share"),
         (lambda: Reinforce(1.0, draws=1), "draws must be"),
         (lambda: Reinforce(1.0, signal="rank"), "signal must be one of"),
         (lambda: Oracle(WEAK), "constant-sum"),
@@ -513,8 +516,8 @@ def test_coverage_bound_of_a_step(rng):
         (lambda: Oracle(CYCLES).score(np.zeros((3, 1), int)), "only comparisons"),
         (lambda: flipped(REWARDS, 1.5), "q must be a probability"),
         (lambda: biased_reward(REWARD, 2.0, 1.0, np.random.default_rng(0)), "share must lie"),
-        (lambda: judges([]), "at least one judge"),
-        (lambda: judges([REWARDS], [0.5]), "one probability for each"),
+        (lambda: judge_panel([]), "at least one judge"),
+        (lambda: judge_panel([REWARDS], [0.5]), "one probability for each"),
         (lambda: LogLinear(np.log(REF), np.zeros((3, 5, 2))), "features must have shape"),
         (lambda: LogLinear(np.log(REF), np.full((3, 4, 2), np.nan)), r"entry \(0, 0, 0\) is nan"),
         (lambda: LogLinear(np.log(REF), np.zeros((3, 4, 2)), ridge=-1), "ridge"),
@@ -525,15 +528,15 @@ def test_coverage_bound_of_a_step(rng):
         ),
         (lambda: learn(JBond(1.0), oracle=Oracle(wg.RewardPreference([[0.0, 1.0]]))), "The oracle answers about"),
         (lambda: learn(JBond(1.0), prompts=9), "prompts must lie"),
-        (lambda: learn(Regress(wg.extragradient(0.1))), "pass opponents"),
-        (lambda: learn(Regress(wg.iterative_bon(4, 0.1))), "Iterative best-of-n solves"),
+        (lambda: learn(Regression(wg.extragradient(0.1))), "pass opponents"),
+        (lambda: learn(Regression(wg.iterative_bon(4, 0.1))), "Iterative best-of-n solves"),
         (
-            lambda: learn(Regress(wg.wind(0.1)), wg.BestOfNGame(REWARDS, REF, 3, 1.5)),
-            "learn on a WinRateGame or a LogWinRateGame",
+            lambda: learn(Regression(wg.wind(0.1)), wg.BestOfNGame(REWARDS, REF, 3, 1.5)),
+            "use a WinRateGame or a LogWinRateGame",
         ),
         (
             lambda: learn(
-                Regress(wg.wind(0.1)),
+                Regression(wg.wind(0.1)),
                 wg.WinRateGame(REWARDS, REF, [0.1, 0.2, 0.3]),
                 policy=LogLinear(np.log(REF), np.ones((3, 4, 1))),
             ),

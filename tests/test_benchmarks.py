@@ -1,12 +1,10 @@
 """The bandit study in its small form: tables, claims, pictures, and going on after a kill."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,27 +15,14 @@ pytest.importorskip("tyro")
 pytest.importorskip("cvxpy")
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).resolve().parent.parent
+import scripts
+from scripts import ROOT, sidecar
+
 EXACT = ("bon", "phase", "distance", "rates", "verify")
 SAMPLED = ("queries", "seconds", "frontier", "ablation", "robust", "diversity", "logs", "unseen", "pieces")
 STUDIES = EXACT + SAMPLED
 SLACK = 1 + 1e-9
-
-
-def command(*arguments):
-    return [sys.executable, str(ROOT / "benchmarks" / "bandit.py"), "--smoke", *map(str, arguments)]
-
-
-def run(*arguments):
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    return folder, run("--results", folder)
+smoke = scripts.smoke("bandit")
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +34,7 @@ def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
     folder, told = smoke
     assert told.count("=>") >= len(STUDIES)
     for name in STUDIES:
-        sidecar = json.loads((folder / f"bandit_{name}.json").read_text())
-        assert sidecar["rows"] == len(pd.read_csv(folder / f"bandit_{name}.csv")) > 0
-        assert sidecar["config"]["smoke"] is True
-        assert {"command", "commit", "versions", "seconds", "date"} <= sidecar.keys()
-        assert str(ROOT) not in json.dumps(sidecar["command"])
+        assert sidecar(folder, f"bandit_{name}")["config"]["smoke"] is True
 
 
 def test_every_figure_is_drawn_and_names_its_table(smoke):
@@ -176,7 +157,7 @@ def test_other_sampled_tables(tables):
 def test_a_dask_cluster_gives_the_same_table(smoke, tmp_path):
     """The same sweep by dask workers in processes of their own."""
     pytest.importorskip("distributed")
-    told = run("--study", "queries", "--results", tmp_path, "--no-pictures", "--dask", "local")
+    told = scripts.output("bandit", "--study", "queries", "--results", tmp_path, "--no-pictures", "--dask", "local")
     assert "dask: <Client" in told
     ours, theirs = (
         pd.read_csv(folder / "bandit_queries.csv").drop(columns="seconds") for folder in (smoke[0], tmp_path)
@@ -191,7 +172,7 @@ def test_a_lost_cell_is_computed_again_and_nothing_else(smoke):
     ages = {cell: cell.stat().st_mtime_ns for cell in cells}
     cells[0].unlink()
     cells[1].write_text("half a fi")
-    run("--study", "bon", "--results", folder, "--jobs", 1, "--no-pictures")
+    scripts.output("bandit", "--study", "bon", "--results", folder, "--jobs", 1, "--no-pictures")
     assert (folder / "bandit_bon.csv").read_bytes() == before
     changed = [cell for cell in cells if cell.stat().st_mtime_ns != ages[cell]]
     assert set(changed) == set(cells[:2])
@@ -201,7 +182,7 @@ def test_a_lost_cell_is_computed_again_and_nothing_else(smoke):
 def test_a_killed_run_goes_on_to_the_same_table(smoke, tmp_path):
     arguments = ("--study", "phase", "--results", tmp_path, "--jobs", 1, "--no-pictures")
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(*arguments), start_new_session=True, **silent)
+    process = subprocess.Popen(scripts.command("bandit", *arguments), start_new_session=True, **silent)
     folder, deadline = tmp_path / ".cells" / "phase", time.monotonic() + 60
     while len(list(folder.glob("*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -210,7 +191,7 @@ def test_a_killed_run_goes_on_to_the_same_table(smoke, tmp_path):
     assert not (tmp_path / "bandit_phase.csv").exists()
     kept = {cell: cell.stat().st_mtime_ns for cell in folder.glob("*.json")}
     assert len(kept) >= 3
-    run(*arguments)
+    scripts.output("bandit", *arguments)
     assert (tmp_path / "bandit_phase.csv").read_bytes() == (smoke[0] / "bandit_phase.csv").read_bytes()
     assert all(cell.stat().st_mtime_ns == age for cell, age in kept.items())
 

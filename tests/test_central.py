@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import windgames as wg
-from windgames import central, equilibria, winners
+from windgames.equilibria import central_path as central
+from windgames.equilibria import dense, winners
+from windgames.equilibria.contexts import make_problem
+from windgames.equilibria.problems import PAYOFF_ROUNDING
 from windgames.testing import MATRICES, matrices, random_matrix
 
 
@@ -75,18 +78,18 @@ def test_payoffs_that_nearly_tie(rng):
 
 @pytest.mark.parametrize("beta", [10.0, 0.3, 0.03, 0.02])
 @pytest.mark.parametrize("kind", ["logistic", "tournament"])
-def test_a_few_products_are_the_newton_step(kind, beta, rng):
+def test_a_cg_step_are_the_newton_step(kind, beta, rng):
     """Against the matrix of theory 6.1, written out."""
-    m = central.ITERATED
+    m = central.CG_FROM
     P, q = random_matrix(kind, m, rng), rng.dirichlet(np.ones(m))
     game = wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(m)), beta)
-    problem = equilibria.make_problem(game, np.arange(1), np.array([beta]))
+    problem = make_problem(game, np.arange(1), np.array([beta]))
     z, r = np.log(q)[None], rng.normal(size=(1, m))
     A = np.eye(m) - (np.eye(m) - q) @ (P * q) / beta
     dz = np.linalg.solve(A, -(r[0] - q @ r[0]))
-    step = problem._few_products(z[0], r[0], beta, np.arange(1))
+    step = problem._cg_step(z[0], r[0], beta, np.arange(1))
     assert step is not None
-    assert np.abs(step - dz).max() <= equilibria.FORCING * np.ptp(r)
+    assert np.abs(step - dz).max() <= dense.CG_TOLERANCE * np.ptp(r)
     exact = problem.system(z, problem.payoff(z, np.arange(1)), np.array([beta]), np.arange(1))
     np.testing.assert_allclose(exact(-r)[0], dz, atol=1e-9)
     np.testing.assert_allclose(exact(r, transposed=True)[0], _transposed(A, q, r[0]), atol=1e-9)
@@ -98,18 +101,18 @@ def _transposed(A, q, g):
 
 
 def test_hard_systems_are_factorised(rng):
-    m = central.ITERATED
+    m = central.CG_FROM
     P, q = random_matrix("tournament", m, rng), rng.dirichlet(np.ones(m))
     game = wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(m)), 1e-4)
-    problem = equilibria.make_problem(game, np.arange(1), np.array([1e-4]))
+    problem = make_problem(game, np.arange(1), np.array([1e-4]))
     z, r = np.log(q)[None], rng.normal(size=(1, m))
-    assert problem._few_products(z[0], r[0], 1e-4, np.arange(1)) is None
+    assert problem._cg_step(z[0], r[0], 1e-4, np.arange(1)) is None
     A = np.eye(m) - (np.eye(m) - q) @ (P * q) / 1e-4
     dz = problem.direction(z, problem.payoff(z, np.arange(1)), r, np.array([1e-4]), np.arange(1))
     np.testing.assert_allclose(dz[0], np.linalg.solve(A, -(r[0] - q @ r[0])), atol=1e-7)
 
 
-@pytest.mark.parametrize("m", [10, central.ITERATED])
+@pytest.mark.parametrize("m", [10, central.CG_FROM])
 @pytest.mark.parametrize("beta", [1.0, 1e-2, 1e-3, 1e-4])
 @pytest.mark.parametrize("kind", ["logistic", "tournament", "cycle"])
 def test_systems_hardly_depend_on_price_and_reference(m, beta, kind, rng):
@@ -164,7 +167,7 @@ def test_beyond_double_precision_the_search_ends_and_says_so(beta, rng):
     P = random_matrix("uniform", 5, rng)
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(5)), beta))
     assert not found.converged
-    assert found.residual <= equilibria.FLOOR / beta
+    assert found.residual <= PAYOFF_ROUNDING / beta
     assert "rounding of double precision" in found.status
     assert found.steps <= 40
     ties = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(np.full((3, 3), 0.5)), [0.2, 0.3, 0.5], beta))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import windgames as wg
 from windgames._array import hilbert
-from windgames.equilibria import _residual, make_problem
+from windgames.equilibria.contexts import make_problem
 from windgames.testing import MATRICES, betas, games, policies, random_matrix, random_reference, rewards
 
 
@@ -67,7 +67,7 @@ def test_newton_direction(game, data):
     m = problem.log_ref.shape[1]
     z = np.atleast_2d(data.draw(policies(m)))
     u = problem.payoff(z, rows)
-    r = _residual(problem, z, u, beta, rows)
+    r = problem.residual(z, u, beta, rows)
     dz = problem.direction(z, u, r, beta, rows)
     if not np.all(np.isfinite(dz)) or np.abs(dz).max() > 1e6:
         return
@@ -156,3 +156,27 @@ def test_solution_prints_for_people(rng):
     for word in ("Converged", "2 of 2 contexts", "proven: KL(π‖π*) ≤", "5 of 5 responses", "Newton"):
         assert word in text
     assert found._repr_html_().startswith("<table>")
+
+
+def test_at_beta_zero_what_is_shown_is_the_gap(rng):
+    """There the best response is not a point, so there is no residual; and the systems of the central path count."""
+    matrix = wg.MatrixPreference(random_matrix("cycle", 5, rng))
+    zero = wg.equilibrium(wg.WinRateGame(matrix, np.full(5, 0.2), 0.0))
+    assert "residual" not in repr(zero)
+    assert "Converged: gap" in zero.status
+    assert zero.steps > 0
+    mixed = wg.equilibrium(wg.WinRateGame(matrix, rng.dirichlet(np.ones(5)), [0.0, 0.1]))
+    assert "residual h" in repr(mixed)
+    assert f"{mixed.residual[1]:.2e}" in repr(mixed)
+    assert np.all(mixed.steps > 0)
+    grid = wg.equilibrium_path(mixed.game.replace(beta=1.0), [0.0, 1.0])
+    assert np.all(grid.steps > 0)
+
+
+def test_a_condorcet_winner_takes_no_system(rng):
+    order = rng.permutation(6)
+    P = np.where(order[:, None] > order, 0.5 + 0.5 * rng.random((6, 6)), 0.5)
+    P = np.where(order[:, None] < order, 1 - P.T, P)
+    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(6)), 0.0))
+    assert found.steps == 0
+    np.testing.assert_array_equal(found.policy, order == 5)

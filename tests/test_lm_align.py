@@ -1,9 +1,6 @@
 """The real run in its small form, on a random model: table, sidecar, picture, and a folder that is a model."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,23 +11,17 @@ pytest.importorskip("transformers")
 pytest.importorskip("vaderSentiment")
 
 import lm_tiny
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def align(*arguments):
-    command = [sys.executable, str(ROOT / "benchmarks" / "align.py"), "--smoke", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+from scripts import RESULTS, output, sidecar, start
 
 
 def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     lm_tiny.make(tmp_path / "model")
-    done = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND", "J-BOND", "WIND, flipped")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "=> WIND: win rate" in done.stdout
+    common = ("align", "--model", tmp_path / "model", "--results", tmp_path)
+    told = output(*common, "--runs", "WIND", "J-BOND", "WIND, flipped")
+    assert "=> WIND: win rate" in told
     evaluated = json.loads(next(tmp_path.glob("align/WIND-0-*/evaluation.json")).read_text())["rows"]
     assert {(row["measure"], row["of"]) for row in evaluated} >= {("reward", "model"), ("reward", "reference")}
-    assert "win rate against the reference" in done.stdout
+    assert "win rate against the reference" in told
     table = pd.read_csv(tmp_path / "align.csv")
     assert list(table["round"]) == [0, 1, 2, *range(17), 0, 1, 2]
     last = table.groupby("run").total_tokens.max()
@@ -40,26 +31,23 @@ def test_the_run_leaves_a_table_a_picture_and_a_model(tmp_path):
     assert table.held_kl[0] == 0  # the adapter changes nothing yet
     assert table.held_kl[2] != 0
     assert (table.win_rate_low <= table.win_rate).all()
-    assert json.loads((tmp_path / "align.json").read_text())["config"]["model"] is None
+    assert sidecar(tmp_path, "align")["config"]["model"] is None
     assert (tmp_path / "align.png").exists()
     assert len(list(tmp_path.glob("align/WIND-0-*/model/config.json"))) == 1
     assert set(table.model) == {"model"}
     # other settings, and back: nothing is lost, and nothing is trained again
-    assert align("--model", tmp_path / "model", "--results", tmp_path, "--learning-rate", "0.1").returncode == 0
-    back = align("--model", tmp_path / "model", "--results", tmp_path)
+    output(*common, "--learning-rate", "0.1")
+    back = start(*common)
     assert back.returncode == 0, back.stderr[-2000:]
     assert "rounds:" not in back.stderr
     assert "before:" in back.stdout
-    fresh = align("--model", tmp_path / "model", "--results", tmp_path, "--fresh")
+    fresh = start(*common, "--fresh")
     assert fresh.returncode == 0
     assert "rounds:" in fresh.stderr
-    again = align("--model", tmp_path / "model", "--results", tmp_path, "--runs", "WIND, reward model")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert "Its reward model is right about" in again.stdout
+    assert "Its reward model is right about" in output(*common, "--runs", "WIND, reward model")
 
 
 def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import align as script
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -68,8 +56,7 @@ def test_without_the_package_it_says_what_to_do(tmp_path, monkeypatch):
         script.weights(script.SMOLLM)
 
 
-def test_held_out_openers_are_about_other_things(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+def test_held_out_openers_are_about_other_things():
     import align as script
 
     assert len(script.TRAINING) == 64
@@ -78,15 +65,14 @@ def test_held_out_openers_are_about_other_things(monkeypatch):
 
 
 def test_the_committed_table_supports_what_the_readme_says():
-    table = pd.read_csv(ROOT / "benchmarks" / "results" / "align.csv")
+    table = pd.read_csv(RESULTS / "align.csv")
     last = table[table.win_rate.notna()].groupby(["run", "seed"]).tail(1).set_index("run")
     assert (last.loc[["WIND"]].win_rate_low > 0.6).all()
     assert (last.loc[["WIND"]].held_reward_low > last.loc[["WIND"]].reference_reward).all()
     assert (last.win_rate <= last.possible_win_rate + 0.05).all()  # theory 3.12, up to noise of the estimates
 
 
-def test_a_flipped_judge_is_wrong_about_its_share_of_pairs_and_always_the_same(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+def test_a_flipped_judge_is_wrong_about_its_share_of_pairs_and_always_the_same():
     import align as script
 
     from windlm import RewardJudge

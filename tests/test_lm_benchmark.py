@@ -1,10 +1,5 @@
 """The study of language models in its small form: tables, sentences, the picture."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,31 +8,18 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 pytest.importorskip("transformers")
 
-ROOT = Path(__file__).resolve().parent.parent
+import scripts
+from scripts import RESULTS, sidecar
+
 TABLES = ("methods", "slower", "summary", "floor", "robust", "memory")
-
-
-def run(*arguments):
-    command = [sys.executable, str(ROOT / "benchmarks" / "lm.py"), "--smoke", "--jobs", "1", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    return folder, run("--results", folder)
+smoke = scripts.smoke("lm", "--jobs", 1)
 
 
 def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
     folder, told = smoke
     assert told.count("=>") == 4
     for name in TABLES:
-        sidecar = json.loads((folder / f"lm_{name}.json").read_text())
-        assert sidecar["rows"] == len(pd.read_csv(folder / f"lm_{name}.csv")) > 0
-        assert {"command", "commit", "versions", "seconds", "date"} <= sidecar.keys()
-        assert str(ROOT) not in json.dumps(sidecar["command"])
+        sidecar(folder, f"lm_{name}")
 
 
 def test_methods_have_the_same_tokens_and_start_at_the_same_place(smoke):
@@ -71,34 +53,34 @@ def test_a_wrong_judge_moves_the_aim(smoke):
     assert table.beta.nunique() == 2
 
 
-def test_a_wrong_judge_says_what_he_is_told_to(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import lm
+def test_a_wrong_judge_says_what_he_is_told_to():
+    from lm_studies.task import BETA, Task
 
-    right = lm.Task("reward", 0, smoke=True)
+    import windgames as wg
+
+    right = Task("reward", 0, smoke=True)
     answers = right.enumeration.text
     asked = (right.prompts, [answers] * len(right.prompts))
     told = right.preference(*asked).matrix()
     assert told == pytest.approx(right.whole.matrix())
-    flipped = lm.Task("reward", 0, smoke=True, flips=0.25)
+    flipped = Task("reward", 0, smoke=True, flips=0.25)
     assert flipped.whole.matrix() == pytest.approx(right.whole.matrix())
     wrong = flipped.preference(*asked).matrix() != told
     off = 1 - 1 / len(answers)
     assert 0.15 * off < wrong.mean() < 0.35 * off  # of 420 pairs
-    biased = lm.Task("reward", 0, smoke=True, bias=0.3)
+    biased = Task("reward", 0, smoke=True, bias=0.3)
     lifted = biased.judged.reward - right.whole.reward
     assert sorted(set(lifted.round(9).ravel())) == [0, 2]
     assert (lifted > 0).mean() == pytest.approx(0.3, abs=0.05)
     # each aims at the equilibrium of what he says, which an independent run of theory 5.2's rule finds as well
     for task in (flipped, biased):
-        game = lm.wg.WinRateGame(task.judged, np.exp(task.log_ref), lm.BETA)
-        found = lm.wg.solve(game, lm.wg.extragradient(), tol=1e-9, max_steps=5000)
+        game = wg.WinRateGame(task.judged, np.exp(task.log_ref), BETA)
+        found = wg.solve(game, wg.extragradient(), tol=1e-9, max_steps=5000)
         assert task.aim.log_policy == pytest.approx(found.log_policy, abs=1e-6)
 
 
-def test_tokens_to_a_level_are_the_quickest_variant_s_on_the_same_seeds(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import lm
+def test_tokens_to_a_level_are_the_quickest_variant_s_on_the_same_seeds():
+    from lm_studies.methods import summarise
 
     rows = [
         ("WIND", "standard", 0, [1, 0.4, 0.1], [0, 100, 200]),
@@ -114,7 +96,7 @@ def test_tokens_to_a_level_are_the_quickest_variant_s_on_the_same_seeds(monkeypa
             for i, (f, t) in enumerate(zip(fractions, tokens, strict=True))
         ]
     )
-    found = lm.summarise(table).set_index("method")
+    found = summarise(table).set_index("method")
     assert found.nearest_variant["SPPO"] == "slow"
     assert found["tokens_to_0.5"]["SPPO"] == 50
     assert found["wind_ratio_to_0.5"]["SPPO"] == 2  # of WIND's seed 0, not of the mean of both
@@ -129,7 +111,7 @@ def test_the_picture_names_its_table(smoke):
 
 
 def test_the_committed_table_supports_what_the_readme_says():
-    summary = pd.read_csv(ROOT / "benchmarks" / "results" / "lm_summary.csv").set_index(["judge", "method"])
+    summary = pd.read_csv(RESULTS / "lm_summary.csv").set_index(["judge", "method"])
     wind = summary.xs("WIND", level="method")
     assert (wind.final_fraction < 0.05).all()
     for method in ("SPPO", "J-BOND", "iterative BOND", "best-of-n, likelihood"):

@@ -15,9 +15,10 @@ pytest.importorskip("tyro")
 
 import lm_tiny
 
-from windlm import run as runs
-from windlm.__main__ import main, settings
-from windlm.models import Adapter, JudgeSettings, Model, load_function, load_judge, load_policy, skeleton
+from windlm.cli import main, methods
+from windlm.cli import run as runs
+from windlm.cli.settings import build, plain, read_file, settings
+from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_function, load_judge, load_policy, skeleton
 from windlm.train import Config as Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
@@ -56,7 +57,7 @@ def metrics(out):
 
 
 def logits(path):
-    policy = load_policy(Model(str(path)))
+    policy = load_policy(ModelSettings(str(path)))
     with torch.no_grad():
         return policy.model(torch.arange(5)[None]).logits
 
@@ -83,8 +84,8 @@ def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, t
     assert f"{sum(row.get('tokens', 0) for row in rows)} generated tokens" in text
 
     # what was saved is a configuration again, and the same run, which is over: nothing is trained
-    again = settings(runs.Run, ["--config", str(out / "config.json")])
-    assert runs.plain(again) == saved
+    again = settings(runs.RunConfig, ["--config", str(out / "config.json")])
+    assert plain(again) == saved
     before = (out / "metrics.jsonl").read_text()
     main(["train", "--config", str(out / "config.json")])
     assert (out / "metrics.jsonl").read_text() == before
@@ -97,7 +98,7 @@ SETTINGS = {"sppo": {"method.eta": 1.0}, "wind-nce": {"method.pairing": "leave-o
 
 @pytest.mark.parametrize(
     "method",
-    ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in runs.METHODS if m != "sppo")],
+    ["sppo", *(pytest.param(m, marks=pytest.mark.slow) for m in methods.METHODS if m != "sppo")],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_path, monkeypatch):
     more = SETTINGS.get(method, {}) | {"lora.rank": 2}
@@ -145,7 +146,7 @@ def test_other_judges(judge, folder, tmp_path):
 
 def test_a_reward_model_reads_with_its_own_tokenizer(folder):
     judge = load_judge(JudgeSettings("reward-model", str(folder / "reward")))
-    ours, theirs = load_policy(Model(str(folder / "policy"))).tokenizer, judge.reward.tokenizer
+    ours, theirs = load_policy(ModelSettings(str(folder / "policy"))).tokenizer, judge.reward.tokenizer
     assert ours("say")["input_ids"] != theirs("say")["input_ids"]
     ids = theirs("<user>say a\n<assistant>yes\n")["input_ids"]
     with torch.no_grad():
@@ -160,8 +161,8 @@ def test_the_plan_counts_what_the_run_does(folder, tmp_path, capsys):
     main([*flags(folder, tmp_path / "run", **{"lora.rank": 2}), "--dry-run"])
     assert "generated tokens at most" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    run = settings(runs.Run, flags(folder, tmp_path / "run", **{"lora.rank": 2})[1:])
-    plan = runs.plan(run)
+    run = settings(runs.RunConfig, flags(folder, tmp_path / "run", **{"lora.rank": 2})[1:])
+    plan = runs.plan_run(run)
     policy = load_policy(run.model, run.lora)
     assert plan["parameters"] == sum(p.numel() for p in policy.model.parameters())
     assert plan["trained parameters"] == sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
@@ -171,7 +172,7 @@ def test_the_plan_counts_what_the_run_does(folder, tmp_path, capsys):
 
 
 def test_a_skeleton_has_no_weights(folder):
-    net = skeleton(Model(str(folder / "policy"), precision="bfloat16"), Adapter(2))
+    net = skeleton(ModelSettings(str(folder / "policy"), precision="bfloat16"), LoraSettings(2))
     assert {p.device.type for p in net.parameters()} == {"meta"}
     assert {p.dtype for p in net.parameters() if not p.requires_grad} == {torch.bfloat16}
 
@@ -182,7 +183,7 @@ def test_a_skeleton_has_no_weights(folder):
 def test_checkpointed_layers_have_the_same_gradient_and_keep_less(folder):
     grads, kept = [], []
     for on in (False, True):
-        policy = load_policy(Model(str(folder / "policy"), max_new_tokens=8), gradient_checkpointing=on)
+        policy = load_policy(ModelSettings(str(folder / "policy"), max_new_tokens=8), gradient_checkpointing=on)
         samples = policy.sample(["say a", "say bb"], 3, np.random.default_rng(0))
         held = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, held=held: held.append(x.numel()) or x, lambda x: x):
@@ -197,7 +198,7 @@ def test_checkpointed_layers_have_the_same_gradient_and_keep_less(folder):
 def test_a_gguf_file_is_a_model(tmp_path):
     pytest.importorskip("gguf")
     with pytest.raises(ValueError, match="no GGUF file"):
-        load_policy(Model(str(tmp_path / "model.gguf")))
+        load_policy(ModelSettings(str(tmp_path / "model.gguf")))
 
 
 # -- vLLM ----------------------------------------------------------------------------------------------------
@@ -258,18 +259,22 @@ def test_without_vllm_it_says_so(folder, tmp_path, monkeypatch):
 
 
 def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
-    run = settings(runs.Run, flags(folder, tmp_path / "run")[1:])
+    run = settings(runs.RunConfig, flags(folder, tmp_path / "run")[1:])
     yaml = pytest.importorskip("yaml")
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(runs.plain(run)))
-    read = settings(runs.Run, [f"--config={tmp_path / 'run.yaml'}", "--train.rounds", "7", "--model.stop", "x", "y"])
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain(run)))
+    read = settings(
+        runs.RunConfig, [f"--config={tmp_path / 'run.yaml'}", "--train.rounds", "7", "--model.stop", "x", "y"]
+    )
     assert read.train.rounds == 7
     assert read.model.stop == ("x", "y")
-    assert runs.build(runs.Run, runs.plain(read)) == read
+    assert build(runs.RunConfig, plain(read)) == read
     (tmp_path / "rate.yaml").write_text("learning_rate: 1e-5\nout: o\n")  # a text to YAML 1.1
-    assert runs.build(Training, runs.read_file(tmp_path / "rate.yaml")).learning_rate == 1e-5
+    assert build(Training, read_file(tmp_path / "rate.yaml")).learning_rate == 1e-5
     partial = {"model": {"name": "m"}, "judge": {"name": "j"}, "data": {"source": "d"}}
     (tmp_path / "part.yaml").write_text(yaml.safe_dump(partial))
-    assert settings(runs.Run, ["--config", str(tmp_path / "part.yaml"), "--train.out", "o"]).train.out == Path("o")
+    assert settings(runs.RunConfig, ["--config", str(tmp_path / "part.yaml"), "--train.out", "o"]).train.out == Path(
+        "o"
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +289,7 @@ def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
 def test_a_file_with_a_mistake_names_it(values, said):
     whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}, "train": {"out": "o"}}
     with pytest.raises(ValueError, match=said):
-        runs.build(runs.Run, whole | values)
+        build(runs.RunConfig, whole | values)
 
 
 def test_files_that_are_none(tmp_path):
@@ -318,7 +323,7 @@ def test_mistakes_are_said_in_one_line(more, said, folder, tmp_path):
 
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
-        load_policy(Model(str(tmp_path)))
+        load_policy(ModelSettings(str(tmp_path)))
 
 
 def test_a_function_by_module():

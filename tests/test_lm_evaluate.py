@@ -18,10 +18,10 @@ pytest.importorskip("tyro")
 import lm_tiny
 
 from windlm import PairwiseJudge, RewardJudge
-from windlm.__main__ import main
-from windlm.evaluate import bleu, distinct, diversity, interval, self_bleu, win_rates
-from windlm.grading import ChatJudge, Endpoint, LocalChat, Question, converse, load_questions
-from windlm.models import Model, load_policy
+from windlm.cli import main
+from windlm.evaluate.chat import ChatJudge, Endpoint, LocalChat, Question, converse, load_questions
+from windlm.evaluate.statistics import bleu, distinct, diversity, interval, self_bleu, win_rates
+from windlm.models import ModelSettings, load_policy
 
 REWARD = f"{Path(lm_tiny.__file__)}:vowels"
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_win_rate_is_the_share_of_games_won(folder):
-    one, other = (load_policy(Model(str(folder / name), max_new_tokens=6)) for name in ("policy", "other"))
+    one, other = (load_policy(ModelSettings(str(folder / name), max_new_tokens=6)) for name in ("policy", "other"))
     prompts = ["say a", "say b"]
     ours, theirs = one.sample(prompts, 3, np.random.default_rng(0)), other.sample(prompts, 5, np.random.default_rng(1))
     found = win_rates(prompts, ours, theirs, RewardJudge(lm_tiny.vowels))
@@ -185,7 +185,7 @@ def test_an_endpoint_speaks_the_protocol(server, monkeypatch):
 
 
 def test_a_local_model_can_be_the_judge(folder):
-    chat = LocalChat(load_policy(Model(str(folder / "policy"), max_new_tokens=4)))
+    chat = LocalChat(load_policy(ModelSettings(str(folder / "policy"), max_new_tokens=4)))
     questions = load_questions(str(folder / "questions.jsonl"))
     judge = ChatJudge(chat, tries=1)
     assert np.isnan(judge.grade(questions, converse(questions, chat))).all()  # a random model grades nothing

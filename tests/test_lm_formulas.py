@@ -17,6 +17,9 @@ import lm_run
 import lm_tiny
 from test_lm_objectives import MATRIX, POLICY, REF, Draws, groups, minimiser
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from windlm.report import Evaluation, benchmarks
+from windlm.reward import accuracy
+from windlm.run import Method, objective
 
 import windgames as wg
 from windgames._array import log_normalize
@@ -27,9 +30,6 @@ from windlm.evaluate import interval
 from windlm.models import Adapter, JudgeSettings, Model, load_policy, save_merged
 from windlm.objectives import Table, bond
 from windlm.policy import Samples, Slots
-from windlm.report import Evaluation, benchmarks
-from windlm.reward import accuracy
-from windlm.run import Method, objective
 from windlm.tabular import small_policy
 from windlm.train import count_streams, round_prompts
 

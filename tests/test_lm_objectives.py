@@ -11,8 +11,9 @@ pytest.importorskip("transformers")
 
 import windgames as wg
 from windgames import objectives as shared
-from windlm.objectives import BestOfN, Frozen, JBond, Regression, bond, sppo, stand_in, wind, winners
+from windlm.objectives import BestOfN, JBond, Regression, best_of_n_index, bond, sppo, stand_in, wind
 from windlm.policy import Samples
+from windlm.rollout import RolloutBatch
 from windlm.tabular import Enumeration, small_policy
 
 MATRIX = np.array([[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]])
@@ -34,7 +35,7 @@ class Draws:
         self.logs = {name: tensor(x) for name, x in log_policies.items()}
         self.drawn = []
 
-    def draw(self, slot, k):
+    def sample(self, slot, k):
         self.drawn.append(slot)
         index = torch.tensor(self.queue.pop(0))
         assert index.shape[-1] == k
@@ -86,7 +87,7 @@ def exact_step(rule, game):
 def test_wind_on_exact_means_is_the_tabular_step(risk, eta):
     objective = wind(0.2, eta, risk=risk)
     table = Draws(MATRIX, [[IN_PROPORTION]], current=np.log(POLICY), ref=np.log(REF))
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     found = minimiser(objective, stage, objective.collect(stage, table, 4))
     expected = exact_step(wg.wind(eta), wg.WinRateGame(wg.MatrixPreference(MATRIX), REF, 0.2))
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -98,7 +99,7 @@ def test_wind_averaged_over_all_groups_of_draws_is_the_tabular_step(k, pairing):
     objective = wind(0.2, 2.0, pairing=pairing)
     index, probability = groups(k)
     table = Draws(MATRIX, [index.tolist()], current=np.log(POLICY), ref=np.log(REF))
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     found = minimiser(objective, stage, objective.collect(stage, table, k), probability)
     expected = exact_step(wg.wind(2.0), wg.WinRateGame(wg.MatrixPreference(MATRIX), REF, 0.2))
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -110,10 +111,10 @@ def test_mismatched_centring_would_be_seen(k):
     objective = wind(0.2, 2.0)
     index, probability = groups(k)
     table = Draws(MATRIX, [index.tolist()], current=np.log(POLICY), ref=np.log(REF))
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     frozen = objective.collect(stage, table, k)
     wrong = shared.win_rates(tensor(MATRIX)[index[:, :, None], index[:, None, :]], "leave-one-out")
-    found = minimiser(objective, stage, Frozen(frozen.samples, {**frozen.fixed, "label": wrong}), probability)
+    found = minimiser(objective, stage, RolloutBatch(frozen.samples, {**frozen.fixed, "label": wrong}), probability)
     game = wg.WinRateGame(wg.MatrixPreference(MATRIX), REF, 0.2)
     assert np.abs(found - exact_step(wg.wind(2.0), game)).max() > 0.02
     factor = k / (k - 1)
@@ -127,7 +128,7 @@ def test_sppo_is_multiplicative_weights_on_a_free_table_only(k):
     objective = sppo(5.0)
     index, probability = groups(k)
     table = Draws(MATRIX, [index.tolist()], current=np.log(POLICY), ref=np.log(REF))
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     frozen = objective.collect(stage, table, k)
     expected = exact_step(wg.sppo(5.0), wg.WinRateGame(wg.MatrixPreference(MATRIX), REF, 0.2))
     np.testing.assert_allclose(minimiser(objective, stage, frozen, probability, free=True), expected, atol=1e-6)
@@ -144,7 +145,7 @@ def test_bond_on_exact_means_is_iterative_best_of_n(n, alpha1, alpha2):
     objective = bond(n, alpha1, alpha2)
     weak = wg.RewardPreference(REWARD, ties="weak")
     table = Draws(weak.matrix(), [[IN_PROPORTION]], current=np.log(POLICY), ref=np.log(REF))
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     found = minimiser(objective, stage, objective.collect(stage, table, 4))
     game = wg.LogWinRateGame.from_best_of_n(weak, REF, n, alpha1, alpha2)
     np.testing.assert_allclose(found, exact_step(wg.iterative_bon(n, alpha1, alpha2), game), atol=1e-6)
@@ -156,23 +157,23 @@ def test_maximum_likelihood_is_exact_best_of_n(n, reward):
     objective = BestOfN(n)
     preference = wg.RewardPreference(reward)
     index, probability = groups(n)
-    frozen = objective.collect("now", Draws(preference.matrix(), [index.tolist()]), n)
-    found = minimiser(objective, "now", frozen, probability)
+    frozen = objective.collect("current", Draws(preference.matrix(), [index.tolist()]), n)
+    found = minimiser(objective, "current", frozen, probability)
     np.testing.assert_allclose(found, np.exp(wg.best_of_n(preference, np.log(POLICY), n)), atol=1e-6)
 
 
-@pytest.mark.parametrize("ties", ["<", "<="])
-def test_expected_gradient_of_jbond(ties):
+@pytest.mark.parametrize("count_ties", [False, True])
+def test_expected_gradient_of_jbond(count_ties):
     """All draws of policy and anchor, against the two divergences written out."""
     reward, anchor, gamma = np.array([1.0, 1.0, 0.0]), np.array([0.2, 0.5, 0.3]), 0.7
-    objective = JBond(gamma=gamma, ties=ties)
+    objective = JBond(gamma=gamma, count_ties=count_ties)
     own = torch.tensor(list(itertools.product(range(3), repeat=4)))
     probability = (tensor(POLICY)[own[:, :2]].prod(-1) * tensor(anchor)[own[:, 2:]].prod(-1))[:, None]
     preference = wg.RewardPreference(reward)
     table = Draws(
         preference.matrix(),
         [own[:, :2].tolist(), own[:, 2:].tolist()],
-        now=np.log(POLICY),
+        current=np.log(POLICY),
         anchor=np.log(anchor),
     )
     frozen = objective.collect("anchor", table, 2)
@@ -184,7 +185,7 @@ def test_expected_gradient_of_jbond(ties):
     log_p, p = logits.log_softmax(-1), tensor(POLICY)
     best = tensor(np.exp(wg.best_of_n(preference, np.log(anchor), 2)))
     better = tensor(reward)[None, :] > tensor(reward)[:, None]
-    better = better if ties == "<" else better | (tensor(reward)[None, :] == tensor(reward)[:, None])
+    better = better | (tensor(reward)[None, :] == tensor(reward)[:, None]) if count_ties else better
     quantile = (better * tensor(anchor)).sum(-1)  # mass of the anchor that beats each response
     value = 0.5 * (-np.log(16) * quantile**2 - (log_p - tensor(np.log(anchor)))) - gamma * (
         log_p - tensor(np.log(anchor))
@@ -194,13 +195,13 @@ def test_expected_gradient_of_jbond(ties):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_winners_share_what_is_equal():
+def test_equal_responses_share_the_best_of_n():
     matrix = tensor(wg.RewardPreference([3.0, 1, 1, 1, 0, 2]).matrix())
     expected = [[1, 0, 0.5, 0.5, 0, 1]]
-    np.testing.assert_allclose(winners(matrix[None], 2), expected)
-    np.testing.assert_allclose(winners(matrix[None], 3), [[1, 0, 0, 0, 0, 1]])
+    np.testing.assert_allclose(best_of_n_index(matrix[None], 2), expected)
+    np.testing.assert_allclose(best_of_n_index(matrix[None], 3), [[1, 0, 0, 0, 0, 1]])
     cycle = tensor([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]])
-    np.testing.assert_allclose(winners(cycle[None], 3), np.full((1, 3), 1 / 3))
+    np.testing.assert_allclose(best_of_n_index(cycle[None], 3), np.full((1, 3), 1 / 3))
 
 
 # -- stages --------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_draws_come_from_whom_the_payoff_is_against():
     def drawn(rule, which):
         objective = Regression(rule, 0.2)
         table = Draws(MATRIX, [[IN_PROPORTION]] * 2, **logs)
-        objective.collect(objective.plan(0.0)[which], table, 4)
+        objective.collect(objective.stages(0.0)[which], table, 4)
         return table.drawn, objective.slots
 
     assert drawn(wg.wind(0.1), 0) == (["current"], ())
@@ -224,11 +225,11 @@ def test_draws_come_from_whom_the_payoff_is_against():
 
 
 def test_default_steps_are_those_of_the_worst_case():
-    assert wind(0.1).plan(0.0)[0].eta == pytest.approx(0.4)
-    assert wind(0.1, interaction=0.5).plan(0.0)[0].eta == pytest.approx(1.6)
+    assert wind(0.1).stages(0.0)[0].eta == pytest.approx(0.4)
+    assert wind(0.1, interaction=0.5).stages(0.0)[0].eta == pytest.approx(1.6)
     assert float(stand_in(wg.wind(), 0.1, "win-rate", 0.3).preference.interaction) == pytest.approx(0.3)
     schedule = Regression(lambda progress: wg.wind(0.4 * (1 - progress) + 0.1 * progress), 0.1)
-    assert [schedule.plan(t)[0].eta for t in (0, 0.5, 1)] == pytest.approx([0.4, 0.25, 0.1])
+    assert [schedule.stages(t)[0].eta for t in (0, 0.5, 1)] == pytest.approx([0.4, 0.25, 0.1])
 
 
 # -- transformers --------------------------------------------------------------------------------------------
@@ -259,10 +260,10 @@ def test_expected_gradient_on_a_transformer():
     index = torch.tensor(list(itertools.product(range(3), repeat=2)))
     probability = now.exp()[index].prod(-1)
     objective = wind(0.2, 1.0)
-    (stage,) = objective.plan(0.0)
+    (stage,) = objective.stages(0.0)
     label = shared.win_rates(tensor(MATRIX)[index[:, :, None], index[:, None, :]])
     samples = Samples(everything.prompts * 9, everything.tokens[0][index], everything.mask[0][index], [["?"] * 2] * 9)
-    frozen = Frozen(samples, {"start": now[index], "ref": ref[index], "label": label})
+    frozen = RolloutBatch(samples, {"start": now[index], "ref": ref[index], "label": label})
     found = gradient(policy, (probability * objective.loss(stage, policy(samples), frozen)).sum())
 
     log_p, p = policy(everything)[0].double(), now.double().exp()
@@ -298,13 +299,13 @@ def test_bad_settings():
         Regression(wg.wind(0.1), None, payoff="log-win-rate")
     with pytest.raises(ValueError, match="imply beta"):
         Regression(wg.iterative_bon(2, 0.5), 0.1, payoff="log-win-rate")
-    for bad in ({"gamma": -1.0}, {"anchor_rate": 0.0}, {"ties": ">"}):
+    for bad in ({"gamma": -1.0}, {"anchor_rate": 0.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             JBond(**bad)
     with pytest.raises(ValueError, match="even"):
         JBond().collect("anchor", SimpleNamespace(), 3)
     with pytest.raises(ValueError, match="multiple of n = 3"):
-        BestOfN(3).collect("now", SimpleNamespace(), 4)
+        BestOfN(3).collect("current", SimpleNamespace(), 4)
     for bad in ({"n": 1}, {"source": "past"}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             BestOfN(**bad)

@@ -10,8 +10,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from windlm.policy import LanguagePolicy, Samples, Slots, inverse_cdf
+from windlm.policy import LanguagePolicy, Samples
+from windlm.sampling import inverse_cdf
 from windlm.tabular import Enumeration, small_policy
+from windlm.weights import WeightSnapshots
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 PROMPTS = ["a", "b a c", "c c"]
@@ -72,7 +74,7 @@ def test_log_probabilities_are_those_of_a_token_loop(policy, kind, rng):
     # what the cache gave while drawing is what scoring sees: a batch of one, a response of one
     one = samples[[1]].first(1)
     np.testing.assert_allclose(ours.log_prob(one), expected[1:2, :1], atol=2e-5)
-    pieces = with_model(policy, ours.model, chunk=4, rows=1)
+    pieces = with_model(policy, ours.model, logits_chunk=4, forward_batch_size=1)
     np.testing.assert_allclose(pieces.log_prob(samples), expected, atol=2e-5)
 
 
@@ -80,7 +82,7 @@ def test_scoring_in_pieces_has_the_same_gradient_and_never_all_logits(policy, rn
     samples = policy.sample(PROMPTS, 8, rng)
     grads, sizes = [], []
     for chunk in (10_000, 5):
-        ours = with_model(policy, copy.deepcopy(policy.model), chunk=chunk)
+        ours = with_model(policy, copy.deepcopy(policy.model), logits_chunk=chunk)
         ours(samples[[0]])  # the probe
         ours.model.lm_head.register_forward_hook(lambda m, i, out: sizes.append(len(out)))
         ours(samples).square().sum().backward()
@@ -169,7 +171,7 @@ def test_draws_belong_to_the_prompt_and_not_to_the_batch(policy):
         return [np.random.default_rng([5, i]) for i in which]
 
     together = policy.sample(PROMPTS, 40, streams(range(3)))
-    alone = with_model(policy, policy.model, rows=7).sample([PROMPTS[2], PROMPTS[0]], 40, streams([2, 0]))
+    alone = with_model(policy, policy.model, forward_batch_size=7).sample([PROMPTS[2], PROMPTS[0]], 40, streams([2, 0]))
     assert torch.equal(together[[2, 0]].tokens, alone.tokens)
     assert torch.equal(together[[2, 0]].mask, alone.mask)
     assert together[[2, 0]].text == alone.text
@@ -238,23 +240,23 @@ def shake(policy):
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_slots_bring_policies_back(policy, rng, tmp_path, lora):
+def test_snapshots_bring_policies_back(policy, rng, tmp_path, lora):
     ours = adapted(policy) if lora else with_model(policy, copy.deepcopy(policy.model))
     samples = ours.sample(PROMPTS, 3, rng)
-    slots = Slots(ours, tmp_path)
-    slots.save("ref")
+    snapshots = WeightSnapshots(ours, tmp_path)
+    snapshots.save("ref")
     before = ours.log_prob(samples)
     torch.testing.assert_close(before, policy.log_prob(samples))
     if lora:
-        assert all("lora" in name for name in slots.weights())
+        assert all("lora" in name for name in snapshots.weights())
     shake(ours)
     after = ours.log_prob(samples)
     assert not torch.allclose(before, after)
-    with slots.using("ref"):
+    with snapshots.using("ref"):
         assert torch.equal(ours.log_prob(samples), before)
     assert torch.equal(ours.log_prob(samples), after)
-    slots.blend("ref", 1.0)
-    slots.load("ref")
+    snapshots.blend("ref", 1.0)
+    snapshots.load("ref")
     assert torch.equal(ours.log_prob(samples), after)
 
 
@@ -285,7 +287,7 @@ def test_bad_input(policy, rng):
         policy.sample(["a"], 0, rng)
     with pytest.raises(ValueError, match="2 prompts, but 1 generators"):
         policy.sample(["a", "b"], 2, [rng])
-    for bad in ({"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"chunk": 0}):
+    for bad in ({"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"logits_chunk": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             with_model(policy, policy.model, **bad)
 

@@ -11,10 +11,10 @@ pytest.importorskip("tyro")
 
 import lm_tiny
 
-from windlm.__main__ import main
+from windlm.cli import main
 from windlm.data import Pair
+from windlm.judges.fitting import split
 from windlm.models import JudgeSettings, load_judge
-from windlm.reward import split
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 

@@ -17,12 +17,13 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from windlm import run, sharding
+from windlm import sharding
+from windlm.cli import run
 from windlm.data import Data
-from windlm.models import Adapter, JudgeSettings, Model
-from windlm.policy import Slots
+from windlm.models import JudgeSettings, LoraSettings, ModelSettings
 from windlm.tabular import small_policy
 from windlm.train import Config
+from windlm.weights import WeightSnapshots
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
@@ -77,7 +78,7 @@ def test_sharded_processes_are_one(tmp_path, objective, draws, rows, prompts, ad
 
     # each process has a part of them, of the optimiser's state, and of what was set aside
     parts = [checkpoint(tmp_path / "two", rank)[1] for rank in (0, 1)]
-    for name, p in Slots(whole, tmp_path / "slots").weights().items():
+    for name, p in WeightSnapshots(whole, tmp_path / "snapshots").weights().items():
         shares = [part["weights"][name] for part in parts]
         assert all(len(s) <= (len(p) + 1) // 2 for s in shares)
         assert (torch.cat(shares) - p).abs().max() < 1e-4
@@ -94,12 +95,12 @@ def test_the_model_folder_can_be_made_from_the_final_one(tmp_path, rank):
     """As it is where the process that writes it has no whole weights."""
     pytest.importorskip("peft")
     (tmp_path / "prompts.txt").write_text("ab\ncd\n")
-    config = run.Run(
-        model=Model(lm_tiny.make(tmp_path / "tiny"), max_new_tokens=3),
+    config = run.RunConfig(
+        model=ModelSettings(lm_tiny.make(tmp_path / "tiny"), max_new_tokens=3),
         data=Data(str(tmp_path / "prompts.txt")),
         judge=JudgeSettings("reward", f"{lm_tiny.__file__}:vowels"),
         train=Config(tmp_path / "run", rounds=1, draws=4, batch_prompts=1, learning_rate=0.1, cpu=True, progress=False),
-        lora=Adapter(rank),
+        lora=LoraSettings(rank),
     )
     run.start(config)
     run.save_merged(run.load_trained(config), tmp_path / "again")
@@ -130,10 +131,10 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="let sampler be 'own'"):
         prepare()
     policy.engine = None
-    slots = Slots(policy, tmp_path)
-    kept = {name: p[:1] for name, p in slots.plain().items()}
+    snapshots = WeightSnapshots(policy, tmp_path)
+    kept = {name: p[:1] for name, p in snapshots.plain().items()}
     with pytest.raises(ValueError, match=r"The share of .* was set aside by another number of processes"):
-        slots.put(kept)
+        snapshots.put(kept)
 
 
 def test_what_is_not_sharded_stays_as_it_is():

@@ -23,7 +23,8 @@ from windgames._array import kl
 from windlm import BestOfN, JBond, Regression, RewardJudge, bond, sppo, wind
 from windlm.policy import LanguagePolicy
 from windlm.tabular import Enumeration, small_policy
-from windlm.train import Config, round_prompts, train
+from windlm.train import Config, train
+from windlm.train.loop import round_prompts
 
 SCRIPT = Path(lm_run.__file__)
 PROMPTS = ["a", "b c"]

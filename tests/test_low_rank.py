@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import windgames as wg
-from windgames import preferences as module
 from windgames._array import hilbert, to_numpy
+from windgames.preferences import low_rank as module
 from windgames.testing import betas, check_rule, policies, random_embedding, random_reference
 
 

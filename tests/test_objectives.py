@@ -14,9 +14,9 @@ import windgames as wg
 from windgames import bounds
 from windgames._array import log_normalize, to_numpy
 from windgames.objectives import (
-    FLOOR,
     PAIRINGS,
     RISKS,
+    SCORE_FLOOR,
     centred,
     implied_payoff,
     jbond_weights,
@@ -59,7 +59,7 @@ def test_the_implied_payoff_inverts_the_target(game, eta, data):
 def test_slopes_are_derivatives(kind, s, c):
     """Theory 7.3: (s - c)/v(s), against 40-digit differentiation of the formulas, also beyond the floors."""
     with mpmath.workdps(40):
-        d = mpmath.mpf(FLOOR)
+        d = mpmath.mpf(SCORE_FLOOR)
 
         def v(x):
             if kind == "squared":
@@ -311,4 +311,4 @@ def test_bad_input():
         risk_slope(np.zeros(2), np.zeros(2), "hinge")
     with pytest.raises(ValueError, match="w must lie"):
         bounds.log_win_rate_error(0.0, 3)
-    assert wg.objectives.FLOOR == 0.05
+    assert wg.objectives.SCORE_FLOOR == 0.05

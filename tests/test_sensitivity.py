@@ -1,5 +1,7 @@
 """Theory 6.4: the derivative of an equilibrium, against differences of equilibria in 60 digits."""
 
+import pickle
+
 import numpy as np
 import pytest
 import sixty_digits
@@ -82,7 +84,7 @@ def test_the_equilibrium_moves_no_further_than_the_best_response(game, seed):
     moved, q = wg.sensitivity(solution).jvp(**tangents), solution.policy
     u, beta = game.payoff(solution.log_policy), game.beta
     direct = tangents.pop("log_ref") - u * tangents.pop("beta") / beta**2
-    direct = direct + game.preference.push(solution.log_policy, np.zeros_like(q), **tangents) / beta
+    direct = direct + game.preference.win_rate_jvp(solution.log_policy, np.zeros_like(q), **tangents) / beta
     spread = np.sum(q * (direct - q @ direct) ** 2) ** 0.5
     assert np.sum(q * moved**2) ** 0.5 <= spread * (1 + 1e-9) + 1e-10 / beta
     assert abs(q @ moved) <= 1e-12 * (1 + np.abs(moved).max())
@@ -204,6 +206,26 @@ def game_of(preference=None, beta=0.1, kind=wg.WinRateGame):
     return kind(preference or wg.MatrixPreference(CYCLE), [0.5, 0.3, 0.2], beta)
 
 
+@pytest.mark.parametrize("kind", ["matrix", "low-rank", "reward", "log"])
+def test_it_can_be_pickled_before_and_after_use(kind, rng):
+    """For joblib, which sends it to other processes and stores it."""
+    matrix = wg.MatrixPreference(random_matrix("logistic", 6, rng))
+    preference = {
+        "low-rank": wg.LowRankPreference(*random_embedding(6, 2, rng)),
+        "reward": wg.RewardPreference(range(6)),
+    }
+    make = wg.LogWinRateGame if kind == "log" else wg.WinRateGame
+    game = make(preference.get(kind, matrix), rng.dirichlet(np.ones(6), 2), [1.5, 2.0])
+    found, cotangent = wg.sensitivity(wg.equilibrium(game)), rng.normal(size=(2, 6))
+    early = pickle.loads(pickle.dumps(found))
+    expected = found.jvp(beta=1.0)
+    late = pickle.loads(pickle.dumps(found))
+    for copy in (early, late):
+        np.testing.assert_array_equal(copy.jvp(beta=1.0), expected)
+        np.testing.assert_array_equal(copy.vjp(cotangent)["log_ref"], found.vjp(cotangent)["log_ref"])
+        np.testing.assert_array_equal(copy.solution.policy, found.solution.policy)
+
+
 def test_where_there_is_no_derivative():
     with pytest.raises(ValueError, match="must be a Solution"):
         wg.sensitivity(np.zeros(3))
@@ -227,7 +249,7 @@ def test_a_run_of_a_rule_has_a_derivative_too():
     [
         ({}, "jvp takes tangents of matrix, log_ref, beta, but got none"),
         ({"reward": [1.0, 0, 0]}, r"matrix, log_ref, beta, but got \['reward'\]"),
-        ({"matrix": np.eye(3)}, r"P \+ P\^T = 1 is lost; but entry \(0, 0\).*add up to 2"),
+        ({"matrix": np.eye(3)}, r"keep P \+ P\^T = 1, but entry \(0, 0\).*add up to 2"),
         ({"matrix": np.zeros((2, 2))}, r"must fit the shape \(3, 3\), but its shape is \(2, 2\)"),
         ({"log_ref": [1.0, np.nan, 0]}, r"entry \(1,\) is nan"),
         ({"beta": "x"}, "real numbers"),
@@ -242,7 +264,7 @@ def test_the_order_of_a_reward_is_not_smooth():
     found = wg.sensitivity(wg.equilibrium(game_of(wg.RewardPreference([0.0, 1.0, 2.0]))))
     assert found.data == ("log_ref", "beta")
     assert set(found.vjp([1.0, 0, 0])) == {"log_ref", "beta"}
-    with pytest.raises(ValueError, match=r"only the order matters.*BradleyTerryPreference"):
+    with pytest.raises(ValueError, match=r"Only the order.*BradleyTerryPreference"):
         found.jvp(reward=[1.0, 0, 0])
 
 
@@ -250,7 +272,7 @@ def test_bad_cotangents_and_the_skew_matrix():
     found = wg.sensitivity(wg.equilibrium(game_of(wg.LowRankPreference(np.eye(3, 2) * 0.5))))
     with pytest.raises(ValueError, match=r"cotangent must fit the shape \(3,\)"):
         found.vjp([1.0, 2.0])
-    with pytest.raises(ValueError, match=r"J \+ J\^T = 0 is lost"):
+    with pytest.raises(ValueError, match=r"keep J \+ J\^T = 0"):
         found.jvp(skew=[[1.0, 0], [0, 0]])
     assert "embedding, skew, log_ref, beta" in repr(found)
 

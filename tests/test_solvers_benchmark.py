@@ -1,10 +1,5 @@
 """The solvers' study in its small form, and every peer that is installed against windgames."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,25 +9,18 @@ pytest.importorskip("tyro")
 pytest.importorskip("cvxpy")
 pytest.importorskip("mpmath")
 
+import scripts
+from scripts import sidecar
 from sixty_digits import exact
-from solvers import TIGHT, best_peers, certified, grade
-from solvers_games import HARD, Instance
-from solvers_peers import SOLVERS, Solver, folded
-from solvers_worker import Result, Worker
+from solver_studies.games import HARD, Instance
+from solver_studies.measure import TIGHT, best_peers, certified, grade
+from solver_studies.peers import SOLVERS, Solver, folded
+from solver_studies.worker import Result, Worker
 
 import windgames as wg
 
-ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ("agreement", "grid", "batch", "large", "hard", "choice", "path")
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("solvers")
-    command = [sys.executable, str(ROOT / "benchmarks" / "solvers.py"), "--smoke", "--results", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder, done.stdout
+smoke = scripts.smoke("solvers")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +38,7 @@ def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
     folder, told = smoke
     assert told.count("=>") >= len(STUDIES)
     for name in STUDIES:
-        sidecar = json.loads((folder / f"solvers_{name}.json").read_text())
-        assert sidecar["rows"] == len(pd.read_csv(folder / f"solvers_{name}.csv")) > 0
+        sidecar(folder, f"solvers_{name}")
     assert (folder / "solvers.png").stat().st_size > 10_000
     assert "| beta | m = 10 |" in told
 
@@ -59,7 +46,7 @@ def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
 def test_a_peer_that_is_missing_is_named(smoke):
     folder, told = smoke
     missing = [solver.name for solver in SOLVERS if solver.missing]
-    assert sorted(missing) == json.loads((folder / "solvers_grid.json").read_text())["config"]["skipped"]
+    assert sorted(missing) == sidecar(folder, "solvers_grid")["config"]["skipped"]
     for name in missing:
         assert f"Skipped: {name}" in told
     assert Solver("nobody", folded, ("no-such-package",)).missing == ["no-such-package"]

@@ -329,9 +329,9 @@ def test_a_candidate_must_be_a_policy(policy, words):
 
 
 def test_other_bad_input():
-    with pytest.raises(ValueError, match="tv_tol must be a positive number"):
+    with pytest.raises(ValueError, match="tv_tol must be positive and finite"):
         wg.verify(cycle(), np.log(REF), tv_tol=0)
-    with pytest.raises(ValueError, match="gain_tol must be a positive number"):
+    with pytest.raises(ValueError, match="gain_tol must be positive and finite"):
         wg.verify(cycle(), np.log(REF), gain_tol=np.inf)
     for solvers in (["SIMPLEX"], []):
         with pytest.raises(ValueError, match="solvers must name some of ECOS, CLARABEL, SCS"):

@@ -4,21 +4,24 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 (arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.
 """
 
+from typing import Any
+
 from . import bandits, bounds, continuum, objectives, oracles, rules
+from ._array import hilbert, kl, log_normalize
 from .describe import Description, describe
-from .equilibria import equilibrium
+from .equilibria import Sensitivity, equilibrium, equilibrium_path, sensitivity
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament
-from .paths import equilibrium_path
 from .preferences import (
     BradleyTerryPreference,
+    Comparisons,
     LowRankPreference,
     MatrixPreference,
     Preference,
     RewardPreference,
     from_counts,
 )
-from .sensitivity import Sensitivity, sensitivity
+from .proximal import proximal_point
 from .solve import Solution, Trace, solve
 from .updates import (
     Guarantee,
@@ -30,6 +33,7 @@ from .updates import (
     iterative_bon,
     nash_md,
     omwu,
+    optimistic,
     sppo,
     target,
     wind,
@@ -41,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BestOfNGame",
     "BradleyTerryPreference",
+    "Comparisons",
     "Description",
     "Game",
     "Guarantee",
@@ -67,12 +72,17 @@ __all__ = [
     "extragradient",
     "from_counts",
     "geometric_mixture",
+    "hilbert",
     "inpo",
     "iterative_bon",
+    "kl",
+    "log_normalize",
     "nash_md",
     "objectives",
     "omwu",
+    "optimistic",
     "oracles",
+    "proximal_point",
     "rules",
     "sensitivity",
     "solve",
@@ -82,3 +92,15 @@ __all__ = [
     "verify",
     "wind",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "testing"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "testing":  # on demand, since it needs hypothesis
+        from importlib import import_module
+
+        return import_module("windgames.testing")
+    raise AttributeError(f"module 'windgames' has no attribute {name!r}")

@@ -23,45 +23,6 @@ __all__ = ["Array", "array_namespace"]
 # -- in and out of namespaces ------------------------------------------------------------------------------
 
 
-def as_float(x: Any, name: str) -> Array:
-    """Return `x` as a real floating array: lists become numpy, integers and booleans become float64."""
-    if not is_array_api_obj(x):
-        try:
-            x = np.asarray(x)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}") from None
-    elif isinstance(x, np.generic):
-        x = np.asarray(x)
-    if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
-    xp = array_namespace(x)
-    if xp.isdtype(x.dtype, "real floating"):
-        return x
-    if xp.isdtype(x.dtype, "integral") and 0 not in x.shape and float(xp.max(xp.abs(x))) >= 2**53:
-        raise ValueError(
-            f"{name} holds integers of 2**53 or more, which float64 cannot tell apart: scale or rank them."
-        )
-    if xp.isdtype(x.dtype, "integral") or xp.isdtype(x.dtype, "bool"):
-        return xp.astype(x, xp.float64)
-    raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
-
-
-def number(x: Any, name: str) -> float:
-    """Return `x` as a float, or say that it is not one number."""
-    try:
-        return float(x)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
-
-
-def whole(x: Any, name: str) -> int:
-    """Return `x` as a non-negative integer, or say that it is not one."""
-    value = number(x, name)
-    if not (0 <= value < inf and value == int(value)):
-        raise ValueError(f"{name} must be a non-negative integer, but it is {x}.")
-    return int(value)
-
-
 def to_numpy(x: Any) -> np.ndarray:
     """Copy an array of any library to a numpy array (one transfer if it lives on another device)."""
     if isinstance(x, np.ndarray):
@@ -79,17 +40,6 @@ def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
         return np.asarray(values, dtype=dtype)
     xp = array_namespace(example)
     return xp.asarray(np.array(values), dtype=dtype, device=device_of(example))
-
-
-def first_index(mask: Array) -> tuple[int, ...] | None:
-    """Return the index of the first true entry, or None: for error messages that say where."""
-    where = np.argwhere(to_numpy(mask))
-    return tuple(int(i) for i in where[0]) if len(where) else None
-
-
-def in_context(where: tuple[int, ...]) -> str:
-    """Return " in context (2,)" for an error message, or nothing if there is one context only."""
-    return f" in context {where}" if where else ""
 
 
 def columns(x: Any) -> Any:

@@ -10,37 +10,13 @@ from typing import Any
 
 import numpy as np
 
-# -- input -------------------------------------------------------------------------------------------------
-
-
-def _numbers(x: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(x, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold real numbers, but it is {x!r}. Pass a float or an array.") from None
-
-
-def _positive(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> np.ndarray:
-    x = _numbers(x, name)
-    good = (x >= 0) if zero else (x > 0)
-    if not np.all(good & ((x < inf) | infinite)):
-        sign, end = "non-negative" if zero else "positive", "" if infinite else " and finite"
-        raise ValueError(f"{name} must be {sign}{end}, but it is {x}.")
-    return x
-
-
-def _fraction(x: Any, name: str) -> np.ndarray:
-    x = _numbers(x, name)
-    if not np.all((x >= 0) & (x <= 1)):
-        raise ValueError(f"{name} must lie in [0, 1], but it is {x}.")
-    return x
-
+from ._validation import fraction, numbers, positive
 
 # -- best-of-n ---------------------------------------------------------------------------------------------
 
 
 def _mixing(n: Any, alpha1: Any, alpha2: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n, alpha1, alpha2 = _numbers(n, "n"), _numbers(alpha1, "alpha1"), _numbers(alpha2, "alpha2")
+    n, alpha1, alpha2 = numbers(n, "n"), numbers(alpha1, "alpha1"), numbers(alpha2, "alpha2")
     if not np.all((n > 1) & (n < inf)):
         raise ValueError(f"n must be a finite number above 1, but it is {n}.")
     if not np.all((alpha1 > 0) & (alpha2 >= 0) & (alpha1 + alpha2 <= 1 + 1e-12)):
@@ -89,7 +65,7 @@ def best_of_n_kl_bound(n: Any) -> Any:
     For a reward and real :math:`n\ge1`, and for ``n = 2`` with any constant-sum preference. Raises ValueError if `n`
     is below 1 or not finite.
     """
-    n = _numbers(n, "n")
+    n = numbers(n, "n")
     if not np.all((n >= 1) & (n < inf)):
         raise ValueError(f"n must be finite and at least 1, but it is {n}.")
     return (np.log(n) - (n - 1) / n)[()]
@@ -99,7 +75,7 @@ def best_of_n_kl_bound(n: Any) -> Any:
 
 
 def _square(matrix: Any) -> np.ndarray:
-    matrix = _numbers(matrix, "matrix")
+    matrix = numbers(matrix, "matrix")
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
         raise ValueError(f"matrix must have shape (..., m, m), but its shape is {matrix.shape}.")
     if not np.all(np.isfinite(matrix)) or np.any(matrix < 0):
@@ -173,7 +149,7 @@ def wind_max_step(beta: Any, interaction: Any = 1.0) -> Any:
     The paper's is :math:`\beta`. Infinite at ``L = 0``, where one best response is the solution; 0 at ``beta = 0``.
     Raises ValueError if `beta` is negative or not finite, or `interaction` outside [0, 1].
     """
-    beta, interaction = _positive(beta, "beta", zero=True), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     free = (interaction == 0) & (beta > 0)
     safe = np.where(interaction == 0, 1.0, interaction)
     with np.errstate(over="ignore"):  # a step too large for a float is infinite
@@ -185,10 +161,200 @@ def extragradient_max_step(beta: Any, interaction: Any = 1.0) -> Any:
 
     Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
     """
-    beta, interaction = _positive(beta, "beta", zero=True), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     safe = np.where(interaction == 0, 1.0, interaction)
     with np.errstate(over="ignore"):
         return np.where(interaction == 0, inf, 2 * (beta + np.hypot(beta, safe)) / safe / safe)[()]
+
+
+WIND_FAILS_BEYOND = 4.787882427
+r"""Smallest `c` with a known counterexample to WIND's rate at :math:`\eta=c\beta/L^2` (theory 5.8); proven up to 4."""
+
+
+def wind_counterexample(best: Any, start: Any) -> Any:
+    r"""Return the `c` beyond which WIND's rate fails at :math:`\eta=c\beta/L^2` in the example of theory 5.8 (derived).
+
+    .. math:: c(\epsilon,q)=\frac{2\,\mathrm{kl}(\epsilon\|q)}{(1-\epsilon)(q-\epsilon)^2}
+
+    Rock-paper-scissors, equilibrium :math:`(\epsilon,\frac{1-\epsilon}2,\frac{1-\epsilon}2)`, start
+    :math:`(q,\frac{1-q}2,\frac{1-q}2)`, large `beta`; `best` is :math:`\epsilon`, `start` :math:`q`, and kl is the
+    binary divergence. Its minimum is `WIND_FAILS_BEYOND`. Raises ValueError unless both lie in (0, 1) and differ.
+    """
+    e, q = np.broadcast_arrays(fraction(best, "best"), fraction(start, "start"))
+    if not np.all((e > 0) & (e < 1) & (q > 0) & (q < 1) & (e != q)):
+        raise ValueError(f"best and start must lie in (0, 1) and differ, but they are {e} and {q}.")
+    divergence = e * np.log(e / q) + (1 - e) * np.log1p((q - e) / (1 - q))
+    return (2 * divergence / ((1 - e) * (q - e) ** 2))[()]
+
+
+def wind_late_step(beta: Any, interaction: Any = 1.0, distance: Any = 0.0) -> Any:
+    r"""Return :math:`\frac{\pi^4}{16}\frac\beta{L^2}/(1+\frac23d)^2`, a step that keeps WIND's rate near the end.
+
+    Theory 5.9 (derived): :math:`d=\mathrm{TV}(\pi^*,\pi_t)` is the `distance` of the current policy, or any bound on it
+    such as :math:`\sqrt{KL(\pi^*\|\pi_t)/2}`. At ``distance = 0`` it is 6.09 times :math:`\beta/L^2`; above .35 the
+    :math:`4\beta/L^2` of `wind_max_step` is larger. Raises ValueError as `wind_max_step`, or if `distance` lies outside
+    [0, 1].
+    """
+    d = fraction(distance, "distance")
+    return (wind_max_step(beta, interaction) * (np.pi**4 / 64 / (1 + 2 * d / 3) ** 2))[()]
+
+
+def optimistic_max_step(beta: Any, interaction: Any = 1.0) -> Any:
+    r"""Return :math:`(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`, the largest step of `optimistic`.
+
+    Theory 5.11 (derived). Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
+    """
+    beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
+    safe = np.where(interaction == 0, 1.0, interaction)
+    with np.errstate(over="ignore"):
+        return np.where(interaction == 0, inf, (beta + np.hypot(beta, np.sqrt(6) * safe)) / 3 / safe / safe)[()]
+
+
+def tangent_frequencies(matrix: Any, policy: Any) -> np.ndarray:
+    r"""Return the moduli of the eigenvalues of :math:`\Pi D^{1/2}AD^{1/2}\Pi` in descending order, shape ``(..., m)``.
+
+    :math:`A` is the skew part of `matrix`, :math:`D=\mathrm{diag}(\pi)`, and :math:`\Pi` projects off
+    :math:`\sqrt\pi`, whose own 0 is among the values. The first, :math:`\mu\le4L/\pi^2` (the number), sets how fast
+    rules go at the end, and the smallest of those that belong to directions sets the proximal point method's pace
+    (theory 5.10, 6.8; derived). Raises ValueError if the shapes do not fit.
+    """
+    A, p = _square(matrix), fraction(policy, "policy")
+    if p.shape[-1:] != A.shape[-1:]:
+        raise ValueError(f"policy must have {A.shape[-1]} entries, but its shape is {p.shape}.")
+    A = (A - np.swapaxes(A, -1, -2)) / 2
+    s = np.sqrt(p)
+    s = s / np.linalg.norm(s, axis=-1, keepdims=True)
+    K = s[..., :, None] * A * s[..., None, :]
+    left = np.sum(s[..., :, None] * K, axis=-2, keepdims=True)  # s'K, and K s = -(s'K)' since K is skew
+    K = K - s[..., :, None] * left + np.swapaxes(left, -1, -2) * s[..., None, :]
+    return np.linalg.svd(K, compute_uv=False)
+
+
+def local_rate(beta: Any, eta: Any, frequency: Any) -> Any:
+    r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor that WIND's divergence settles to.
+
+    Theory 5.10 (derived). `frequency` is the first of `tangent_frequencies` at the equilibrium. Above 1 the equilibrium
+    repels. At ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or
+    `frequency` negative.
+    """
+    beta, eta = positive(beta, "beta"), positive(eta, "eta", infinite=True)
+    inverse, mu = 1 / eta, positive(frequency, "frequency", zero=True)
+    return ((np.hypot(inverse, mu) / (inverse + beta)) ** 2)[()]
+
+
+def local_max_step(beta: Any, frequency: Any) -> Any:
+    r"""Return :math:`2\beta/(\mu^2-\beta^2)`, the step below which WIND's equilibrium attracts (theory 5.10, derived).
+
+    Infinite for :math:`\mu\le\beta`. Raises ValueError if `beta` is not positive or `frequency` negative.
+    """
+    beta, mu = np.broadcast_arrays(positive(beta, "beta"), positive(frequency, "frequency", zero=True))
+    unstable = mu > beta
+    return np.where(unstable, 2 * beta / np.where(unstable, (mu - beta) * (mu + beta), 1.0), inf)[()]
+
+
+def omwu_local_rate(eta: Any, frequency: Any, beta: Any = 0.0) -> Any:
+    r"""Return the modulus of the larger root of :math:`(1+\beta\eta)\lambda^2-(1+2i\eta\sigma)\lambda+i\eta\sigma`.
+
+    The factor of a step of `omwu` near an equilibrium of full support in a direction of that `frequency` (theory 5.12);
+    the divergence falls with its square. Raises ValueError if an argument is negative or not finite.
+    """
+    eta, sigma = positive(eta, "eta"), positive(frequency, "frequency", zero=True)
+    a, x = 1 + positive(beta, "beta", zero=True) * eta, 1j * eta * sigma
+    root = np.sqrt((1 + 2 * x) ** 2 - 4 * a * x)
+    return np.maximum(np.abs(1 + 2 * x + root), np.abs(1 + 2 * x - root))[()] / (2 * a)
+
+
+def nash_md_floor(beta: Any, eta: Any, interaction: Any | None = None) -> Any:
+    r"""Return how close Nash-MD's bound comes to the equilibrium, in :math:`KL(\pi^*\|\pi_t)` (theory 5.7, derived).
+
+    :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}` from any start. With the
+    `interaction` `L` also, for a start at the reference (theory 5.13), :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}`
+    with :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is
+    not positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
+    """
+    beta, eta = np.broadcast_arrays(positive(beta, "beta"), positive(eta, "eta"))
+    if np.any(beta * eta >= 1):
+        raise ValueError(f"Nash-MD needs beta * eta < 1, but it is {beta * eta}.")
+    floor = log_moment_bound(eta) / beta / eta
+    if interaction is None:
+        return floor[()]
+    L = fraction(interaction, "interaction")
+    share = L**2 * eta / (4 * beta * (1 - beta * eta))
+    small = share < 1
+    second = inexact_floor(beta, L * eta / 4, np.where(small, share, 0.0))
+    return np.where(small, np.minimum(floor, second), floor)[()]
+
+
+def log_moment_bound(eta: Any) -> Any:
+    r"""Return :math:`\log\frac{\sinh(\eta/2)}{\eta/2}\ge\log E_\pi e^{\eta(P\pi-1/2)}`, at most :math:`\eta^2/24`.
+
+    For every constant-sum preference and policy (theory 3.13, derived), with equality for a reward without atoms; the
+    general :math:`\eta^2/8` of Hoeffding's lemma is three times that. Raises ValueError if `eta` is negative.
+    """
+    x = positive(eta, "eta", zero=True) / 2
+    small = x < 1e-2
+    safe = np.where(small, 1.0, x)
+    return np.where(small, x**2 / 6 - x**4 / 180 + x**6 / 2835, safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe))[
+        ()
+    ]
+
+
+def proximal_gap_bound(beta: Any, log_ref: Any, steps: Any) -> Any:
+    r"""Return :math:`\beta\max\log(1/\rho_0)/K`, the gap of the average of `K` proximal steps (theory 6.8, derived).
+
+    The gap of the game without a price, :math:`\max P\bar\rho-\frac12`. `log_ref` has shape ``(..., m)``. Raises
+    ValueError if `beta` is not positive or `steps` below 1.
+    """
+    steps = positive(steps, "steps")
+    if np.any(steps < 1):
+        raise ValueError(f"steps must be at least 1, but it is {steps}.")
+    return (positive(beta, "beta") * np.max(-numbers(log_ref, "log_ref"), axis=-1) / steps)[()]
+
+
+def proximal_local_rate(beta: Any, frequency: Any) -> Any:
+    r"""Return :math:`1/(1+\sigma^2/\beta^2)`, the factor a proximal step takes off the divergence near its end.
+
+    In a direction of that `frequency` at an equilibrium of full support (theory 6.8, derived); directions of
+    frequency 0 lead to other winners. Raises ValueError if `beta` is not positive or `frequency` negative.
+    """
+    beta, sigma = positive(beta, "beta"), positive(frequency, "frequency", zero=True)
+    return ((beta / np.hypot(beta, sigma)) ** 2)[()]
+
+
+def comparisons_lower_bound(beta: Any, comparisons: Any) -> Any:
+    r"""Return a divergence that no learner undercuts in the mean from that many coin tosses, in every game of its kind.
+
+    Theory 7.12 (derived; Le Cam's two points): of two games with two responses, win rates :math:`\frac12\pm\delta` and
+    :math:`\delta=1/(3\sqrt N)`, one has :math:`E\,KL(\pi^*\|\hat\pi)` of at least
+
+    .. math:: \Big(1-\sqrt{N\delta\log\tfrac{1+2\delta}{1-2\delta}}\Big)
+              \big(\log2-H(\sigma(\delta/\beta))\big)\approx\frac1{216\,\beta^2N},
+
+    `H` the entropy of a coin. Raises ValueError if `beta` is not positive or `comparisons` below 1.
+    """
+    N, beta = positive(comparisons, "comparisons"), positive(beta, "beta")
+    if np.any(N < 1):
+        raise ValueError(f"comparisons must be at least 1, but it is {N}.")
+    delta = 1 / (3 * np.sqrt(N))
+    told = np.sqrt(N * delta * 2 * np.arctanh(2 * delta))
+    x = delta / beta
+    # log 2 - H(sigmoid(x)) = x tanh(x/2)/2 - log cosh(x/2)
+    half = x / 2
+    gain = np.where(
+        half < 1e-2, half**2 / 2 - half**4 / 4, half * np.tanh(half) - half - np.log1p(np.exp(-2 * half)) + np.log(2)
+    )
+    return ((1 - told) * gain)[()]
+
+
+def wrong_judge_bound(beta: Any, eps: Any) -> Any:
+    r"""Return :math:`(\epsilon/\beta)^2/2\ge KL(\pi^*\|\pi'^*)` for the equilibria under two judges.
+
+    Theory 5.14 (derived). `eps` is half the span of :math:`(P'-P)\pi'^*`, or a bound on it such as the largest entry of
+    :math:`|P'-P|`. The sum of both directions is at most twice that, :math:`\lVert\pi^*-\pi'^*\rVert_1` at most
+    :math:`\epsilon/\beta`, and the gap of :math:`\pi'^*` in the true game at most `beta` times it. Raises ValueError as
+    `inexact_floor`.
+    """
+    return inexact_floor(beta, eps, 0.0)
 
 
 def linear_rate(beta: Any, eta: Any) -> Any:
@@ -196,7 +362,7 @@ def linear_rate(beta: Any, eta: Any) -> Any:
 
     1 at ``beta = 0``: no rate. Raises ValueError if `beta` is negative or `eta` not positive; ``eta = inf`` is allowed.
     """
-    beta, eta = np.broadcast_arrays(_positive(beta, "beta", zero=True), _positive(eta, "eta", infinite=True))
+    beta, eta = np.broadcast_arrays(positive(beta, "beta", zero=True), positive(eta, "eta", infinite=True))
     with np.errstate(over="ignore"):
         return (1 / (1 + beta * np.where(beta == 0, 1.0, eta)))[()]
 
@@ -206,34 +372,69 @@ def geometric_bound(initial: Any, factor: Any, steps: Any, floor: Any = 0.0) -> 
 
     An infinite `initial` bounds nothing at any step. Raises ValueError if an argument is NaN or negative.
     """
-    initial = _positive(initial, "initial", zero=True, infinite=True)[..., None]
-    factor = _positive(factor, "factor", zero=True)[..., None]
-    floor = _positive(floor, "floor", zero=True, infinite=True)[..., None]
+    initial = positive(initial, "initial", zero=True, infinite=True)[..., None]
+    factor = positive(factor, "factor", zero=True)[..., None]
+    floor = positive(floor, "floor", zero=True, infinite=True)[..., None]
     with np.errstate(over="ignore"):  # a bound beyond the largest float is infinite
-        power = factor ** _positive(steps, "steps", zero=True)
+        power = factor ** positive(steps, "steps", zero=True)
         empty = np.isinf(initial) | np.isinf(floor)
         start = np.where(np.isinf(initial), 0.0, initial)
         return np.where(empty, inf, np.where(start == 0, 0.0, np.where(start == 0, 1.0, power) * start) + floor)
 
 
-def inexact_floor(beta: Any, eps: Any) -> Any:
-    r"""Return :math:`(\epsilon/\beta)^2`, WIND's worst floor under payoff errors of half-span `eps` (theory 5.5).
+def inexact_floor(beta: Any, eps: Any, share: Any = 0.5) -> Any:
+    r"""Return :math:`(\epsilon/\beta)^2/(2(1-\theta))`, WIND's worst floor under payoff errors of half-span `eps`.
 
-    Derived, for :math:`\eta\le2\beta/L^2`; the errors may be chosen by an adversary. Raises ValueError if `beta` is
-    not positive or `eps` negative.
+    Theory 5.5 (derived), for steps up to the `share` :math:`\theta<1` of `wind_max_step`; the errors may be chosen by
+    an adversary. Raises ValueError if `beta` is not positive, `eps` negative or `share` outside [0, 1).
     """
+    share = fraction(share, "share")
+    if np.any(share == 1):
+        raise ValueError(f"share must be below 1, but it is {share}: at the largest step no floor is proven.")
     with np.errstate(over="ignore"):
-        return (_positive(eps, "eps", zero=True) / _positive(beta, "beta")) ** 2
+        return ((positive(eps, "eps", zero=True) / positive(beta, "beta")) ** 2 / (2 * (1 - share)))[()]
 
 
 def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
-    r"""Return :math:`\eta\epsilon^2/(\beta(1+\beta\eta))`, the floor of the mean under unbiased errors (theory 5.6).
+    r"""Return :math:`\eta\epsilon^2/(2\beta(1+\beta\eta))`, the floor of the mean under unbiased errors (theory 5.6).
 
-    Derived, for :math:`\eta\le4\beta/L^2`. Raises ValueError if `beta` or `eta` is not positive or `eps` negative.
+    `eps` bounds the root mean square of the error's half-span; for errors that average `J` comparisons see
+    `comparison_error`. Derived, for :math:`\eta\le4\beta/L^2`. Raises ValueError if `beta` or `eta` is not positive or
+    `eps` negative.
     """
-    beta, eta, eps = _positive(beta, "beta"), _positive(eta, "eta"), _positive(eps, "eps", zero=True)
+    beta, eta, eps = positive(beta, "beta"), positive(eta, "eta"), positive(eps, "eps", zero=True)
     with np.errstate(over="ignore"):
-        return (eps / beta * (eps / (1 / eta + beta)))[()]
+        return (eps / beta * (eps / (2 * (1 / eta + beta))))[()]
+
+
+def comparison_error(comparisons: Any, beta: Any, eta: Any, interaction: Any | None = None) -> Any:
+    r"""Return the `eps` that win rates estimated from `J` comparisons count as in `noise_floor` and `decaying_bound`.
+
+    .. math:: \epsilon_J^2 = \min\Big\{\epsilon^2,\ \frac{2v}{J}\,\varphi\Big(\frac{2\epsilon\,\eta}{1+\beta\eta}\Big)
+              \Big\}, \qquad \varphi(x)=\frac{e^x-1-x}{x^2}
+
+    Theory 7.11 (derived), where every response meets the same `J` fresh draws of the policy: :math:`\epsilon=1,
+    v=\frac14` for a judge who tosses coins (`interaction` None), :math:`\epsilon=L, v=\min(\frac14,\frac{L^2}2)` for
+    one who answers with the preference itself (`interaction` `L`). It falls like :math:`1/\sqrt J`. Under falling steps
+    `eta` is the first, largest one. Raises ValueError if `comparisons` is below 1, `beta` or `eta` is not positive, or
+    `interaction` lies outside [0, 1].
+    """
+    J, beta, eta = numbers(comparisons, "comparisons"), positive(beta, "beta"), positive(eta, "eta", infinite=True)
+    if not np.all((J >= 1) & np.isfinite(J)):
+        raise ValueError(f"comparisons must be finite and at least 1, but it is {J}.")
+    eps = fraction(1.0 if interaction is None else interaction, "interaction")
+    variance = 0.25 if interaction is None else np.minimum(0.25, eps**2 / 2)
+    with np.errstate(over="ignore"):
+        squared = 2 * variance / J * _bernstein(2 * eps / (1 / eta + beta))
+    return np.sqrt(np.minimum(eps**2, squared))[()]
+
+
+def _bernstein(x: Any) -> np.ndarray:
+    """Return (exp(x) - 1 - x)/x^2, with 1/2 at 0."""
+    x = np.asarray(x, dtype=float)
+    small = np.abs(x) < 1e-3
+    safe = np.where(small, 1.0, x)
+    return np.where(small, 0.5 + x / 6 + x * x / 24, (np.expm1(safe) - safe) / safe / safe)
 
 
 def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
@@ -243,27 +444,27 @@ def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
     `beta` is not positive, `t` negative or `interaction` outside [0, 1].
     """
     beta, t0 = _decay(beta, interaction)
-    return (2 / (beta * (_positive(t, "t", zero=True) + t0)))[()]
+    return (2 / (beta * (positive(t, "t", zero=True) + t0)))[()]
 
 
 def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any = 1.0) -> Any:
     r"""Return the bound on :math:`E\,KL(\pi^*\|\pi_t)` under `wind_decaying_step` and unbiased errors (theory 7.7).
 
-    .. math:: \frac{t_0(t_0+1)\,KL_0+4\epsilon^2t/\beta^2}{(t+t_0)(t+t_0+1)}
+    .. math:: \frac{t_0(t_0+1)\,KL_0+2\epsilon^2t/\beta^2}{(t+t_0)(t+t_0+1)}
 
     `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` of a
-    judge who is certain and 1 of one who tosses coins. Derived. Raises ValueError as `wind_decaying_step`, and if
-    `initial` or `eps` is negative.
+    judge who is certain and 1 of one who tosses coins, or `comparison_error` of the first step. Derived. Raises
+    ValueError as `wind_decaying_step`, and if `initial` or `eps` is negative.
     """
     beta, t0 = _decay(beta, interaction)
-    t, initial, eps = (_positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
+    t, initial, eps = (positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
     with np.errstate(over="ignore"):
         share = t0 / (t + t0) * ((t0 + 1) / (t + t0 + 1))
-        return (share * initial + 4 * (eps / beta) ** 2 * (t / (t + t0) / (t + t0 + 1)))[()]
+        return (share * initial + 2 * (eps / beta) ** 2 * (t / (t + t0) / (t + t0 + 1)))[()]
 
 
 def _decay(beta: Any, interaction: Any) -> tuple[np.ndarray, np.ndarray]:
-    beta, interaction = _positive(beta, "beta"), _fraction(interaction, "interaction")
+    beta, interaction = positive(beta, "beta"), fraction(interaction, "interaction")
     with np.errstate(over="ignore"):
         return beta, np.minimum(np.maximum(1.0, (interaction / beta) ** 2 / 2), 1e300)
 
@@ -275,10 +476,10 @@ def coverage_floor(beta: Any, eps: Any, concentrability: Any) -> Any:
     :math:`E_{\pi_t}(q/\pi_t)^2` for the equilibrium and the next policy. Derived, for :math:`\eta\le4\beta/L^2`. Raises
     ValueError if `beta` is not positive, `eps` negative or `concentrability` below 1.
     """
-    C = _numbers(concentrability, "concentrability")
+    C = numbers(concentrability, "concentrability")
     if not np.all(C >= 1):
         raise ValueError(f"concentrability must be at least 1, but it is {C}: a policy covers itself at 1.")
-    return (2 * np.sqrt(C) * _positive(eps, "eps", zero=True) / _positive(beta, "beta"))[()]
+    return (2 * np.sqrt(C) * positive(eps, "eps", zero=True) / positive(beta, "beta"))[()]
 
 
 def stability_bound(lipschitz: Any, curvature: Any, n: Any) -> Any:
@@ -286,8 +487,8 @@ def stability_bound(lipschitz: Any, curvature: Any, n: Any) -> Any:
 
     Raises ValueError if an argument is not positive (`lipschitz` may be 0).
     """
-    lipschitz, curvature = _positive(lipschitz, "lipschitz", zero=True), _positive(curvature, "curvature")
-    return (2 * lipschitz**2 / curvature / _positive(n, "n"))[()]
+    lipschitz, curvature = positive(lipschitz, "lipschitz", zero=True), positive(curvature, "curvature")
+    return (2 * lipschitz**2 / curvature / positive(n, "n"))[()]
 
 
 def log_win_rate_error(w: Any, k: int) -> tuple[Any, Any]:
@@ -296,7 +497,7 @@ def log_win_rate_error(w: Any, k: int) -> tuple[Any, Any]:
     `B` is binomial with `k` trials of probability `w`: iterative best-of-n by samples regresses onto such logarithms.
     Summed exactly. Raises ValueError if `w` lies outside (0, 1] or `k` is not a positive integer.
     """
-    w = _numbers(w, "w")
+    w = numbers(w, "w")
     if not np.all((w > 0) & (w <= 1)):
         raise ValueError(f"w must lie in (0, 1], but it is {w}.")
     if not (int(k) == k and k >= 1):
@@ -320,10 +521,10 @@ def log_payoff_contraction(beta: Any, eta: Any, kappa: Any = 1.0) -> Any:
     At ``eta = inf`` it is :math:`\kappa/\beta`, that of the best-response map. Below 1 for :math:`\beta>\kappa`.
     Derived. Raises ValueError if `beta` or `eta` is not positive or `kappa` outside [0, 1].
     """
-    beta, eta = _positive(beta, "beta"), _positive(eta, "eta", infinite=True)
-    kappa = _fraction(kappa, "kappa")
-    pull = 1 / eta  # 0 at eta = inf, and no overflow of beta eta
-    return ((pull + kappa) / (pull + beta))[()]
+    beta, eta = positive(beta, "beta"), positive(eta, "eta", infinite=True)
+    kappa = fraction(kappa, "kappa")
+    inverse_eta = 1 / eta  # 0 at eta = inf, and no overflow of beta eta
+    return ((inverse_eta + kappa) / (inverse_eta + beta))[()]
 
 
 # -- certificates ------------------------------------------------------------------------------------------
@@ -334,9 +535,36 @@ def hilbert_certificate_factor(beta: Any, interaction: Any = 1.0) -> Any:
 
     Derived, win-rate game. Raises ValueError if `beta` is not positive or `interaction` outside [0, 1].
     """
-    interaction, beta = _fraction(interaction, "interaction"), _positive(beta, "beta")
+    interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
     with np.errstate(over="ignore"):
         return (1 + interaction / beta / 2)[()]
+
+
+def hilbert_certificate(residual: Any, divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
+    r"""Return :math:`R+\frac L\beta\sqrt{2k}\ge h(\pi,\pi^*)` of `R` and `k`.
+
+    Theory 2.7 (derived), win-rate game, :math:`R=h(\pi,BR(\pi))`, :math:`k=KL(\pi\|BR(\pi))`. Never looser than
+    `hilbert_certificate_factor` times the residual, since :math:`k\le R^2/8`. Raises ValueError as that, or if
+    `residual` or `divergence` is negative.
+    """
+    interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
+    R = positive(residual, "residual", zero=True, infinite=True)
+    k = positive(divergence, "divergence", zero=True, infinite=True)
+    with np.errstate(over="ignore"):
+        return (R + one_step_bound(k, beta, interaction))[()]
+
+
+def one_step_bound(divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
+    r"""Return :math:`\frac L\beta\sqrt{2k}\ge h(BR(\pi),\pi^*)`, how far one best response is from the equilibrium.
+
+    Theory 2.7 (derived), win-rate game, :math:`k=KL(\pi\|BR(\pi))`. At :math:`\pi=\rho` the best response is RLHF on
+    the reference's own win rates (theory 2.9). 0 at ``L = 0``. Raises ValueError as `hilbert_certificate`.
+    """
+    interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
+    k = positive(divergence, "divergence", zero=True, infinite=True)
+    with np.errstate(over="ignore"):
+        root = np.where(interaction == 0, 0.0, np.sqrt(2 * k))
+        return (interaction / beta * root)[()]
 
 
 def log_hilbert_certificate_factor(beta: Any, kappa: Any = 1.0) -> Any:
@@ -344,7 +572,7 @@ def log_hilbert_certificate_factor(beta: Any, kappa: Any = 1.0) -> Any:
 
     For policies of full support. Raises ValueError if `beta` is not positive or `kappa` outside [0, 1].
     """
-    beta, kappa = np.broadcast_arrays(_positive(beta, "beta"), _fraction(kappa, "kappa"))
+    beta, kappa = np.broadcast_arrays(positive(beta, "beta"), fraction(kappa, "kappa"))
     proven = beta > kappa
     return np.where(proven, beta / np.where(proven, beta - kappa, 1.0), inf)[()]
 
@@ -354,7 +582,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
     Raises ValueError if `h` is negative or NaN; an infinite `h` bounds nothing.
     """
-    h = _positive(h, "h", zero=True, infinite=True)
+    h = positive(h, "h", zero=True, infinite=True)
     return (h * np.minimum(1.0, h / 8))[()]
 
 
@@ -363,7 +591,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
 def _top_mass(top_mass: Any) -> np.ndarray:
     """Return the mass; what exceeds 1 by at most 1e-12 is the rounding of a sum and counts as 1."""
-    top_mass = _numbers(top_mass, "top_mass")
+    top_mass = numbers(top_mass, "top_mass")
     if not np.all((top_mass > 0) & (top_mass <= 1 + 1e-12)):
         raise ValueError(f"top_mass must lie in (0, 1], but it is {top_mass}.")
     return np.minimum(top_mass, 1.0)
@@ -376,7 +604,7 @@ def collapse_index(beta: Any, top_mass: Any) -> Any:
     reward, whose reference mass is `top_mass`. Sharp for two responses. For ``0 < beta < 1``; at ``beta = 1`` the
     limit :math:`(1-\rho_T)/\rho_T`. Raises ValueError if `beta` lies outside (0, 1] or `top_mass` outside (0, 1].
     """
-    beta, top = _positive(beta, "beta"), _top_mass(top_mass)
+    beta, top = positive(beta, "beta"), _top_mass(top_mass)
     if np.any(beta > 1):
         raise ValueError(
             f"beta must be at most 1, but it is {beta}: above 1 there is an equilibrium of full support (theory 3.7)."
@@ -398,7 +626,7 @@ def win_rate_top_deficit(beta: Any, top_mass: Any) -> Any:
     Computed without cancellation; below about ``beta = 1/1480`` it underflows to 0. Raises ValueError if `beta` is not
     positive and finite or `top_mass` outside (0, 1].
     """
-    beta, top = np.broadcast_arrays(_positive(beta, "beta"), _top_mass(top_mass))
+    beta, top = np.broadcast_arrays(positive(beta, "beta"), _top_mass(top_mass))
     with np.errstate(divide="ignore", over="ignore"):
         return np.exp(-np.logaddexp(0.0, np.log(top) - np.log1p(-top) + 0.5 / beta))[()]
 
@@ -419,7 +647,7 @@ def equilibria_distance_bound(beta: Any, top_mass: Any) -> Any:
     elsewhere: exponentially small in 1/beta where the log-win-rate game has collapsed (`collapse_index` below 1);
     elsewhere only the trivial ``1 - top_mass`` is proven. Raises ValueError as `win_rate_top_deficit`.
     """
-    beta, top = np.broadcast_arrays(_positive(beta, "beta"), _top_mass(top_mass))
+    beta, top = np.broadcast_arrays(positive(beta, "beta"), _top_mass(top_mass))
     below = beta < 1
     index = collapse_index(np.where(below, beta, 0.5), top)
     collapsed = below & (index < 1)

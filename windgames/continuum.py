@@ -19,28 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
+from ._validation import above, finite, fraction, positive, positive_number
+
 __all__ = ["BestOfN", "Frontier", "LogWinRate", "WinRate", "frontier", "largest_win_rate"]
-
-
-def _number(x: Any, name: str) -> float:
-    try:
-        x = float(x)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
-    if not isfinite(x):
-        raise ValueError(f"{name} must be finite, but it is {x}.")
-    return x
-
-
-def _unit(x: Any, name: str) -> np.ndarray:
-    try:
-        x = np.asarray(x, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold numbers, but it is {x!r}.") from None
-    bad = ~((x >= 0) & (x <= 1))
-    if bad.any():
-        raise ValueError(f"{name} must lie in [0, 1], but it holds {x[bad].flat[0]}.")
-    return x
 
 
 def _log_power_kl(d: float) -> float:
@@ -170,30 +151,27 @@ class BestOfN(_Quantiles):
     n: float
 
     def __post_init__(self) -> None:
-        n = _number(self.n, "n")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, but it is {n}.")
-        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "n", above(self.n, "n", 1, equal=True))
 
     @classmethod
     def from_kl(cls, kl: float) -> BestOfN:
         """Return the best-of-n policy with this KL to the reference; ValueError if that `n` overflows."""
-        d = _log_n(_check_kl(kl))
+        d = _log_n(positive_number(kl, "kl", zero=True))
         if d > 700:
             raise ValueError(f"n = exp({d:.6g}) at kl = {kl} is too large for a float; use frontier(kl).")
         return cls(float(np.exp(d)))
 
     def cdf(self, u: Any) -> Any:
         r"""Return :math:`u^n`, same shape as `u`; ValueError outside [0, 1]."""
-        return (_unit(u, "u") ** self.n)[()]
+        return (fraction(u, "u") ** self.n)[()]
 
     def density(self, u: Any) -> Any:
         r"""Return :math:`n u^{n-1}`, same shape as `u`; ValueError outside [0, 1]."""
-        return (self.n * _unit(u, "u") ** (self.n - 1))[()]
+        return (self.n * fraction(u, "u") ** (self.n - 1))[()]
 
     def quantile(self, q: Any) -> Any:
         r"""Return :math:`q^{1/n}`, same shape as `q`; ValueError outside [0, 1]."""
-        return (_unit(q, "q") ** (1 / self.n))[()]
+        return (fraction(q, "q") ** (1 / self.n))[()]
 
     def win_rate(self) -> float:
         r"""Return :math:`E[u] = n/(n+1)`, the win rate against the reference (theory 3.11)."""
@@ -231,7 +209,7 @@ class LogWinRate(_Quantiles):
     beta: float
 
     def __post_init__(self) -> None:
-        beta = _number(self.beta, "beta")
+        beta = finite(self.beta, "beta")
         if beta <= 1:
             raise ValueError(
                 f"Without atoms the log-win-rate game collapses onto the best response at beta <= 1, and "
@@ -246,15 +224,15 @@ class LogWinRate(_Quantiles):
 
     def cdf(self, u: Any) -> Any:
         r"""Return :math:`u^{\beta/(\beta-1)}`, same shape as `u`; ValueError outside [0, 1]."""
-        return (_unit(u, "u") ** self.n_eff)[()]
+        return (fraction(u, "u") ** self.n_eff)[()]
 
     def density(self, u: Any) -> Any:
         r"""Return :math:`n u^{n-1}` with `n` = `n_eff`, same shape as `u`; ValueError outside [0, 1]."""
-        return (self.n_eff * _unit(u, "u") ** (1 / (self.beta - 1)))[()]
+        return (self.n_eff * fraction(u, "u") ** (1 / (self.beta - 1)))[()]
 
     def quantile(self, q: Any) -> Any:
         r"""Return :math:`q^{1-1/\beta}`, same shape as `q`; ValueError outside [0, 1]."""
-        return (_unit(q, "q") ** ((self.beta - 1) / self.beta))[()]
+        return (fraction(q, "q") ** ((self.beta - 1) / self.beta))[()]
 
     def win_rate(self) -> float:
         r"""Return :math:`E[u] = \beta/(2\beta-1)`, the win rate against the reference (theory 3.11)."""
@@ -294,7 +272,7 @@ class WinRate(_Quantiles):
     beta: float
 
     def __post_init__(self) -> None:
-        beta = _number(self.beta, "beta")
+        beta = finite(self.beta, "beta")
         if beta < 1e-300:
             raise ValueError(f"beta must be positive (at least 1e-300), but it is {beta}.")
         object.__setattr__(self, "beta", beta)
@@ -302,7 +280,7 @@ class WinRate(_Quantiles):
     @classmethod
     def from_kl(cls, kl: float) -> WinRate:
         """Return the equilibrium with this KL to the reference; ValueError at 0, which is ``beta = inf``."""
-        y = _half_inverse_beta(_check_kl(kl))
+        y = _half_inverse_beta(positive_number(kl, "kl", zero=True))
         if y == 0:
             raise ValueError(f"kl must be positive and not underflow, but it is {kl}: no finite beta stays there.")
         return cls(1 / (2 * y))
@@ -316,7 +294,7 @@ class WinRate(_Quantiles):
 
     def cdf(self, u: Any) -> Any:
         r"""Return :math:`-\beta\log(1-cu)`, same shape as `u`; ValueError outside [0, 1]."""
-        return np.clip(-self.beta * self._log_tail(_unit(u, "u")), 0.0, 1.0)[()]
+        return np.clip(-self.beta * self._log_tail(fraction(u, "u")), 0.0, 1.0)[()]
 
     def density(self, u: Any) -> Any:
         r"""Return :math:`\beta c/(1-cu)`, same shape as `u`; ValueError outside [0, 1].
@@ -326,11 +304,11 @@ class WinRate(_Quantiles):
         """
         log_scale = log(self.beta) + log(-float(np.expm1(-1 / self.beta)))
         with np.errstate(over="ignore"):
-            return np.exp(log_scale - self._log_tail(_unit(u, "u")))[()]
+            return np.exp(log_scale - self._log_tail(fraction(u, "u")))[()]
 
     def quantile(self, q: Any) -> Any:
         r"""Return :math:`(1-e^{-q/\beta})/c`, same shape as `q`; ValueError outside [0, 1]."""
-        q = _unit(q, "q")
+        q = fraction(q, "q")
         return (np.expm1(-q / self.beta) / np.expm1(-1 / self.beta))[()]
 
     def win_rate(self) -> float:
@@ -350,13 +328,6 @@ class Frontier(NamedTuple):
 
     best_of_n: Any
     win_rate_game: Any
-
-
-def _check_kl(kl: Any) -> float:
-    kl = _number(kl, "kl")
-    if kl < 0:
-        raise ValueError(f"kl must be non-negative, but it is {kl}.")
-    return kl
 
 
 def _root(f: Callable[[float], float], kl: float) -> float:
@@ -417,13 +388,10 @@ def frontier(kl: Any) -> Frontier:
 
 def _each(win_rate: Callable[[float], float], kl: Any) -> Any:
     """Return a win rate for each KL."""
-    try:
-        values = np.asarray(kl, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"kl must hold numbers, but it is {kl!r}.") from None
+    values = positive(kl, "kl", zero=True)
     out = np.empty(values.shape)
     for index in np.ndindex(values.shape):
-        out[index] = win_rate(_check_kl(values[index]))
+        out[index] = win_rate(float(values[index]))
     return out[()]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.linalg import solve as solve_linear
 from scipy.sparse.csgraph import connected_components
 
 from ._array import array_namespace, to_numpy
+from ._validation import positive_number
 from .preferences import Preference, RewardPreference
 
 
@@ -193,8 +193,7 @@ def describe(preference: Preference, tol: float = 1e-9) -> Description:
             f"preference must be a windgames preference, but it is a {type(preference).__name__}. "
             f"Wrap a matrix in MatrixPreference, rewards in RewardPreference."
         )
-    if not 0 <= tol < inf:
-        raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
+    tol = positive_number(tol, "tol", zero=True)
     digits = 4 * float(array_namespace(preference.example).finfo(preference.example.dtype).eps)
     tol = max(tol, digits)
     batch = preference.batch_shape

@@ -17,23 +17,20 @@ from . import bounds
 from ._array import (
     Array,
     array_namespace,
-    as_float,
     broadcast,
     columns,
     expectation,
-    first_index,
     hilbert,
-    in_context,
     is_array_api_obj,
     kl,
     like,
     log_normalize,
-    number,
     safe_log,
     scale,
     to_numpy,
 )
-from .preferences import MatrixPreference, Preference, RewardPreference, check_log_policy, check_shape
+from ._validation import above, as_float, check_log_policy, check_shape, first_index, in_context, per_context
+from .preferences import MatrixPreference, Preference, RewardPreference
 
 
 class Game:
@@ -69,7 +66,7 @@ class Game:
             raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
         self.ref = ref
         self.log_ref = log_normalize(xp.log(xp.astype(ref, xp.float64)))
-        self.beta = _check_beta(beta)
+        self.beta = per_context(beta, "beta", zero=True)
         self._beta = columns(like(to_numpy(self.beta), ref) if is_array_api_obj(self.beta) else self.beta)
         shape = np.shape(to_numpy(self.beta)) if is_array_api_obj(self.beta) else ()
         try:
@@ -143,7 +140,8 @@ class Game:
         """
         return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
 
-    def _hilbert_certificate(self, log_policy: Array, residual: Array) -> Array:
+    def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
+        """Return the proven distance from ``h(pi, BR(pi))`` and ``KL(pi||BR(pi))``, rounding included in both."""
         # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
         xp = array_namespace(residual)
         factor = like(self.certificate_factor, residual)
@@ -161,9 +159,10 @@ class Game:
         if is_array_api_obj(beta):
             price = xp.where(beta == 0, xp.ones_like(beta), beta)
         each = eps * (4 + log2(self.n_responses))
-        if isinstance(self.preference.size, np.ndarray):
-            size = like(self.preference.size, largest)
-            largest = xp.where(largest > size, largest, size)
+        magnitude = self.preference.summand_magnitude
+        if isinstance(magnitude, np.ndarray):
+            magnitude = like(magnitude, largest)
+            largest = xp.where(largest > magnitude, largest, magnitude)
         return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
@@ -188,7 +187,7 @@ class Game:
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
         rounding = self._rounding(u)
-        proven = self._hilbert_certificate(log_policy, residual + rounding)
+        proven = self._hilbert_certificate(log_policy, residual + rounding, with_rounding(divergence, rounding))
         certificate = self._kl_certificate(divergence, proven, rounding)
         if free.any():
             certificate = xp.where(zero, xp.full_like(residual, inf), certificate)
@@ -204,6 +203,14 @@ class Game:
         raise NotImplementedError
 
     _data: tuple[str, ...] = ("preference", "ref", "beta")
+
+    def to_numpy(self) -> Game:
+        """Return the same game on numpy arrays in float64; the game itself if it is one already."""
+        preference = self.preference.to_numpy()
+        if preference is self.preference:
+            return self
+        ref, beta = np.exp(to_numpy(self.log_ref)), np.asarray(to_numpy(self.beta), dtype=float)
+        return self.replace(preference=preference, ref=ref, beta=beta)
 
     def replace(self, **changes: Any) -> Game:
         """Return a game of the same kind with other data: any of `preference`, `ref` and `beta`."""
@@ -287,11 +294,26 @@ class WinRateGame(Game):
     def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
         return with_rounding(divergence, rounding)
 
+    def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
+        """Theory 2.7, which never exceeds 2.4 but for the allowance for rounding: the smaller one of both."""
+        xp = array_namespace(residual)
+        coarse = super()._hilbert_certificate(log_policy, residual, divergence)
+        known = xp.isfinite(coarse)
+        slope = bounds.one_step_bound(0.5, self._positive_beta, self.preference.interaction_bound)
+        slope = like(np.broadcast_to(slope, self.batch_shape), residual)
+        fine = residual + slope * (2 * xp.where(known, divergence, xp.zeros_like(divergence))) ** 0.5
+        return xp.where(known & (fine < coarse), fine, coarse)
+
+    @property
+    def _positive_beta(self) -> np.ndarray:
+        """`beta` with 1 in place of 0, where no certificate exists."""
+        beta = np.asarray(to_numpy(self.beta), dtype=float)
+        return np.where(beta == 0, 1.0, beta)
+
     @property
     def certificate_factor(self) -> np.ndarray:
-        beta = np.asarray(to_numpy(self.beta), dtype=float)
-        free = beta == 0
-        factor = bounds.hilbert_certificate_factor(np.where(free, 1.0, beta), self.preference.interaction_bound)
+        free = np.asarray(to_numpy(self.beta) == 0)
+        factor = bounds.hilbert_certificate_factor(self._positive_beta, self.preference.interaction_bound)
         return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
 
 
@@ -389,10 +411,8 @@ class BestOfNGame(_LogGame):
 
     def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
         super().__init__(preference, ref, beta)
-        self.n = n = number(n, "n")
-        if not 1 < n < inf:
-            raise ValueError(f"n must be a finite number above 1, but it is {n}.")
-        needs_order(preference, n)
+        self.n = above(n, "n", 1)
+        needs_order(preference, self.n)
 
     @classmethod
     def from_best_of_n(
@@ -456,14 +476,3 @@ def log_ratio_of_powers(d: Array, n: float) -> Array:
     safe = xp.where(tiny, xp.ones_like(d), d)
     exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
     return xp.where(tiny, log(n) - (n - 1) * d / 2, exact)
-
-
-def _check_beta(beta: Any) -> Any:
-    array = as_float(beta, "beta")
-    if 0 in array.shape:
-        raise ValueError(f"beta must be a number or one per context, but its shape is {tuple(array.shape)}.")
-    where = first_index(~((array >= 0) & (array < inf)))
-    if where is not None:
-        value = float(array[where]) if where else float(array)
-        raise ValueError(f"beta must be non-negative and finite, but it is {value}{in_context(where)}.")
-    return float(array) if array.ndim == 0 else array

@@ -1,16 +1,16 @@
-r"""What a policy that only sees samples minimises: one text for bandits, log-linear policies and language models.
+r"""Objectives for policies that learn from samples: for tables, log-linear policies and language models alike.
 
-A tabular policy normalises the target of `windgames.updates`; a policy that sees `K` responses of a prompt and some
-comparisons *regresses* onto it. The step :math:`\pi_t\to\pi` is inverted to the payoff that would have caused it, the
-score (theory 7.1)
+A tabular policy normalises the target of `windgames.updates`. A policy that sees `K` responses to a prompt and some
+comparisons *regresses* onto the target: inverting the step :math:`\pi_t\to\pi` gives the payoff that would have caused
+it, the score (theory 7.1)
 
 .. math:: s_\pi(y) = \tfrac1\eta\bigl[(1+\beta\eta)\log\pi(y)-\log\pi_t(y)-\beta\eta\log\rho(y)\bigr] + b ,
 
-and a proper risk pulls the score to the observed win rates. The constant `b` is unknown, since it holds the
-normaliser; centring removes it, and centring and win rates must match on `K` draws (theory 7.2).
+and a proper risk fits the score to the observed win rates. The constant `b` is unknown because it contains the
+normaliser. Centring removes it, and the centring must match the estimator of the win rates (theory 7.2).
 
-Everything here is plain array-API arithmetic over the last axis, the draws of one prompt: numpy for bandits, torch with
-gradients for language models. Nothing is validated per call; the learners do that once.
+Everything here is array-API arithmetic over the last axis, the `K` responses to one prompt: numpy for bandits, torch
+with gradients for language models. Nothing is validated per call; the learners validate once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from ._array import Array, array_namespace
 from .updates import target
 
 PAIRINGS = ("group", "leave-one-out", "independent", "constant")
-"""Ways to pair win rates with a centring, see `win_rates` and `centred`: over many groups of draws all without bias but
-the last (theory 7.2)."""
+"""Pairings of a win-rate estimator with its centring, see `win_rates` and `centred`; all but the last are unbiased
+(theory 7.2)."""
 RISKS = ("squared", "kl", "nce")
-FLOOR = 0.05
-"""Score below which (for KL also above one minus which) the logarithmic risks go on as parabolas."""
+"""Losses between score and label, see `risk`."""
+SCORE_FLOOR = 0.05
+"""Score below which the logarithmic risks continue as parabolas (for KL also above one minus this)."""
 
 
 def implied_payoff(log_policy: Array, log_start: Array, log_ref: Array, *, beta: Any, eta: Any) -> Array:
     r"""Return the payoff that takes `log_start` to `log_policy` in one step of the target, up to a constant.
 
     The inverse of `windgames.updates.target` (theory 7.1): ``target(log_start, log_ref, implied_payoff(p), ...) = p``.
-    The pull to the reference and the step size may be arrays that broadcast.
+    `beta` and `eta` may be arrays that broadcast.
     """
     xp = array_namespace(log_policy)
     still = target(log_start, log_ref, xp.zeros_like(log_start), beta=beta, eta=eta)
@@ -44,17 +45,17 @@ def implied_payoff(log_policy: Array, log_start: Array, log_ref: Array, *, beta:
 
 
 def win_rates(outcomes: Array, pairing: str = "group", own: float = 0.5) -> Array:
-    r"""Return the estimated win rate of each draw, shape ``(..., K)`` (theory 7.2).
+    r"""Return the estimated win rate of each response, shape ``(..., K)`` (theory 7.2).
 
     Parameters
     ----------
     outcomes : array, shape ``(..., K, K)``, or ``(..., K, J)`` for independent opponents
-        ``outcomes[..., i, j]``: what draw `i` got against draw `j`, 1 for a win, 1/2 for a tie, or a probability.
+        ``outcomes[..., i, j]`` is the result of response `i` against `j`: 1 for a win, 1/2 for a tie, or a probability.
     pairing : {"group", "leave-one-out", "independent", "constant"}
-        "group" counts a draw's game against itself as `own`; "leave-one-out" and "constant" leave it out;
-        "independent" takes the opponents to be other draws.
+        "group" counts the comparison of a response with itself as `own`; "leave-one-out" and "constant" leave it out;
+        "independent" takes the opponents to be separate samples.
     own : float
-        What a draw gets against itself: 1/2, or 1 under the weak ties of a log-win-rate game.
+        Result of a response against itself: 1/2, or 1 with the weak ties of a log-win-rate game.
     """
     xp = array_namespace(outcomes)
     if pairing == "independent":
@@ -66,13 +67,13 @@ def win_rates(outcomes: Array, pairing: str = "group", own: float = 0.5) -> Arra
 
 
 def centred(scores: Array, pairing: str = "group", share: Array | None = None) -> Array:
-    r"""Return scores shifted to the scale of win rates, so that the unknown constant drops out (theory 7.2).
+    r"""Return scores shifted to the scale of win rates, which removes the unknown constant (theory 7.2).
 
-    "group" and "independent" subtract the mean of the prompt's draws, "leave-one-out" the mean of the *other* draws,
-    and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing: at ``beta = 0``
-    it takes the normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step (theory 7.4); with
-    a pull to the reference the mixture's own normaliser would have to be added first. Draws that were
-    not sampled from the policy itself are averaged with their importance weights `share`, which sum to one.
+    "group" and "independent" subtract the mean over the responses to the prompt, "leave-one-out" the mean over the
+    *other* responses, and all add 1/2, the mean win rate under a constant-sum preference. "constant" subtracts nothing:
+    at ``beta = 0`` it takes the normaliser to be that of a payoff of 1/2, as SPPO does, which is not the exact step
+    (theory 7.4); for ``beta > 0`` the caller must first add the normaliser of the mixture with the reference. Responses
+    that were not sampled from the policy are averaged with their importance weights `share`, which sum to one.
     """
     if pairing == "constant":
         return scores + 0.5
@@ -87,13 +88,19 @@ def centred(scores: Array, pairing: str = "group", share: Array | None = None) -
 # -- risks ---------------------------------------------------------------------------------------------------
 
 
-def risk(score: Array, label: Array, kind: str = "squared", floor: float = FLOOR) -> Array:
-    r"""Return the risk of a score against a label in [0, 1], entrywise (theory 7.3).
+def risk(score: Array, label: Array, kind: str = "squared", floor: float = SCORE_FLOOR) -> Array:
+    r"""Return the risk of a score for a label in [0, 1], entrywise (theory 7.3).
 
-    Its slope is :math:`(s-c)/v(s)`: ``"squared"`` :math:`v=1`; ``"kl"``, the cross-entropy of a Bernoulli variable,
-    :math:`v=\max(s(1-s),\delta(1-\delta))`; ``"nce"``, winners against draws of the current policy,
-    :math:`v=s(1+2s)/2`, not below its value at :math:`\delta`. Since `v` does not depend on the label, each is proper:
-    over a label of mean `w` its minimiser is :math:`s=w`, for every `w` in [0, 1].
+    Its derivative by the score `s` at label `c` is :math:`(s-c)/v(s)`. For ``"squared"`` :math:`v=1`; for ``"kl"``, the
+    cross-entropy of a Bernoulli variable, :math:`v=\max(s(1-s),\delta(1-\delta))` with :math:`\delta` the `floor`; for
+    ``"nce"``, which tells winners from samples of the current policy, :math:`v=s(1+2s)/2`, not below its value at
+    :math:`\delta`. Since `v` does not depend on the label, each risk is proper: for labels of mean `w` the minimiser is
+    :math:`s=w`, for every `w` in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `kind` is not one of `RISKS`.
     """
     if kind == "squared":
         return (score - label) ** 2 / 2
@@ -110,7 +117,7 @@ def risk(score: Array, label: Array, kind: str = "squared", floor: float = FLOOR
     return curve + tail * (inner - label) / v + tail**2 / (2 * v)
 
 
-def risk_slope(score: Array, label: Array, kind: str = "squared", floor: float = FLOOR) -> Array:
+def risk_slope(score: Array, label: Array, kind: str = "squared", floor: float = SCORE_FLOOR) -> Array:
     """Return the derivative of `risk` by the score, for optimisers without automatic differentiation."""
     if kind == "squared":
         return score - label
@@ -138,13 +145,13 @@ def regression_risk(
     eta: Any,
     pairing: str = "group",
     kind: str = "squared",
-    floor: float = FLOOR,
+    floor: float = SCORE_FLOOR,
 ) -> Array:
-    r"""Return the risk of each draw when a policy is regressed onto one step of the target, shape ``(..., K)``.
+    r"""Return the risk of each response when a policy is regressed onto one target step, shape ``(..., K)``.
 
     WIND's sampled step (the paper's Algorithm 3, theory 7.1) with any of its risks; SPPO with ``beta=0,
     pairing="constant"``; iterative best-of-n by regression with centred log win rates as labels. The arrays hold the
-    log-probabilities of a prompt's `K` draws along the last axis; only `log_policy` depends on the parameters.
+    log-probabilities of the `K` responses to a prompt along the last axis; only `log_policy` depends on the parameters.
     """
     score = centred(implied_payoff(log_policy, log_start, log_ref, beta=beta, eta=eta), pairing)
     return risk(score, label, kind, floor)
@@ -156,22 +163,27 @@ def regression_risk(
 def jbond_weights(
     worse_than_both: Array, log_policy: Array, log_anchor: Array, *, gamma: float = 0.0
 ) -> tuple[float, Array]:
-    r"""Return J-BOND's weights of :math:`\log\pi` at the better of two anchor draws, and at the policy's own draw.
+    r"""Return the weights of J-BOND for :math:`\log\pi` at the better of two anchor responses and at the policy's own.
 
-    The step ascends ``forward * log pi(best of two anchor draws) + backward * log pi(draw)`` with the weights held
-    fixed: Jeffreys' divergence with weight 1/2 to the best of two of the anchor, plus `gamma` times the divergence to
-    the anchor (Sessa et al. 2024; theory 7.5). Without ties the best of two has log-density :math:`\log(2q)` at anchor
-    quantile `q`; in its place stands a reward, :math:`-\log16` if the draw loses to both anchor draws and 0 otherwise,
-    whose mean :math:`-\log16\,(1-q)^2` equals :math:`\log q` at 1/2 and at 1.
+    A step ascends ``forward * log pi(better anchor response) + backward * log pi(own response)`` with the weights held
+    fixed. It descends Jeffreys' divergence, with weight 1/2, to the best of two of the anchor, plus `gamma` times the
+    divergence to the anchor (Sessa et al. 2024; theory 7.5). Without ties the best of two has log-density
+    :math:`\log(2q)` at anchor quantile `q`. Its estimate is a reward, :math:`-\log16` if the response loses to both
+    anchor responses and 0 otherwise, whose mean :math:`-\log16\,(1-q)^2` equals :math:`\log q` at 1/2 and at 1.
 
     Parameters
     ----------
     worse_than_both : array, shape ``(..., K)``
-        1 where the policy's draw is worse than the worse of two fresh anchor draws.
+        1 where the policy's response is worse than both of two fresh anchor responses.
     log_policy, log_anchor : arrays, shape ``(..., K)``
-        Log-probabilities of the policy's draws.
+        Log-probabilities of the policy's responses.
     gamma : float
         Weight of the divergence to the anchor.
+
+    Returns
+    -------
+    forward : float
+    backward : array, shape ``(..., K)``
     """
     reward = -log(16) * worse_than_both + log(2)
     ratio = log_policy - log_anchor
@@ -181,7 +193,7 @@ def jbond_weights(
 def reinforce_weights(reward: Array, log_policy: Array, log_ref: Array, *, beta: float) -> Array:
     r"""Return the weights of :math:`\log\pi(y_k)` in the policy gradient of :math:`E[r]-\beta KL(\pi\|\rho)`.
 
-    The other draws of the same prompt are the baseline (leave-one-out), so `K` must be at least 2.
+    The baseline is the mean of the other responses to the prompt (leave-one-out), so `K` must be at least 2.
     """
     xp = array_namespace(reward)
     value = reward - beta * (log_policy - log_ref)

@@ -5,19 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from ._array import (
-    Array,
-    array_namespace,
-    as_float,
-    first_index,
-    in_context,
-    log_normalize,
-    number,
-    scale,
-    whole,
-)
+from ._array import Array, array_namespace, log_normalize, scale
+from ._validation import above, as_float, check_log_policy, finite, first_index, in_context, one_of, whole
 from .games import log_best_of_n_ratio, needs_order
-from .preferences import Preference, RewardPreference, check_log_policy
+from .preferences import Preference, RewardPreference
 
 __all__ = ["best_of_n", "geometric_mixture", "tournament"]
 
@@ -53,22 +44,18 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
         If `n` is below 1, or the exact form is asked of a preference that does not order the responses.
     """
     log_policy = check_log_policy(log_policy, preference)
-    n = number(n, "n")
-    if not 1 <= n < inf:
-        raise ValueError(f"n must be a finite number, at least 1, but it is {n}.")
-    if form == "exact":
+    n = above(n, "n", 1, equal=True)
+    if one_of(form, "form", ("exact", "power")) == "exact":
         if n == 1:
             return log_policy
         needs_order(preference, n)
         # Already normalised in exact arithmetic; this removes the rounding.
         return log_normalize(log_policy + log_best_of_n_ratio(preference, log_policy, n))
-    if form == "power":
-        if isinstance(preference, RewardPreference):
-            log_win_rate = preference.log_cdf(log_policy)[0]
-        else:
-            log_win_rate = preference.log_win_rate(log_policy)
-        return _normalized(log_policy + (n - 1) * log_win_rate, "win rates") if n > 1 else log_policy
-    raise ValueError(f"form must be 'exact' or 'power', but it is {form!r}.")
+    if isinstance(preference, RewardPreference):
+        log_win_rate = preference.log_cdf(log_policy)[0]
+    else:
+        log_win_rate = preference.log_win_rate(log_policy)
+    return _normalized(log_policy + (n - 1) * log_win_rate, "win rates") if n > 1 else log_policy
 
 
 def tournament(preference: Preference, log_policy: Array, rounds: int) -> Array:
@@ -99,10 +86,8 @@ def geometric_mixture(log_policies: list[Array], weights: list[Any]) -> Array:
     shapes = sorted({tuple(x.shape) for x in policies})
     if len(shapes) > 1 or not shapes[0]:
         raise ValueError(f"Policies must have one shape (..., m), but there are {', '.join(map(str, shapes))}.")
-    numbers = [number(w, "weight") for w in weights]
-    if not all(-inf < w < inf for w in numbers):
-        raise ValueError(f"weights must be finite, but they are {weights}.")
-    return _normalized(sum(scale(w, x) for w, x in zip(numbers, policies, strict=True)), "policies")
+    terms = [scale(finite(w, f"weights[{k}]"), x) for k, (w, x) in enumerate(zip(weights, policies, strict=True))]
+    return _normalized(sum(terms), "policies")
 
 
 def _normalized(x: Array, what: str) -> Array:

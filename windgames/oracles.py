@@ -1,4 +1,4 @@
-r"""Judges that answer comparisons, and count: exact, noisy, biased, many at once."""
+"""Judges that answer comparisons and count them: exact, noisy, biased, or a panel of several."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from .preferences import MatrixPreference, Preference, RewardPreference
 
-__all__ = ["BudgetExhausted", "Oracle", "biased_reward", "flipped", "judges"]
+__all__ = ["BudgetExhausted", "Oracle", "biased_reward", "flipped", "judge_panel"]
 
 
 class BudgetExhausted(RuntimeError):
-    """The oracle has answered as often as it may; `run` stops at the last complete round."""
+    """The next answer would exceed the budget of the oracle; `run` stops at the last complete round."""
 
 
 class Oracle:
@@ -23,20 +23,27 @@ class Oracle:
     Parameters
     ----------
     preference : Preference
-        Constant-sum. A `RewardPreference` answers with certainty, 1, 1/2 for a tie, or 0; any other one by a coin with
-        its probability, so a Bradley-Terry preference is a noisy judge. A response against itself is a tie. It need
-        not be the preference of the game that grades the learner: see `flipped`, `biased_reward` and `judges`.
+        Constant-sum. A `RewardPreference` always gives 1, 1/2 for a tie, or 0. Any other one gives 1 with its
+        probability and 0 otherwise, so a Bradley-Terry preference is a noisy judge. A response ties with itself.
+        The preference may differ from that of the game that evaluates the learner: see `flipped`, `biased_reward` and
+        `judge_panel`.
     reward : array, shape ``(contexts, m)``, optional
-        What `score` returns, for learners that want a number.
+        Returned by `score`, for learners that need rewards.
     budget : int, optional
-        Most queries; the next one raises `BudgetExhausted` before anything is answered.
+        Largest number of queries; a call beyond it raises `BudgetExhausted` before anything is answered.
     certain : bool
-        Answer with the probability itself instead of a coin.
+        Answer with the probability itself instead of a random outcome.
 
     Attributes
     ----------
     queries : int
-        Comparisons and scores answered so far, over all contexts and replicates.
+        Number of comparisons and scores answered so far, over all contexts and replicates.
+
+    Raises
+    ------
+    ValueError
+        If the preference is not constant-sum or has several axes of contexts, `budget` is negative, or the shape of
+        `reward` does not fit.
     """
 
     def __init__(
@@ -71,9 +78,14 @@ class Oracle:
     def compare(
         self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, contexts: Any = slice(None)
     ) -> np.ndarray:
-        """Return what the first responses got against the second, 1, 1/2 or 0, each of shape ``(..., contexts, n)``.
+        """Return the result of the first responses against the second, 1, 1/2 or 0, shape ``(..., contexts, n)``.
 
-        `contexts` selects the ones that are asked about, as an index of the preference's.
+        `contexts` is an index that selects contexts of the preference.
+
+        Raises
+        ------
+        BudgetExhausted
+            If the budget does not suffice for all of them.
         """
         first, second = np.broadcast_arrays(first, second)
         self._count(first.size)
@@ -91,7 +103,15 @@ class Oracle:
         return np.where(first == second, 0.5, (rng.random(first.shape) < p).astype(float))
 
     def score(self, responses: np.ndarray, contexts: Any = slice(None)) -> np.ndarray:
-        """Return the rewards of responses, shape ``(..., contexts, n)``; each counts as a query."""
+        """Return the rewards of responses, shape ``(..., contexts, n)``; each counts as a query.
+
+        Raises
+        ------
+        ValueError
+            If the oracle has no rewards.
+        BudgetExhausted
+            If the budget does not suffice for all of them.
+        """
         if self._score is None:
             raise ValueError("This oracle has no rewards, only comparisons: pass reward to Oracle.")
         self._count(responses.size)
@@ -104,7 +124,7 @@ class Oracle:
 
     def _count(self, n: int) -> None:
         if self.queries + n > self.budget:
-            raise BudgetExhausted(f"{self.queries} of {self.budget} queries are used, and {n} more were asked.")
+            raise BudgetExhausted(f"{self.queries} of {self.budget} queries are used, and {n} more were requested.")
         self.queries += n
 
     def __repr__(self) -> str:
@@ -113,9 +133,15 @@ class Oracle:
 
 
 def flipped(preference: Preference, q: float) -> MatrixPreference:
-    r"""Return the preference of a judge who reports the opposite with probability `q`: :math:`(1-q)P+q(1-P)`.
+    r"""Return the preference of a judge that reports the opposite with probability `q`, :math:`(1-q)P+q(1-P)`.
 
-    Its win-rate game at `beta` has the equilibrium of the true one at :math:`\beta/(1-2q)` (theory 7.10).
+    For :math:`q<1/2` its win-rate game at `beta` has the equilibrium of the true game at :math:`\beta/(1-2q)`
+    (theory 7.10).
+
+    Raises
+    ------
+    ValueError
+        If `q` is not in [0, 1].
     """
     if not 0 <= q <= 1:
         raise ValueError(f"q must be a probability, but it is {q}.")
@@ -124,7 +150,13 @@ def flipped(preference: Preference, q: float) -> MatrixPreference:
 
 
 def biased_reward(reward: Any, share: float, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the reward with `size` added on a random share of the responses of each context: a systematic error."""
+    """Return the reward with `size` added to a random share of the responses of each context: a systematic error.
+
+    Raises
+    ------
+    ValueError
+        If `share` is not in [0, 1].
+    """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but it is {share}.")
     reward = np.asarray(reward, dtype=float)
@@ -132,8 +164,21 @@ def biased_reward(reward: Any, share: float, size: float, rng: np.random.Generat
     return reward + size * (rank < round(share * reward.shape[-1]))
 
 
-def judges(preferences: Sequence[Preference], weights: Sequence[float] | None = None) -> MatrixPreference:
-    """Return the preference of a panel: each comparison goes to one judge at random. It may be intransitive."""
+def judge_panel(preferences: Sequence[Preference], weights: Sequence[float] | None = None) -> MatrixPreference:
+    """Return the preference of a panel, in which each comparison goes to one judge at random; it may be intransitive.
+
+    Parameters
+    ----------
+    preferences : sequence of Preference
+        One per judge.
+    weights : sequence of float, optional
+        Probability of each judge; equal if None.
+
+    Raises
+    ------
+    ValueError
+        If there is no judge, or `weights` are not one probability for each.
+    """
     if not preferences:
         raise ValueError("A panel needs at least one judge.")
     w = np.full(len(preferences), 1 / len(preferences)) if weights is None else np.asarray(weights, dtype=float)

@@ -15,19 +15,9 @@ from typing import Any
 import numpy as np
 
 from . import bounds
-from ._array import (
-    Array,
-    array_namespace,
-    broadcast,
-    hilbert,
-    is_array_api_obj,
-    kl,
-    log_normalize,
-    number,
-    to_numpy,
-    whole,
-)
-from .games import BestOfNGame, Game, LogWinRateGame, check_game, with_rounding
+from ._array import Array, array_namespace, broadcast, hilbert, is_array_api_obj, kl, log_normalize, to_numpy
+from ._validation import positive_number, whole
+from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game, with_rounding
 from .updates import DISTANCES, Guarantee, Plan, Rule
 
 QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
@@ -122,17 +112,20 @@ class Solution:
         per_context = self.game.batch_shape != ()
         worst = " (worst context)" if per_context else ""
         sizes = to_numpy(self.support).sum(axis=-1)
+        regularised = np.broadcast_to(to_numpy(self.game.beta) > 0, self.game.batch_shape)
         played = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         rows = [
             ("status", self.status),
             ("method", self.method + "".join(f", {k}={_short(v)}" for k, v in self.settings.items())),
             ("steps", f"{int(np.max(self.steps))}{worst}"),
-            ("residual h(π, BR(π))", most(self.residual) + worst),
+            ("residual h(π, BR(π))", most(self.residual[regularised]) + worst),
             ("gap", most(self.gap) + worst),
             ("proven: KL(π‖π*) ≤", most(self.kl_certificate) + worst),
             ("proven: h(π, π*) ≤", most(self.hilbert_certificate) + worst),
             ("support", f"{played} of {self.game.n_responses} responses"),
         ]
+        if not np.any(regularised):  # at beta = 0 the best response is not a point, and the gap is all there is
+            rows = [row for row in rows if not row[0].startswith("residual")]
         if per_context:
             rows.insert(1, ("converged", f"{int(np.sum(self.converged))} of {contexts} contexts"))
         return rows
@@ -203,9 +196,7 @@ def solve(
         raise ValueError(
             f"rule must be a rule such as windgames.wind(), but it is {rule!r}: it needs a name and a plan(game)."
         )
-    tol, max_steps = number(tol, "tol"), whole(max_steps, "max_steps")
-    if not (0 <= tol < inf):
-        raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
+    tol, max_steps = positive_number(tol, "tol", zero=True), whole(max_steps, "max_steps")
     current = _start(game, start)
     solution = None
     if reference_solution is not None:
@@ -285,6 +276,8 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
     measured = getattr(trace, theorem.quantity)
     if measured is not None:
         initial = measured[0]
+    elif theorem.quantity == "kl_from_solution" and isinstance(game, WinRateGame):
+        initial = np.asarray(bounds.kl_from_hilbert(trace.residual[0]))  # theory 2.10
     else:
         initial = to_numpy(game.hilbert_certificate(log_normalize(start)))
         if theorem.quantity == "kl_from_solution":

@@ -16,7 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from . import bounds
-from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, number, scale, to_numpy
+from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, scale, to_numpy
+from ._validation import number
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 
 
@@ -37,8 +38,8 @@ def target(log_policy: Array, log_ref: Array, payoff: Array, *, beta: Any, eta: 
     beta, eta : float or array that broadcasts against them (per context: shape ``(..., 1)``)
         Not both may be degenerate: ``beta >= 0``, ``eta > 0``, and ``eta`` finite where ``beta = 0``.
     """
-    pull = 1 / eta
-    return (scale(pull, log_policy) + beta * log_ref + payoff) / (pull + beta)
+    inverse_eta = 1 / eta
+    return (scale(inverse_eta, log_policy) + beta * log_ref + payoff) / (inverse_eta + beta)
 
 
 # -- what a rule is ----------------------------------------------------------------------------------------
@@ -48,7 +49,8 @@ def target(log_policy: Array, log_ref: Array, payoff: Array, *, beta: Any, eta: 
 class Stage:
     """One application of the target: ``slot[out] = normalise(target(slot[start], ref, payoff, beta, eta))``.
 
-    The payoff is the weighted sum of the game's payoffs against the slots named in `against`; nothing there means
+    The payoff is the sum of the game's payoffs against the slots named in `against`, with weights that are numbers or
+    one per context; nothing there means
     no payoff, a geometric mixture with the reference. Slots: ``current`` and ``previous`` iterates, and whatever
     earlier stages have written (``half``, ``mixture``).
     """
@@ -56,7 +58,7 @@ class Stage:
     beta: Any
     eta: Any
     start: str = "current"
-    against: Mapping[str, float] = field(default_factory=lambda: {"current": 1.0})
+    against: Mapping[str, Any] = field(default_factory=lambda: {"current": 1.0})
     out: str = "current"
 
     @np.errstate(over="ignore")  # the logarithm of a dying mass may overflow to -inf, which is what it means
@@ -66,7 +68,7 @@ class Stage:
         xp = array_namespace(log_policy)
         total = xp.zeros_like(log_policy)
         for slot, weight in self.against.items():
-            total = total + weight * payoff(slot)
+            total = total + _in_dtype(columns(weight), log_policy) * payoff(slot)
         log_ref = xp.astype(game.log_ref, log_policy.dtype)
         beta, eta = (_in_dtype(columns(x), log_policy) for x in (self.beta, self.eta))
         return log_normalize(target(log_policy, log_ref, total, beta=beta, eta=eta))
@@ -79,13 +81,14 @@ FIXED_POINTS = ("equilibrium", "unregularised", "none")
 
 @dataclass(frozen=True)
 class Guarantee:
-    r"""A theorem about a rule on a game: ``quantity_t <= factor**t * quantity_0 + floor``."""
+    r"""A theorem about a rule on a game: ``quantity_t <= constant * factor**t * quantity_0 + floor``."""
 
     statement: str
     quantity: str
     """Which of `Trace`'s quantities it bounds: one of `DISTANCES`."""
     factor: np.ndarray
     floor: np.ndarray | float = 0.0
+    constant: float = 1.0
 
     def __post_init__(self) -> None:
         if self.quantity not in DISTANCES:
@@ -95,7 +98,7 @@ class Guarantee:
 
     def bound(self, initial: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Return the bound at each step, shape ``(len(steps), ...)``."""
-        values = bounds.geometric_bound(initial, self.factor, steps, self.floor)
+        values = bounds.geometric_bound(self.constant * initial, self.factor, steps, self.floor)
         return np.moveaxis(np.asarray(values), -1, 0)
 
 
@@ -279,10 +282,10 @@ class NashMD:
         step = Stage(0.0, eta, start="mixture", against={"mixture": 1.0})
         guarantee = None
         if isinstance(game, WinRateGame):
-            factor, floor = np.asarray(to_numpy(1 - weight)), np.asarray(to_numpy(eta))
             beta = np.asarray(to_numpy(beta))
             if np.all(beta > 0):
-                guarantee = Guarantee("theory 5.7", "kl_from_solution", factor, floor / (8 * beta))
+                floor = np.asarray(bounds.nash_md_floor(beta, to_numpy(eta)))
+                guarantee = Guarantee("theory 5.7", "kl_from_solution", np.asarray(to_numpy(1 - weight)), floor)
         remark = "Nash-MD's fixed point is only within order eta of the equilibrium: lower eta for a closer one."
         return Plan((mix, step), {"eta": eta}, "none", guarantee, remark)
 
@@ -291,8 +294,9 @@ def nash_md(eta: Any) -> NashMD:
     r"""Nash mirror descent (Munos et al. 2023): multiplicative weights from a mixture with the reference.
 
     :math:`\pi_{t+1}\propto\tilde\pi_t\exp(\eta P\tilde\pi_t)` with
-    :math:`\tilde\pi_t\propto\pi_t^{1-\eta\beta}\rho^{\eta\beta}`. Converges to within :math:`\eta/(8\beta)` of the
-    equilibrium in :math:`KL(\pi^*\|\pi)`, not to it (theory 5.7; the published constant is 2 in place of 1/8).
+    :math:`\tilde\pi_t\propto\pi_t^{1-\eta\beta}\rho^{\eta\beta}`. Converges to within :math:`\eta/(24\beta)` of the
+    equilibrium in :math:`KL(\pi^*\|\pi)`, not to it (theory 5.7; the published constant is 2 in place of 1/24), and
+    from the reference to within order :math:`\eta^2` (theory 5.13, `bounds.nash_md_floor`).
     Needs ``eta * beta < 1``.
     """
     return NashMD(_check_step(eta, required=True))
@@ -343,6 +347,36 @@ def inpo(eta: Any) -> Inpo:
     return Inpo(_check_step(eta, required=True))
 
 
+@dataclass(frozen=True)
+class Optimistic:
+    """See `optimistic`."""
+
+    eta: Any = None
+    name: str = "optimistic"
+
+    def plan(self, game: Game) -> Plan:
+        eta, guarantee, remark = _proximal(self.eta, game, "optimistic")
+        weight = 1 / (1 + _beta_like(game, eta) * eta)
+        stage = Stage(game.beta, eta, against={"current": 1 + weight, "previous": -weight})
+        return _equilibrium_plan((stage,), eta, guarantee, remark)
+
+
+def optimistic(eta: Any = None) -> Optimistic:
+    r"""Popov's method: the extragradient's order for one payoff a step (theory 5.11).
+
+    WIND's step with the payoff :math:`(1+a)u(\pi_t)-a\,u(\pi_{t-1})`, :math:`a=1/(1+\beta\eta)`. The weights are those
+    for which :math:`\pi_{t+1}` and the next anchor are steps from the same anchor; `omwu` has 2 and -1. On a win-rate
+    game :math:`KL(\pi^*\|\pi_t)\le2(1+\beta\eta)^{-t}KL(\pi^*\|\pi_0)` for
+    :math:`0<\eta\le(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`.
+
+    Parameters
+    ----------
+    eta : float, array or None
+        As in `wind`.
+    """
+    return Optimistic(_check_step(eta))
+
+
 # -- steps and theorems ------------------------------------------------------------------------------------
 
 
@@ -350,8 +384,8 @@ def _proximal(eta: Any, game: Game, kind: str) -> tuple[Any, Guarantee | None, s
     """Return the step, the theorem if it applies, and a remark if it does not."""
     beta = np.asarray(to_numpy(game.beta), dtype=float)
     if isinstance(game, WinRateGame):
-        largest = wind_step(game) if kind == "wind" else extragradient_step(game)
-        number = "5.2" if kind == "wind" else "5.4"
+        number, largest_step, constant = THEOREMS[kind]
+        largest = largest_step(game)
         if eta is None:
             if np.any(largest == 0):
                 raise ValueError(
@@ -370,11 +404,11 @@ def _proximal(eta: Any, game: Game, kind: str) -> tuple[Any, Guarantee | None, s
         if np.any(beta == 0):
             return eta, None, "At beta = 0 the theorem gives no rate."
         factor = bounds.linear_rate(beta, eta_numpy)
-        return eta, Guarantee(f"theory {number}", "kl_from_solution", np.asarray(factor)), ""
-    if kind == "extragradient":
+        return eta, Guarantee(f"theory {number}", "kl_from_solution", np.asarray(factor), constant=constant), ""
+    if kind != "wind":
         if eta is None:
-            raise ValueError("No theorem gives the extragradient a step on a log payoff. Pass eta, or take wind().")
-        return _match(eta, game), None, "No theorem covers the extragradient on a log payoff."
+            raise ValueError(f"No theorem gives {kind}() a step on a log payoff. Pass eta, or take wind().")
+        return _match(eta, game), None, f"No theorem covers {kind}() on a log payoff."
     if eta is None:
         if np.any(beta <= _contraction(game)):
             raise ValueError(
@@ -397,6 +431,20 @@ def extragradient_step(game: Game) -> np.ndarray:
     """Return the largest step of theory 5.4 for this game, per context."""
     beta = np.asarray(to_numpy(game.beta), dtype=float)
     return np.broadcast_to(bounds.extragradient_max_step(beta, game.preference.interaction), game.batch_shape)
+
+
+def optimistic_step(game: Game) -> np.ndarray:
+    """Return the largest step of theory 5.11 for this game, per context."""
+    beta = np.asarray(to_numpy(game.beta), dtype=float)
+    return np.broadcast_to(bounds.optimistic_max_step(beta, game.preference.interaction), game.batch_shape)
+
+
+THEOREMS = {
+    "wind": ("5.2", wind_step, 1.0),
+    "extragradient": ("5.4", extragradient_step, 1.0),
+    "optimistic": ("5.11", optimistic_step, 2.0),
+}
+"""For the rules whose steps a theorem on win-rate games bounds: its number, the largest step, the constant."""
 
 
 def _contraction(game: Game) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import entr, xlogy
 
 from ._array import Array, array_namespace, is_array_api_obj, kl, log_normalize, safe_log, to_numpy
+from ._validation import positive_number
 from .games import Game, WinRateGame, check_game
 from .solve import Solution
 
@@ -23,8 +24,8 @@ LARGEST = 2000
 """Most responses for which the win-rate game's program, which holds the matrix, is handed to a solver."""
 CUTS = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
 """Below one of these a solver's probabilities are its rounding; its error is bounded for each and the best taken."""
-FLOOR = -35.0
-"""A best response below exp(FLOOR), 6e-16, of its largest entry is raised to that: the program keeps its scale."""
+SMALLEST_LOG_RATIO = -35.0
+"""In the program of a best response, log-probabilities this far below the largest one are raised to it (6e-16)."""
 SEEN = 1e-6
 """Responses of smaller probability are left out of the stationarity residuals."""
 
@@ -192,9 +193,7 @@ def verify(
     False
     """
     check_game(game)
-    for name, tol in (("tv_tol", tv_tol), ("gain_tol", gain_tol)):
-        if not 0 < tol < inf:
-            raise ValueError(f"{name} must be a positive number, but it is {tol}.")
+    tv_tol, gain_tol = positive_number(tv_tol, "tv_tol"), positive_number(gain_tol, "gain_tol")
     unknown = sorted(set(solvers or ()) - set(OPTIONS))
     if unknown or (solvers is not None and not solvers):
         raise ValueError(f"solvers must name some of {', '.join(OPTIONS)}, but it is {list(solvers or ())}.")
@@ -397,7 +396,7 @@ class _Asked:
 
         else:
             score = log_ref[open_] + u[open_] / beta
-            score = np.maximum(score - np.max(score), FLOOR)
+            score = np.maximum(score - np.max(score), SMALLEST_LOG_RATIO)
             objective, tol, order, unit = (
                 cp.sum(cp.entr(p)) + p @ score,
                 self.tv_tol,

@@ -5,13 +5,19 @@ windgames preference over the responses it drew, and any rule of windgames becom
 models can be enumerated, so a trained transformer can be compared with the equilibrium itself.
 """
 
-from . import data, evaluate, judges, objectives, policy, tabular, train
-from .implicit import equilibrium_policy
-from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
-from .objectives import BestOfN, JBond, Objective, Regression, bond, sppo, wind
-from .policy import LanguagePolicy, Samples
-from .tabular import Enumeration
-from .train import Config
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import data, evaluate, judges, models, objectives, policy, tabular, train
+    from .implicit import equilibrium_policy
+    from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
+    from .objectives import BestOfN, JBond, Objective, Regression, bond, sppo, wind
+    from .policy import LanguagePolicy, Samples
+    from .tabular import Enumeration
+    from .train import Config
 
 __all__ = [
     "BestOfN",
@@ -31,6 +37,7 @@ __all__ = [
     "equilibrium_policy",
     "evaluate",
     "judges",
+    "models",
     "objectives",
     "policy",
     "sppo",
@@ -38,3 +45,27 @@ __all__ = [
     "train",
     "wind",
 ]
+
+_MODULES = ("data", "evaluate", "judges", "models", "objectives", "policy", "tabular", "train")
+_HOMES = {
+    "implicit": ("equilibrium_policy",),
+    "judges": ("Judge", "PairwiseJudge", "RewardJudge", "RewardModel"),
+    "objectives": ("BestOfN", "JBond", "Objective", "Regression", "bond", "sppo", "wind"),
+    "policy": ("LanguagePolicy", "Samples"),
+    "tabular": ("Enumeration",),
+    "train": ("Config",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``windlm --help`` does not wait for torch."""
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

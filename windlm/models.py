@@ -30,7 +30,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSettings:
     """A causal language model and how it is drawn from."""
 
     name: str
@@ -48,14 +48,14 @@ class Model:
     """Of draws, as well."""
     stop: tuple[str, ...] = ()
     """Texts that end a response, beside the end of sequence."""
-    rows: int = 64
+    forward_batch_size: int = 64
     """Sequences in one forward pass while drawing and scoring."""
-    chunk: int = 4096
+    logits_chunk: int = 4096
     """Tokens whose logits exist at one time while scoring."""
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraSettings:
     """LoRA; rank 0 trains all weights."""
 
     rank: int = 0
@@ -102,7 +102,7 @@ def source(name: str) -> dict[str, str]:
 
 
 def load_policy(
-    model: Model, adapter: Adapter | None = None, gradient_checkpointing: bool = False, seed: int = 0
+    model: ModelSettings, adapter: LoraSettings | None = None, gradient_checkpointing: bool = False, seed: int = 0
 ) -> LanguagePolicy:
     """Return a model as a policy, with a new adapter if its rank is positive; the seed is of the adapter's weights.
 
@@ -128,13 +128,13 @@ def load_policy(
     return as_policy(net, tokenizer, model)
 
 
-def as_policy(net: Any, tokenizer: Any, model: Model) -> LanguagePolicy:
+def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
     """Return a network and its tokenizer as a policy with these settings of draws."""
-    names = ("max_new_tokens", "temperature", "top_p", "stop", "rows", "chunk")
+    names = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size", "logits_chunk")
     return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in names})
 
 
-def with_adapter(net: Any, adapter: Adapter, **settings: Any) -> Any:
+def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
     """Return a network with a new LoRA adapter, which changes nothing until it is trained."""
     import peft
 
@@ -145,7 +145,7 @@ def with_adapter(net: Any, adapter: Adapter, **settings: Any) -> Any:
     return peft.get_peft_model(net, config, **settings)
 
 
-def skeleton(model: Model, adapter: Adapter | None = None) -> Any:
+def skeleton(model: ModelSettings, adapter: LoraSettings | None = None) -> Any:
     """Return the network without its weights: nothing of them is read or downloaded but the configuration."""
     config = AutoConfig.from_pretrained(**source(model.name), revision=model.revision)
     with torch.device("meta"):

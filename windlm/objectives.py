@@ -7,89 +7,20 @@ that moves. Formulas are those of `windgames.objectives` and `windgames.updates`
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import windgames as wg
 from windgames import objectives as shared
 
-from .judges import Judge
-from .policy import LanguagePolicy, Prompt, Samples, Slots
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """The draws of a stage and what was fixed about them; arrays have the shape ``(B, K)``."""
-
-    samples: Samples
-    fixed: Mapping[str, Tensor]
-    on_policy: bool = True
-    """Whether the first draws are those of the round's policy, for the metrics; ``"now"`` and ``"ref"`` among the
-    fixed arrays are then its and the reference's log-probabilities."""
-
-    def __getitem__(self, index: Iterable[int]) -> Frozen:
-        rows = [int(i) for i in index]
-        return Frozen(self.samples[rows], {k: x[rows] for k, x in self.fixed.items()}, self.on_policy)
-
-    @staticmethod
-    def stack(parts: Sequence[Frozen]) -> Frozen:
-        """Put the prompts of several parts one after the other."""
-        fixed = {name: torch.cat([part.fixed[name] for part in parts]) for name in parts[0].fixed}
-        return Frozen(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
-
-
-@dataclass
-class Table:
-    """What an objective may ask for while it collects: draws of a slot, log-probabilities, verdicts."""
-
-    policy: LanguagePolicy
-    slots: Slots
-    judge: Judge
-    prompts: Sequence[Prompt]
-    generators: Callable[[], list[np.random.Generator]]
-    """New generators, one per prompt, at every call."""
-    here: str = "current"
-    """The slot whose weights are in the model, which is also called ``"now"``."""
-    tokens: int = 0
-    """Tokens drawn so far."""
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sampling", "scoring", "judging"), 0.0))
-
-    def draw(self, slot: str, k: int) -> Samples:
-        """Draw `k` responses to each prompt from the policy of a slot."""
-        with self._timed("sampling"), self._at(slot):
-            samples = self.policy.sample(self.prompts, k, self.generators())
-        self.tokens += samples.n_tokens
-        return samples
-
-    def log_prob(self, samples: Samples, slot: str) -> Tensor:
-        """Return the log-probabilities of responses under the policy of a slot, shape ``(B, K)``."""
-        with self._timed("scoring"), self._at(slot):
-            return self.policy.log_prob(samples)
-
-    def outcomes(self, samples: Samples, opponents: Samples | None = None) -> Tensor:
-        """Return what each response gets against each, ``(B, K, K)``, or against each opponent, ``(B, K, J)``."""
-        k = samples.tokens.shape[1]
-        everyone = samples if opponents is None else Samples.beside([samples, opponents])
-        with self._timed("judging"):
-            matrix = torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
-        return matrix if opponents is None else matrix[:, :k, k:]
-
-    def _at(self, slot: str) -> AbstractContextManager[None]:
-        return nullcontext() if slot in ("now", self.here) else self.slots.using(slot)
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
+from .policy import Samples
+from .rollout import Rollout, RolloutBatch
+from .weights import WeightSnapshots
 
 
 class Objective(Protocol):
@@ -100,19 +31,19 @@ class Objective(Protocol):
         """Slots that it keeps from round to round; each begins as the reference."""
         ...
 
-    def plan(self, progress: float) -> Sequence[Any]:
+    def stages(self, progress: float) -> Sequence[Any]:
         """Return the stages of a round; `progress` goes from 0 to 1 over the run."""
         ...
 
-    def collect(self, stage: Any, table: Table, draws: int) -> Frozen:
+    def collect(self, stage: Any, rollout: Rollout, draws: int) -> RolloutBatch:
         """Draw, judge and freeze what a stage trains on."""
         ...
 
-    def loss(self, stage: Any, log_policy: Tensor, frozen: Frozen) -> Tensor:
+    def loss(self, stage: Any, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
         """Return the loss of each prompt, shape ``(B,)``; only `log_policy` depends on the parameters."""
         ...
 
-    def finish(self, stage: Any, slots: Slots) -> None:
+    def finish(self, stage: Any, snapshots: WeightSnapshots) -> None:
         """Write the slots that a stage leaves behind."""
         ...
 
@@ -157,7 +88,7 @@ class Regression:
     pairing: str = "group"
     interaction: float = 1.0
     slots: tuple[str, ...] = field(init=False, default=())
-    stages: int = field(init=False, default=1)
+    n_stages: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         if self.payoff not in ("win-rate", "log-win-rate"):
@@ -168,39 +99,42 @@ class Regression:
             raise ValueError(f"pairing must be 'group', 'leave-one-out' or 'constant', but it is {self.pairing!r}.")
         if self.payoff == "log-win-rate" and (self.risk, self.pairing) != ("squared", "group"):
             raise ValueError("A log payoff is no probability: it takes the squared risk and the group's centring.")
-        stages = self.plan(0.0)
+        stages = self.stages(0.0)
         if self.pairing == "constant" and any(stage.beta > 0 for stage in stages):
             raise ValueError(
                 "pairing='constant' takes a normaliser for granted that only holds without a pull (theory 7.4): take "
                 "'group', or a rule such as windgames.sppo."
             )
-        object.__setattr__(self, "stages", len(stages))
+        object.__setattr__(self, "n_stages", len(stages))
         read = {slot for s in stages for slot in (s.start, *s.against)}
         object.__setattr__(self, "slots", ("previous",) if "previous" in read else ())
 
-    def plan(self, progress: float) -> tuple[wg.Stage, ...]:
+    def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
         stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
-        return tuple(replace(stage, beta=float(stage.beta), eta=float(stage.eta)) for stage in stages)
+        return tuple(
+            replace(s, beta=float(s.beta), eta=float(s.eta), against={k: float(w) for k, w in s.against.items()})
+            for s in stages
+        )
 
-    def collect(self, stage: wg.Stage, table: Table, draws: int) -> Frozen:
+    def collect(self, stage: wg.Stage, rollout: Rollout, draws: int) -> RolloutBatch:
         at = max(stage.against, key=lambda slot: stage.against[slot], default=stage.start)
-        samples = table.draw(at, draws)
+        samples = rollout.sample(at, draws)
         label = torch.zeros(samples.tokens.shape[:2])
         for slot, weight in stage.against.items():
-            opponents = None if slot == at else table.draw(slot, draws)
-            estimate = self._label(table.outcomes(samples, opponents), opponents is not None)
+            opponents = None if slot == at else rollout.sample(slot, draws)
+            estimate = self._label(rollout.outcomes(samples, opponents), opponents is not None)
             if opponents is not None:  # independent win rates are centred as the score is
                 estimate = shared.centred(estimate, self.pairing)
             label = label + weight * estimate
         if stage.against != {at: 1.0} or self.payoff == "log-win-rate":
             label = shared.centred(label)  # the mean is unknown, and the centred score does not see it
-        fixed = {"start": table.log_prob(samples, stage.start), "label": label}
+        fixed = {"start": rollout.log_prob(samples, stage.start), "label": label}
         if stage.beta > 0:
-            fixed["ref"] = table.log_prob(samples, "ref")
-        if stage.start == at:
-            fixed["now"] = fixed["start"]
-        return Frozen(samples, fixed, on_policy=at == "current")
+            fixed["ref"] = rollout.log_prob(samples, "ref")
+        if stage.start == at == "current":
+            fixed["current"] = fixed["start"]
+        return RolloutBatch(samples, fixed, on_policy=at == "current")
 
     def _label(self, outcomes: Tensor, independent: bool) -> Tensor:
         pairing = "independent" if independent else self.pairing
@@ -208,16 +142,16 @@ class Regression:
             return shared.win_rates(outcomes, pairing)
         return shared.win_rates(outcomes, pairing, own=1.0).log()
 
-    def loss(self, stage: wg.Stage, log_policy: Tensor, frozen: Frozen) -> Tensor:
-        fixed = {name: x.to(log_policy.device) for name, x in frozen.fixed.items()}
+    def loss(self, stage: wg.Stage, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        fixed = {name: x.to(log_policy.device) for name, x in batch.fixed.items()}
         start, label = fixed["start"], fixed["label"]
         ref = fixed.get("ref", start)  # which nothing is pulled to at beta = 0
         settings = {"beta": stage.beta, "eta": stage.eta, "pairing": self.pairing, "kind": self.risk}
         return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
 
-    def finish(self, stage: wg.Stage, slots: Slots) -> None:
-        if stage.out != "current" or self.stages > 1:
-            slots.save(stage.out)
+    def finish(self, stage: wg.Stage, snapshots: WeightSnapshots) -> None:
+        if stage.out != "current" or self.n_stages > 1:
+            snapshots.save(stage.out)
 
 
 def stand_in(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.Game:
@@ -279,13 +213,13 @@ class JBond:
         Weight of the divergence to the anchor.
     anchor_rate : float
         Share of the policy that the anchor takes in after each round.
-    ties : {"<", "<="}
-        Whether a draw must lose to both anchor draws to be punished, or a tie with the worse of them is enough.
+    count_ties : bool
+        Whether a tie with an anchor draw counts as a loss to it.
     """
 
     gamma: float = 0.0
     anchor_rate: float = 0.02
-    ties: str = "<"
+    count_ties: bool = False
     slots: tuple[str, ...] = field(init=False, default=("anchor",))
 
     def __post_init__(self) -> None:
@@ -293,25 +227,23 @@ class JBond:
             raise ValueError(f"gamma must be non-negative and finite, but it is {self.gamma}.")
         if not 0 < self.anchor_rate <= 1:
             raise ValueError(f"anchor_rate must lie in (0, 1], but it is {self.anchor_rate}.")
-        if self.ties not in ("<", "<="):
-            raise ValueError(f"ties must be '<' or '<=', but it is {self.ties!r}.")
 
-    def plan(self, progress: float) -> tuple[str, ...]:
+    def stages(self, progress: float) -> tuple[str, ...]:
         return ("anchor",)
 
-    def collect(self, stage: str, table: Table, draws: int) -> Frozen:
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
         if draws % 2:
             raise ValueError(f"J-BOND takes anchor draws in pairs: draws must be even, but it is {draws}.")
-        own, theirs = table.draw("now", draws), table.draw("anchor", draws)
-        now, anchor = table.log_prob(own, "now"), table.log_prob(own, "anchor")
+        own, theirs = rollout.sample("current", draws), rollout.sample("anchor", draws)
+        current, anchor = rollout.log_prob(own, "current"), rollout.log_prob(own, "anchor")
         everyone = Samples.beside([own, theirs])
-        outcomes = table.outcomes(everyone)
+        outcomes = rollout.outcomes(everyone)
         worse = self.worse_than_both(outcomes[:, :draws, draws:])
-        forward, backward = shared.jbond_weights(worse, now, anchor, gamma=self.gamma)
-        best = winners(outcomes[:, draws:, draws:], 2)
+        forward, backward = shared.jbond_weights(worse, current, anchor, gamma=self.gamma)
+        best = best_of_n_index(outcomes[:, draws:, draws:], 2)
         advantage = shared.centred(backward, "leave-one-out") - 0.5
         weight = torch.cat([advantage, forward * 2 * best], dim=1) / draws
-        return Frozen(everyone, {"weight": weight, "now": now})
+        return RolloutBatch(everyone, {"weight": weight, "current": current})
 
     def worse_than_both(self, outcomes: Tensor) -> Tensor:
         """Return, from own draws against anchor draws ``(B, K, K)``, whether draw `i` loses to both of its pair.
@@ -319,16 +251,16 @@ class JBond:
         Draw `i` meets the anchor's draws `i` and `i + 1` (the last one meets the first), so that draws of one prompt
         do not all hang on one pair.
         """
-        lost = outcomes < 0.5 if self.ties == "<" else outcomes <= 0.5
+        lost = outcomes <= 0.5 if self.count_ties else outcomes < 0.5
         first = torch.diagonal(lost, dim1=-2, dim2=-1)
         second = torch.diagonal(lost.roll(-1, dims=-1), dim1=-2, dim2=-1)
         return (first & second).to(outcomes.dtype)
 
-    def loss(self, stage: str, log_policy: Tensor, frozen: Frozen) -> Tensor:
-        return weighted_likelihood(log_policy, frozen.fixed["weight"])
+    def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        return weighted_likelihood(log_policy, batch.fixed["weight"])
 
-    def finish(self, stage: str, slots: Slots) -> None:
-        slots.blend("anchor", self.anchor_rate)
+    def finish(self, stage: str, snapshots: WeightSnapshots) -> None:
+        snapshots.blend("anchor", self.anchor_rate)
 
 
 @dataclass(frozen=True)
@@ -339,38 +271,38 @@ class BestOfN:
     ----------
     n : int
         Draws that compete for one place; a round's draws are cut into groups of `n`.
-    source : {"now", "ref"}
+    source : {"current", "ref"}
         Whose draws: of the current policy (iterated, without limit) or of the reference (which ends at its best-of-n).
     """
 
     n: int = 2
-    source: str = "now"
+    source: str = "current"
     slots: tuple[str, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         if self.n < 2:
             raise ValueError(f"n must be at least 2, but it is {self.n}.")
-        if self.source not in ("now", "ref"):
-            raise ValueError(f"source must be 'now' or 'ref', but it is {self.source!r}.")
+        if self.source not in ("current", "ref"):
+            raise ValueError(f"source must be 'current' or 'ref', but it is {self.source!r}.")
 
-    def plan(self, progress: float) -> tuple[str, ...]:
+    def stages(self, progress: float) -> tuple[str, ...]:
         return (self.source,)
 
-    def collect(self, stage: str, table: Table, draws: int) -> Frozen:
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
         if draws % self.n:
             raise ValueError(f"draws must be a multiple of n = {self.n}, but it is {draws}.")
-        samples = table.draw(stage, draws)
-        weight = winners(table.outcomes(samples), self.n) * self.n / draws
-        return Frozen(samples, {"weight": weight}, on_policy=stage == "now")
+        samples = rollout.sample(stage, draws)
+        weight = best_of_n_index(rollout.outcomes(samples), self.n) * self.n / draws
+        return RolloutBatch(samples, {"weight": weight}, on_policy=stage == "current")
 
-    def loss(self, stage: str, log_policy: Tensor, frozen: Frozen) -> Tensor:
-        return weighted_likelihood(log_policy, frozen.fixed["weight"])
+    def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        return weighted_likelihood(log_policy, batch.fixed["weight"])
 
-    def finish(self, stage: str, slots: Slots) -> None:
+    def finish(self, stage: str, snapshots: WeightSnapshots) -> None:
         pass
 
 
-def winners(outcomes: Tensor, n: int) -> Tensor:
+def best_of_n_index(outcomes: Tensor, n: int) -> Tensor:
     """Return the share of each draw in the victory of its group of `n`, from outcomes ``(B, K, K)``; shape ``(B, K)``.
 
     The winner is who wins most games inside the group; equal ones share, as breaking ties at random would on average.

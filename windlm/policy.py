@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from . import sharding
+from .sampling import draw
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
@@ -109,9 +108,9 @@ class LanguagePolicy(torch.nn.Module):
         Of the draws, see above.
     stop : sequence of str
         Texts that end a response, beside the end-of-sequence tokens of tokenizer and model.
-    rows : int
+    forward_batch_size : int
         Sequences in one forward pass while drawing and scoring.
-    chunk : int
+    logits_chunk : int
         Tokens whose logits over the vocabulary exist at one time while scoring, also in the backward pass.
 
     Raises
@@ -129,11 +128,16 @@ class LanguagePolicy(torch.nn.Module):
         temperature: float = 1.0,
         top_p: float = 1.0,
         stop: Sequence[str] = (),
-        rows: int = 512,
-        chunk: int = 4096,
+        forward_batch_size: int = 512,
+        logits_chunk: int = 4096,
     ) -> None:
         super().__init__()
-        for name, value in {"max_new_tokens": max_new_tokens, "rows": rows, "chunk": chunk}.items():
+        least_one = {
+            "max_new_tokens": max_new_tokens,
+            "forward_batch_size": forward_batch_size,
+            "logits_chunk": logits_chunk,
+        }
+        for name, value in least_one.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, but it is {value}.")
         if not 0 < temperature < float("inf"):
@@ -156,13 +160,14 @@ class LanguagePolicy(torch.nn.Module):
                 )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
-        self.rows, self.chunk = rows, chunk
+        self.forward_batch_size, self.logits_chunk = forward_batch_size, logits_chunk
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.engine: Engine | None = None
         """What draws in place of the loop here; see `windlm.engines`."""
         self._split: bool | None = None
+        self._shares: bool | None = None
 
     @property
     def device(self) -> torch.device:
@@ -240,15 +245,9 @@ class LanguagePolicy(torch.nn.Module):
         if self.engine is not None:
             tokens, mask = self._packed(self.engine(self, encoded, k, generators))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
-        step = max(1, self.rows // k)
-        parts = []
-        for i in range(0, len(encoded), step):
-            chosen = encoded[i : i + step]
-            uniform = np.stack([g.random((k, self.max_new_tokens)) for g in generators[i : i + step]])
-            tokens, mask = self._draw(chosen, torch.from_numpy(uniform).flatten(0, 1))
-            tokens, mask = (x.view(len(chosen), k, self.max_new_tokens).cpu() for x in (tokens, mask))
-            parts.append(Samples(chosen, tokens, mask, self.read(tokens, mask)))
-        return Samples.stack(parts)
+        uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
+        tokens, mask = draw(self, encoded, uniform)
+        return Samples(encoded, tokens, mask, self.read(tokens, mask))
 
     def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
         """Return token ids of any length as tokens and mask."""
@@ -259,42 +258,7 @@ class LanguagePolicy(torch.nn.Module):
                 tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
         return tokens, mask
 
-    def _draw(self, prompts: list[list[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw one response per row of `uniform`, the rows of a prompt together; prompts are padded on the left."""
-        device, length = self.device, self.max_new_tokens
-        k = len(uniform) // len(prompts)
-        uniform = uniform.to(device, torch.float32 if device.type == "mps" else torch.float64)
-        sizes = torch.tensor([len(p) for p in prompts], device=device)
-        width = int(sizes.max())
-        ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=device)
-        attention = (torch.arange(width, device=device) >= width - sizes[:, None]).long()
-        positions = (attention.cumsum(-1) - 1).clamp(min=0)
-        out = self._step(ids, attention, positions, None)
-        cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(k, 0)
-        cache.batch_repeat_interleave(k)
-        attention, positions = attention.repeat_interleave(k, 0), sizes.repeat_interleave(k)[:, None]
-        tokens = torch.full((len(uniform), length), self.pad_id, device=device)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        ended = mask[:, 0].clone()
-        stops = torch.tensor(self.stop_ids, device=device)
-        for j in range(length):
-            token = inverse_cdf(self._tempered(logits), uniform[:, j])
-            tokens[:, j], mask[:, j] = torch.where(ended, self.pad_id, token), ~ended
-            ended = ended | torch.isin(token, stops) | self._says_stop(tokens, mask)
-            if j + 1 == length or sharding.all_agree(bool(ended.all()), self):
-                break
-            attention = torch.cat([attention, attention.new_ones(len(uniform), 1)], dim=-1)
-            out = self._step(tokens[:, j : j + 1], attention, positions + j, cache)
-            logits = out.logits[:, -1]
-        return tokens, mask
-
-    def _step(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
-        inputs = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": True}
-        accepted = inspect.signature(self.base.forward).parameters
-        inputs |= {k: v for k, v in {"position_ids": positions, "logits_to_keep": 1}.items() if k in accepted}
-        return self.model(**inputs)
-
-    def _tempered(self, logits: Tensor) -> Tensor:
+    def tempered(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities that are drawn from."""
         log_p = torch.log_softmax(logits.float() / self.temperature, dim=-1)
         if self.top_p == 1:
@@ -304,50 +268,46 @@ class LanguagePolicy(torch.nn.Module):
         cut = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= self.top_p)
         return torch.log_softmax(log_p.masked_fill(cut, -torch.inf), dim=-1)
 
-    def _says_stop(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        if not self.stop:
-            return torch.zeros_like(mask[:, 0])
-        text = (t for row in self.read(tokens[:, None], mask[:, None], special=True) for t in row)
-        return torch.tensor([any(s in t for s in self.stop) for t in text], device=mask.device)
-
     # -- scoring ---------------------------------------------------------------------------------------------
 
     def forward(self, samples: Samples) -> Tensor:
         r"""Return :math:`\log\pi(y|x)` of each response, shape ``(B, K)``, float32, with gradients.
 
-        Prompt and response stand in one row, padded on the right. The model's hidden states become logits in pieces
-        of `chunk` tokens, and again in the backward pass, so that no array of the size of all tokens times the
-        vocabulary ever exists.
+        Where the model takes an attention mask of its own shape, several responses of a prompt share one row: the
+        prompt is computed once, and each response sees the prompt and itself (`pack_rows`). Otherwise each response
+        stands in a row of its own. The model's hidden states become logits in pieces of `logits_chunk` tokens, and
+        again in the backward pass, so that no array of the size of all tokens times the vocabulary ever exists.
         """
-        device = self.device
-        b, k, _ = samples.tokens.shape
-        mask = samples.mask.flatten(0, 1)
-        longest = max(1, int(mask.sum(-1).max()))
-        mask, tokens = mask[:, :longest].to(device), samples.tokens.flatten(0, 1)[:, :longest].to(device)
-        sizes = torch.tensor([len(p) for p in samples.prompts], device=device)
-        width = int(sizes.max())
+        lengths = samples.mask.sum(-1)
+        width, longest = max(map(len, samples.prompts)), max(1, int(lengths.max()))
         if self.context is not None and width + longest > self.context:
             raise ValueError(
                 f"A prompt of {width} tokens with a response of {longest} does not fit the model's context of "
                 f"{self.context}."
             )
-        padded = torch.tensor([p + [self.pad_id] * (width - len(p)) for p in samples.prompts], device=device)
-        start = sizes.repeat_interleave(k)[:, None]
-        at = start + torch.arange(longest, device=device)
-        rows = torch.cat([padded.repeat_interleave(k, 0), padded.new_full((b * k, longest), self.pad_id)], dim=-1)
-        rows = rows.scatter(1, at, torch.where(mask, tokens, self.pad_id))
-        attention = (torch.arange(rows.shape[1], device=device) < start + mask.sum(-1, keepdim=True)).long()
-        rows, attention = rows[:, :-1], attention[:, :-1]  # nothing follows the last token
-        row, column = mask.nonzero(as_tuple=True)
-        place = (row, at[row, column] - 1)
-        log_p = torch.cat(list(self._token_log_probs(rows, attention, place, tokens[mask])))
+        return self._score(samples, lengths, self._responses_per_row(samples.prompts, lengths))
+
+    def _score(self, samples: Samples, lengths: Tensor, per_row: int) -> Tensor:
+        b, k = lengths.shape
+        rows, attention, positions, place = pack_rows(samples, lengths, per_row, self.pad_id)
+        inputs: dict[str, Tensor] = {"input_ids": rows.to(self.device)}
+        if per_row == 1:
+            inputs["attention_mask"] = attention.to(self.device)
+        else:
+            dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+            hidden = torch.zeros(attention.shape, dtype=dtype).masked_fill_(~attention, torch.finfo(dtype).min)
+            inputs |= {"attention_mask": hidden[:, None].to(self.device), "position_ids": positions.to(self.device)}
+        response = samples.mask.flatten(0, 1).nonzero(as_tuple=True)[0].to(self.device)
+        targets = samples.tokens[samples.mask].to(self.device)
+        place = (place[0].to(self.device), place[1].to(self.device))
+        log_p = torch.cat(list(self._token_log_probs(inputs, place, targets)))
         # FSDP hangs its backward pass on the result, and wants no view for that
-        return log_p.new_zeros(b * k).index_add(0, row, log_p).view(b, k).clone()
+        return log_p.new_zeros(b * k).index_add(0, response, log_p).view(b, k).clone()
 
     @torch.no_grad()
     def log_prob(self, samples: Samples) -> Tensor:
         """Return what `forward` does, without gradients, a few prompts at a time, on the CPU."""
-        step = max(1, self.rows // samples.tokens.shape[1])
+        step = max(1, self.forward_batch_size // samples.tokens.shape[1])
         parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
         return torch.cat([self(part).cpu() for part in parts])
 
@@ -364,21 +324,58 @@ class LanguagePolicy(torch.nn.Module):
         """Make one of weights that the model shares: accelerate asks for it after it has put weights in."""
         self.base.tie_weights()
 
-    def _token_log_probs(self, ids: Tensor, attention: Tensor, place: Any, targets: Tensor) -> Iterator[Tensor]:
+    def _token_log_probs(self, inputs: Mapping[str, Tensor], place: Any, targets: Tensor) -> Iterator[Tensor]:
         if self._split is None:
             self._split = self._head_is_all()
         if self._split:
-            hidden = self.base.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0][place]
+            hidden = self.base.base_model(**inputs, use_cache=False)[0][place]
             head: Callable[[Tensor], Tensor] = self.base.get_output_embeddings()
         else:
-            hidden = self.model(input_ids=ids, attention_mask=attention, use_cache=False).logits[place]
+            hidden = self.model(**inputs, use_cache=False).logits[place]
             head = torch.nn.Identity()
 
         def score(h: Tensor, y: Tensor) -> Tensor:
             return torch.log_softmax(head(h).float(), dim=-1).gather(-1, y[:, None])[:, 0]
 
-        for h, y in zip(hidden.split(self.chunk), targets.split(self.chunk), strict=True):
-            yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.chunk else score(h, y)
+        for h, y in zip(hidden.split(self.logits_chunk), targets.split(self.logits_chunk), strict=True):
+            yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.logits_chunk else score(h, y)
+
+    def _responses_per_row(self, prompts: list[list[int]], lengths: Tensor) -> int:
+        """Return how many responses of a prompt share a row: what costs least, or 1 if the model cannot do it."""
+        k, config = lengths.shape[1], self.base.config.get_text_config()
+        sizes = torch.tensor([len(p) for p in prompts])
+        windows = [w for name in ("sliding_window", "attention_chunk_size") if (w := getattr(config, name, None))]
+        if k == 1 or int((sizes + lengths.max(-1).values).max()) > min(windows, default=2**62):
+            return 1  # a window counts positions of the row, not of the response
+        inputs = (lengths - 1).clamp(min=0)
+
+        def cost(g: int) -> int:
+            # of a layer, in units of 4 d operations a token: 6 d for its matrices and one for each token it may see
+            longest = int((sizes[:, None] + inputs.view(len(prompts), -1, g).sum(-1)).max())
+            return (k // g) * longest * (6 * config.hidden_size + longest)
+
+        best = min((g for g in range(k, 0, -1) if k % g == 0), key=cost)
+        if best > 1 and self._shares is None:
+            self._shares = self._can_share()
+        return best if self._shares else 1
+
+    @torch.no_grad()
+    def _can_share(self) -> bool:
+        """Ask whether the model obeys a mask over pairs of tokens and positions that start again: score both ways."""
+        accepted = inspect.signature(self.base.forward).parameters
+        if "position_ids" not in accepted or self.base.config._attn_implementation not in ("sdpa", "eager"):
+            return False
+        size = self.base.config.get_text_config().vocab_size
+        tokens = torch.randint(size, (2, 4, 5), generator=torch.Generator().manual_seed(0))
+        mask = torch.arange(5) < torch.tensor([[1, 5, 2, 3], [5, 1, 4, 2]])[..., None]
+        some = Samples([tokens[0, 0].tolist(), tokens[1].flatten()[:9].tolist()], tokens, mask, [[""] * 4] * 2)
+        lengths = mask.sum(-1)
+        try:
+            plain, shared = self._score(some, lengths, 1), self._score(some, lengths, 4)
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError):
+            return False
+        slack = 2e-4 if plain_precision(self.model) else 2e-2
+        return torch.allclose(plain, shared, rtol=slack, atol=slack)
 
     @torch.no_grad()
     def _head_is_all(self) -> bool:
@@ -392,76 +389,50 @@ class LanguagePolicy(torch.nn.Module):
         return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
 
 
-def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
-    """Return, per row, the first index at which the cumulative probability exceeds the uniform number."""
-    total = log_p.to(uniform.dtype).exp().cumsum(-1)
-    index = torch.searchsorted(total, (uniform * total[:, -1])[:, None], right=True)[:, 0]
-    return index.clamp(max=log_p.shape[-1] - 1)
+def plain_precision(model: torch.nn.Module) -> bool:
+    """Return whether all weights are in single or double precision."""
+    return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
-# -- weights that are set aside ------------------------------------------------------------------------------
+def pack_rows(
+    samples: Samples, lengths: Tensor, per_row: int, pad_id: int
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Put each prompt and `per_row` of its responses into one row, on the CPU.
 
+    A row is the prompt, then each response without its last token, after which nothing comes, padded on the right.
+    Positions in a response go on from the end of the prompt.
 
-class Slots:
-    """Copies of a policy's trainable weights by name, kept on disk: the slots of a rule's stages.
-
-    One model is in memory at any time. The slot ``"ref"`` of a policy with an adapter is the base model with the
-    adapter off, and takes no file.
+    Returns
+    -------
+    rows, positions : Tensor, shape ``(R, T)``
+        Token ids and positions.
+    attention : Tensor, shape ``(R, T)`` if `per_row` is 1, else ``(R, T, T)``
+        What is no padding; or, for each token, which tokens it sees.
+    place : tuple of Tensor
+        Row and column of the token before each response token, in the order of ``samples.tokens[samples.mask]``.
     """
-
-    def __init__(self, policy: LanguagePolicy, folder: Path) -> None:
-        self.policy, self.folder = policy, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the trainable weights that are in the model now."""
-        sharding.settle(self.policy)
-        return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
-
-    def plain(self) -> dict[str, Tensor]:
-        """Return this process's share of them on the CPU and without gradients, for a file."""
-        return {name: sharding.share(p.detach()).cpu() for name, p in self.weights().items()}
-
-    def path(self, name: str) -> Path:
-        """Return where a slot lies."""
-        return self.folder / f"{name}.pt"
-
-    def save(self, name: str) -> None:
-        """Set the weights of now aside."""
-        torch.save(self.plain(), self.path(name))
-
-    def load(self, name: str) -> None:
-        """Put the weights of a slot into the model."""
-        self.put(torch.load(self.path(name), map_location="cpu", mmap=True))
-
-    @torch.no_grad()
-    def put(self, kept: Mapping[str, Tensor]) -> None:
-        """Put these weights into the model."""
-        for key, p in self.weights().items():
-            here = sharding.share(p)
-            if here.shape != kept[key].shape:
-                raise ValueError(f"The share of {key} was set aside by another number of processes, or not sharded.")
-            here.copy_(kept[key])
-
-    @contextmanager
-    def using(self, name: str) -> Iterator[None]:
-        """Let the policy be that of a slot for a while."""
-        if name == "ref" and self.policy.has_adapter:
-            weights = self.weights().values()
-            with self.policy.model.disable_adapter():
-                for p in weights:  # which PEFT freezes meanwhile, and FSDP would remember
-                    p.requires_grad_(True)
-                yield
-            return
-        self.save("aside")
-        self.load(name)
-        try:
-            yield
-        finally:
-            self.load("aside")
-
-    def blend(self, name: str, share: float) -> None:
-        """Move a slot towards the weights of now: ``slot = (1 - share) slot + share now``."""
-        kept = torch.load(self.path(name), map_location="cpu")
-        now = self.plain()
-        torch.save({k: w.lerp(now[k].to(w.dtype), share) for k, w in kept.items()}, self.path(name))
+    b, k = lengths.shape
+    sizes = torch.tensor([len(p) for p in samples.prompts])[:, None, None]
+    inputs = (lengths - 1).clamp(min=0).view(b, k // per_row, per_row)
+    starts = sizes + inputs.cumsum(-1) - inputs  # where each response's tokens begin in its row
+    ends = (sizes[..., 0] + inputs.sum(-1)).flatten()
+    width, r = int(ends.max()), b * (k // per_row)
+    rows, positions = torch.full((r, width), pad_id), torch.zeros((r, width), dtype=torch.long)
+    segment = torch.full((r, width), -1)  # 0 for the prompt, n for the n-th response of the row
+    for i, prompt in enumerate(samples.prompts):
+        own = slice(i * (k // per_row), (i + 1) * (k // per_row))
+        rows[own, : len(prompt)], segment[own, : len(prompt)] = torch.tensor(prompt), 0
+        positions[own, : len(prompt)] = torch.arange(len(prompt))
+    b_, k_, step = samples.mask.nonzero(as_tuple=True)
+    row = b_ * (k // per_row) + k_ // per_row
+    first, size = starts.view(b, k)[b_, k_], sizes[b_, 0, 0]
+    column = torch.where(step == 0, size - 1, first + step - 1)
+    kept = step < lengths[b_, k_] - 1
+    at = (row[kept], (first + step)[kept])
+    rows[at] = samples.tokens[samples.mask][kept]
+    positions[at], segment[at] = (size + step)[kept], (k_ % per_row + 1)[kept]
+    attention = torch.arange(width) < ends[:, None]
+    if per_row > 1:
+        sees = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+        attention = sees & torch.ones(width, width, dtype=torch.bool).tril()  # padding sees padding, and itself
+    return rows, attention, positions, (row, column)

@@ -87,7 +87,7 @@ class Enumeration:
         device, table = policy.device, []
         for prompt in policy.encode(prompts):
             rows = torch.cat([torch.tensor(prompt).expand(len(self.stems), -1), self.stems], dim=-1)
-            parts = [policy.logits(part)[:, -length:] for part in rows.to(device).split(policy.rows)]
+            parts = [policy.logits(part)[:, -length:] for part in rows.to(device).split(policy.forward_batch_size)]
             table.append(torch.log_softmax(torch.cat(parts).double(), dim=-1))
         after = torch.stack(table)[:, self.stem.to(device), torch.arange(length, device=device)]
         token = after.gather(-1, self.tokens.to(device).expand(len(table), -1, -1)[..., None])[..., 0]
@@ -175,4 +175,4 @@ def small_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
-    return LanguagePolicy(model, tokenizer, max_new_tokens=length, rows=2048)
+    return LanguagePolicy(model, tokenizer, max_new_tokens=length, forward_batch_size=2048)

@@ -1,0 +1,1 @@
+"""The studies of bandit.py, one file each."""

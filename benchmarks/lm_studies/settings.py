@@ -1,0 +1,43 @@
+"""What to run, and the grid that runs it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from study import Rows, fingerprint, run_grid, sources
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    study: Literal["all", "methods", "slower", "summary", "floor", "robust", "memory"] = "all"
+    full: bool = False
+    """More seeds and longer runs, as in the committed tables."""
+    smoke: bool = False
+    """A small task, for tests."""
+    seed: int = 0
+    jobs: int = 2
+    fresh: bool = False
+    """Ignore cells that are saved."""
+    results: Path | None = None
+    """Folder of tables and pictures; by default benchmarks/quick, with --full that of the committed tables."""
+    pictures: bool = True
+
+    @property
+    def rounds(self) -> int:
+        return 6 if self.smoke else 100 if self.full else 20
+
+
+def grid(study: str, cells: list[dict[str, Any]], run_one: Callable[..., Rows], config: Config) -> pd.DataFrame:
+    jobs = 1 if torch.cuda.is_available() else config.jobs
+    version = fingerprint(*sources(Path(inspect.getfile(run_one))))
+    return run_grid(
+        study, cells, run_one, results=config.results, seed=config.seed, jobs=jobs, fresh=config.fresh, version=version
+    )

@@ -1,0 +1,1 @@
+"""The studies of solvers.py, one file each."""

@@ -1,0 +1,200 @@
+"""Checks of what users pass in: an error says what was wrong, where, and what to do.
+
+Each helper takes the value and the name of the argument and returns the value as it is to be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from ._array import (
+    Array,
+    array_namespace,
+    is_array_api_obj,
+    like,
+    logsumexp,
+    to_numpy,
+)
+
+# -- arrays of any library -----------------------------------------------------------------------------------
+
+
+def as_float(x: Any, name: str) -> Array:
+    """Return `x` as a real floating array: lists become numpy, integers and booleans become float64."""
+    if not is_array_api_obj(x):
+        try:
+            x = np.asarray(x)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name} cannot be read as an array: {error}") from None
+    elif isinstance(x, np.generic):
+        x = np.asarray(x)
+    if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+    xp = array_namespace(x)
+    if xp.isdtype(x.dtype, "real floating"):
+        return x
+    if xp.isdtype(x.dtype, "integral") and 0 not in x.shape and float(xp.max(xp.abs(x))) >= 2**53:
+        raise ValueError(
+            f"{name} holds integers of 2**53 or more, which float64 cannot tell apart: scale or rank them."
+        )
+    if xp.isdtype(x.dtype, "integral") or xp.isdtype(x.dtype, "bool"):
+        return xp.astype(x, xp.float64)
+    raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+
+
+def per_context(x: Any, name: str, *, zero: bool = False) -> Any:
+    """Return a positive finite number as a float, one per context as an array; `zero` allows 0 as well."""
+    array = as_float(x, name)
+    if 0 in array.shape:
+        raise ValueError(f"{name} must be a number or one per context, but its shape is {tuple(array.shape)}.")
+    where = first_index(~(((array >= 0) if zero else (array > 0)) & (array < inf)))
+    if where is not None:
+        value = float(array[where]) if where else float(array)
+        sign = "non-negative" if zero else "positive"
+        raise ValueError(f"{name} must be {sign} and finite, but it is {value}{in_context(where)}.")
+    return float(array) if array.ndim == 0 else array
+
+
+# -- numpy arrays of numbers ---------------------------------------------------------------------------------
+
+
+def numbers(x: Any, name: str) -> np.ndarray:
+    """Return `x` as a numpy array of floats."""
+    try:
+        return np.asarray(x, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must hold real numbers, but it is {x!r}. Pass a float or an array.") from None
+
+
+def positive(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> np.ndarray:
+    """Return positive finite numbers; `zero` and `infinite` allow 0 and infinity as well."""
+    x = numbers(x, name)
+    where = first_index(~(((x >= 0) if zero else (x > 0)) & ((x < inf) | infinite)))
+    if where is not None:
+        what = ("non-negative" if zero else "positive") + ("" if infinite else " and finite")
+        raise ValueError(f"{name} must be {what}, but {_entry(where)} {x[where]}.")
+    return x
+
+
+def fraction(x: Any, name: str) -> np.ndarray:
+    """Return numbers in [0, 1]."""
+    x = numbers(x, name)
+    where = first_index(~((x >= 0) & (x <= 1)))
+    if where is not None:
+        raise ValueError(f"{name} must lie in [0, 1], but {_entry(where)} {x[where]}.")
+    return x
+
+
+def _entry(where: tuple[int, ...]) -> str:
+    return f"entry {where} is" if where else "it is"
+
+
+# -- single values -------------------------------------------------------------------------------------------
+
+
+def number(x: Any, name: str) -> float:
+    """Return `x` as a float, or say that it is not one number."""
+    try:
+        return float(x)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
+
+
+def finite(x: Any, name: str) -> float:
+    """Return one finite number."""
+    value = number(x, name)
+    if not -inf < value < inf:
+        raise ValueError(f"{name} must be finite, but it is {value}.")
+    return value
+
+
+def positive_number(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> float:
+    """Return one number that `positive` accepts."""
+    return float(positive(number(x, name), name, zero=zero, infinite=infinite))
+
+
+def above(x: Any, name: str, low: float, *, equal: bool = False) -> float:
+    """Return one finite number above `low`; `equal` allows `low` itself."""
+    value = number(x, name)
+    if not (low < value < inf or (equal and value == low)):
+        limit = f", at least {low:g}" if equal else f" above {low:g}"
+        raise ValueError(f"{name} must be a finite number{limit}, but it is {x!r}.")
+    return value
+
+
+def whole(x: Any, name: str) -> int:
+    """Return a non-negative integer; 1e4 is one."""
+    value = number(x, name)
+    if not (0 <= value < inf and value == int(value)):
+        raise ValueError(f"{name} must be a non-negative integer, but it is {x}.")
+    return int(value)
+
+
+def at_least(x: Any, name: str, low: int) -> int:
+    """Return an integer that is at least `low`; a float is none."""
+    if not (isinstance(x, int | np.integer) and x >= low):
+        raise ValueError(f"{name} must be an integer, at least {low}, but it is {x!r}.")
+    return int(x)
+
+
+def one_of(x: Any, name: str, options: Sequence[str]) -> Any:
+    """Return `x` if it is one of the options."""
+    if x not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, but it is {x!r}.")
+    return x
+
+
+# -- where ---------------------------------------------------------------------------------------------------
+
+
+def first_index(mask: Array) -> tuple[int, ...] | None:
+    """Return the index of the first true entry, or None: for error messages that say where."""
+    where = np.argwhere(to_numpy(mask))
+    return tuple(int(i) for i in where[0]) if len(where) else None
+
+
+def in_context(where: tuple[int, ...]) -> str:
+    """Return " in context (2,)" for an error message, or nothing if there is one context only."""
+    return f" in context {where}" if where else ""
+
+
+# -- policies ------------------------------------------------------------------------------------------------
+
+
+def check_shape(x: Array, preference: Any, name: str) -> None:
+    """Refuse an array whose last axis does not hold one entry per response."""
+    if x.ndim < 1 or 0 in x.shape or x.shape[-1] != preference.n_responses:
+        raise ValueError(
+            f"{name} must have shape (..., {preference.n_responses}), one entry per response, "
+            f"but its shape is {tuple(x.shape)}."
+        )
+
+
+def check_log_policy(log_policy: Any, preference: Any, name: str = "log_policy") -> Array:
+    """Return normalised log-probabilities as an array of the preference's library, or say what is wrong."""
+    x = log_policy if is_array_api_obj(log_policy) else as_float(log_policy, name)
+    if not array_namespace(x).isdtype(x.dtype, "real floating"):
+        raise ValueError(f"{name} must hold log-probabilities in floating point, but its dtype is {x.dtype}.")
+    x = as_float(x, name)
+    if isinstance(preference.example, np.ndarray):
+        x = to_numpy(x)
+    elif isinstance(x, np.ndarray):
+        x = like(x, preference.example)
+    check_shape(x, preference, name)
+    xp = array_namespace(x)
+    where = first_index(xp.isnan(x) | (x == inf))
+    if where is not None:
+        raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {float(x[where])}.")
+    total = logsumexp(xp.astype(x, xp.float64))
+    where = first_index(~(xp.abs(total) <= (1e-8 if x.dtype == xp.float64 else 1e-3)))
+    if where is not None:
+        raise ValueError(
+            f"{name} must be normalised log-probabilities, but the probabilities sum to "
+            f"{float(xp.exp(total[where])):.12g}{in_context(where)}. "
+            f"Probabilities go through log first, logits through x - logsumexp(x)."
+        )
+    return x

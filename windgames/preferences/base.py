@@ -1,0 +1,125 @@
+"""What every preference offers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import bounds
+from .._array import (
+    Array,
+    array_namespace,
+    logsumexp,
+    safe_log,
+    to_numpy,
+)
+from .._validation import as_float, first_index
+
+
+class Preference:
+    """What every preference offers; arrays stay in the array library and on the device of its data.
+
+    A preference of your own sets `batch_shape`, `n_responses` and `is_constant_sum`, and defines `example`,
+    `win_rate` and `matrix`. The rest has defaults that start from the matrix.
+    """
+
+    batch_shape: tuple[int, ...]
+    """Shape of the contexts; ``()`` for a single one."""
+    n_responses: int
+    """Number of responses ``m``."""
+    is_constant_sum: bool
+    r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
+    summand_magnitude: Any = 0.0
+    """Largest magnitude, per context, of the terms that a win rate is summed from, where it may exceed 1."""
+    names: tuple[Hashable, ...] | None = None
+    """Names of the responses, or None."""
+    win_counts: Any = None
+    """How often each response beat each other, shape ``(..., m, m)``, ties half, where the preference comes from counts;
+    a pair without any was never compared, and its entry in the matrix is invented."""
+    fit: Any = None
+    """What a fit to comparisons says beside the preference, or None."""
+
+    @property
+    def example(self) -> Array:
+        """An array that carries the preference's array library, dtype and device."""
+        raise self._undefined("example")
+
+    def win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`P\pi`, shape ``(..., m)``, of a policy given as normalised log-probabilities."""
+        raise self._undefined("win_rate")
+
+    def log_win_rate(self, log_policy: Array) -> Array:
+        r"""Return :math:`\log P\pi` without underflow; ``-inf`` where a response beats nobody."""
+        return logsumexp(self.log_matrix(log_policy.dtype) + log_policy[..., None, :])
+
+    def matrix(self) -> Array:
+        """Return the preference matrix, shape ``(..., m, m)``."""
+        raise self._undefined("matrix")
+
+    def _undefined(self, name: str) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__}.{name} is not defined, and this needs it.")
+
+    def to_numpy(self) -> Preference:
+        """Return the same preference on numpy arrays in float64; the preference itself if it is one already."""
+        if isinstance(self.example, np.ndarray) and self.example.dtype == np.float64:
+            return self
+        return self._to_numpy()
+
+    def _to_numpy(self) -> Preference:
+        from .matrix import MatrixPreference  # which is built on this module
+
+        return MatrixPreference(self.matrix()).to_numpy()
+
+    def log_matrix(self, dtype: Any = None) -> Array:
+        """Return the logarithm of the matrix, ``-inf`` where it is zero."""
+        matrix = self.matrix()
+        return safe_log(matrix if dtype is None else array_namespace(matrix).astype(matrix, dtype))
+
+    data: tuple[str, ...] = ()
+    """Names of the arrays that win rates depend on smoothly."""
+
+    def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
+        r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, all in numpy and for all contexts."""
+        return 0.0
+
+    def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+        r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, one for each context."""
+        return {}
+
+    @cached_property
+    def interaction(self) -> np.ndarray:
+        r"""The constant :math:`L = \frac12\max|P_{ij}-P_{kj}-P_{il}+P_{kl}|` per context (theory 5.2)."""
+        return np.asarray(bounds.interaction_constant(to_numpy(self.matrix())), dtype=float)
+
+    @property
+    def interaction_bound(self) -> np.ndarray:
+        """What certificates take for `interaction`: an upper bound where the constant itself would cost too much."""
+        return self.interaction
+
+    @cached_property
+    def contraction(self) -> np.ndarray:
+        r"""Birkhoff's contraction factor :math:`\kappa(P)\le 1` of a non-negative `P` (theory 3.7)."""
+        return np.asarray(bounds.birkhoff_contraction(to_numpy(self.matrix())), dtype=float)
+
+
+def check_reward(reward: Any) -> Array:
+    """Return rewards as an array, or say what is wrong."""
+    reward = as_float(reward, "reward")
+    if reward.ndim < 1 or 0 in reward.shape:
+        raise ValueError(
+            f"reward must have shape (..., m) with at least one response and one context, "
+            f"but its shape is {tuple(reward.shape)}."
+        )
+    where = first_index(~array_namespace(reward).isfinite(reward))
+    if where is not None:
+        raise ValueError(f"reward must be finite, but entry {where} is {float(reward[where])}.")
+    return reward
+
+
+def describe_size(preference: Preference) -> str:
+    """Return the numbers of responses and contexts for a repr."""
+    contexts = " x ".join(map(str, preference.batch_shape))
+    return f"{preference.n_responses} responses" + (f", {contexts} contexts" if contexts else "")

@@ -1,0 +1,57 @@
+"""Preferences estimated from counted comparisons."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from .._array import (
+    array_namespace,
+    device_of,
+    to_numpy,
+)
+from .._validation import as_float, first_index, positive_number
+from .matrix import MatrixPreference
+
+
+def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
+    r"""Estimate a constant-sum preference from counted comparisons.
+
+    :math:`P_{ij} = (w_{ij} + a)/(w_{ij} + w_{ji} + 2a)` with `a` the prior count; 1/2 on the diagonal.
+
+    Parameters
+    ----------
+    wins : array, shape ``(..., m, m)``
+        ``wins[..., i, j]`` counts how often ``i`` beat ``j``; half counts record ties.
+    prior : float
+        Pseudo-count added to both sides of every pair.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or NaN, or if `prior` is 0 and a pair was never compared; the message names
+        the first such pair and how many there are.
+    """
+    wins = as_float(wins, "wins")
+    if wins.ndim < 2 or wins.shape[-1] != wins.shape[-2] or 0 in wins.shape:
+        raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
+    prior = positive_number(prior, "prior", zero=True)
+    xp = array_namespace(wins)
+    where = first_index(~((wins >= 0) & (wins < inf)))
+    if where is not None:
+        raise ValueError(f"wins must hold non-negative finite counts, but entry {where} is {wins[where]}.")
+    wins = wins / max(1.0, float(xp.max(wins)) / 1e300)  # sums of the largest counts stay finite
+    m = wins.shape[-1]
+    total = wins + xp.matrix_transpose(wins) + 2 * prior
+    diagonal = xp.eye(m, dtype=wins.dtype, device=device_of(wins)) > 0
+    missing = (total == 0) & ~diagonal
+    where = first_index(missing)
+    if where is not None:
+        pairs = int(to_numpy(missing).sum()) // 2
+        raise ValueError(
+            f"Responses {where[-2]} and {where[-1]} were never compared (index {where}; {pairs} such pairs in all). "
+            f"Compare them, or pass prior > 0 to count every pair as that many wins on both sides."
+        )
+    off = diagonal | (total == 0)
+    half = 0.5 * xp.ones_like(wins)
+    return MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))

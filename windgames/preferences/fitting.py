@@ -1,0 +1,497 @@
+r"""Models fitted to comparisons: Bradley-Terry with standard errors, and intransitive scores of low rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import exp, inf, log
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
+from scipy.special import expit, log_expit, xlogy
+
+from .._validation import number, whole
+from .base import Preference
+from .laplacian import groups, laplacian, solve_laplacian
+from .low_rank import LowRankPreference
+from .matrix import BradleyTerryPreference, MatrixPreference
+
+if TYPE_CHECKING:
+    from .comparisons import Comparisons
+
+STARTS = 4
+"""From how many random embeddings a low-rank model is fitted; the best counts."""
+LISTED = 5
+"""How many names an error message lists at most."""
+
+
+# -- Bradley-Terry -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BradleyTerryFit:
+    r"""What a fit says beside the preference: `fit` of what `Comparisons.bradley_terry` returns.
+
+    The likelihood is that of the rewards `r` and, for ties after Davidson, :math:`\nu`:
+    a win, a loss and a tie are as likely as :math:`e^{d/2} : e^{-d/2} : \nu` with :math:`d=r_i-r_j`.
+    """
+
+    names: tuple[Hashable, ...]
+    reward: np.ndarray
+    ties: str
+    prior: float
+    tie_parameter: float
+    r""":math:`\nu`; 0 if ties count half."""
+    log_likelihood: float
+    """Of the data alone, without the prior."""
+    steps: int
+    """Newton steps."""
+    _pairs: tuple[np.ndarray, ...] = field(repr=False)
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        r"""Covariance of the rewards, shape ``(m, m)``: the inverse information, on rewards of mean zero if no prior.
+
+        The variance of :math:`r_i-r_j` is ``c[i, i] + c[j, j] - 2 c[i, j]``. Takes :math:`O(m^3)` time.
+        """
+        likelihood = _Likelihood(len(self.names), *self._pairs, self.prior)
+        theta = log(self.tie_parameter) if self.tie_parameter > 0 else None
+        *_, weight, border, corner = likelihood.derivatives(self.reward, theta)
+        m = len(self.names)
+        information = laplacian(m, likelihood.i, likelihood.j, weight).toarray()
+        information[np.diag_indices(m)] += likelihood.ridge(self.reward)
+        if theta is not None:
+            information -= np.outer(border, border) / corner
+        shift = 0.0 if self.prior > 0 else float(np.max(np.diagonal(information), initial=0.0)) or 1.0
+        lower, _ = dpotrf(information + shift / m, lower=1)
+        inverse = np.tril(dpotri(lower, lower=1)[0])
+        inverse += np.tril(inverse, -1).T
+        return inverse - (1 / (shift * m) if shift else 0.0)
+
+    @cached_property
+    def standard_errors(self) -> np.ndarray:
+        """Standard error of each reward, shape ``(m,)``: the root of the diagonal of `covariance`."""
+        return np.sqrt(np.maximum(np.diagonal(self.covariance), 0.0))
+
+    def expected_scores(self) -> MatrixPreference:
+        r"""Return :math:`P(\text{win}) + \frac12P(\text{tie})`, which after Davidson is no Bradley-Terry preference."""
+        d = self.reward[:, None] - self.reward[None, :]
+        tie = self.tie_parameter
+        half = np.exp(-np.abs(d) / 2)  # e^{-|d|/2}: the outcomes are 1 : half^2 : tie * half
+        better = (1 + tie * half / 2) / (1 + half**2 + tie * half)
+        out = MatrixPreference(np.where(d >= 0, better, 1 - better))
+        out.names = self.names
+        return out
+
+    def to_frame(self) -> Any:
+        """Return rewards and standard errors by name, best first, as a pandas DataFrame."""
+        import pandas as pd
+
+        columns = {"reward": self.reward, "standard_error": self.standard_errors}
+        return pd.DataFrame(columns, index=list(self.names)).sort_values("reward", ascending=False, kind="stable")
+
+
+class _Likelihood:
+    """The log-likelihood of rewards, as a function of the differences of compared pairs."""
+
+    def __init__(
+        self,
+        m: int,
+        i: np.ndarray,
+        j: np.ndarray,
+        won: np.ndarray,
+        lost: np.ndarray,
+        tied: np.ndarray,
+        prior: float,
+    ) -> None:
+        self.m, self.i, self.j, self.won, self.lost, self.tied, self.prior = m, i, j, won, lost, tied, prior
+        self.total = won + lost + tied
+
+    def _logs(self, r: np.ndarray, theta: float | None) -> tuple[np.ndarray, ...]:
+        """Return the log-probabilities of a win, a loss and a tie of each pair."""
+        d = r[self.i] - r[self.j]
+        if theta is None:
+            return log_expit(d), log_expit(-d), np.full_like(d, -inf)
+        size = np.logaddexp(np.logaddexp(d / 2, -d / 2), theta)
+        return d / 2 - size, -d / 2 - size, theta - size
+
+    def data(self, r: np.ndarray, theta: float | None) -> float:
+        """Return the log-likelihood of the comparisons."""
+        win, loss, tie = self._logs(r, theta)
+        return float(self.won @ win + self.lost @ loss + (0.0 if theta is None else self.tied @ tie))
+
+    def value(self, r: np.ndarray, theta: float | None) -> float:
+        """Return the log-likelihood with the prior."""
+        return self.data(r, theta) + self.prior * float(np.sum(log_expit(r) + log_expit(-r)))
+
+    def ridge(self, r: np.ndarray) -> np.ndarray:
+        """Return what the prior adds to the diagonal of the information."""
+        return 2 * self.prior * expit(r) * expit(-r)
+
+    def derivatives(self, r: np.ndarray, theta: float | None) -> tuple[Any, ...]:
+        """Return the gradients by rewards and theta, and the information: pair weights, border and corner."""
+        win, loss, tie = (np.exp(x) for x in self._logs(r, theta))
+        if theta is None:
+            slope, weight, cross = self.won * loss - self.lost * win, self.total * win * loss, np.zeros(0)
+            by_theta = corner = 0.0
+        else:
+            slope = (self.won - self.lost - self.total * (win - loss)) / 2
+            weight = self.total * (win + loss - (win - loss) ** 2) / 4
+            cross = -self.total * tie * (win - loss) / 2
+            by_theta, corner = float(np.sum(self.tied - self.total * tie)), float(np.sum(self.total * tie * (1 - tie)))
+        gradient = self._gather(slope) + self.prior * (expit(-r) - expit(r))
+        border = np.zeros(self.m) if theta is None else self._gather(cross)
+        return gradient, by_theta, weight, border, corner
+
+    def _gather(self, flow: np.ndarray) -> np.ndarray:
+        """Return the sum over pairs of a quantity that changes its sign with their order."""
+        return np.bincount(self.i, flow, minlength=self.m) - np.bincount(self.j, flow, minlength=self.m)
+
+
+def bradley_terry(
+    comparisons: Comparisons, ties: Literal["half", "davidson"] = "half", prior: float = 0.0
+) -> BradleyTerryPreference:
+    r"""Fit the Bradley-Terry model by maximum likelihood.
+
+    Newton's method on the concave log-likelihood, with Laplacians of the graph of comparisons: thousands of items.
+
+    Parameters
+    ----------
+    comparisons : Comparisons
+    ties : str
+        ``"half"``: a tie is half a win on each side. ``"davidson"``: a win, a loss and a tie are as likely as
+        :math:`e^{d/2} : e^{-d/2} : \nu`, with one :math:`\nu` for all pairs (Davidson 1970); the preference returned is
+        that of decided comparisons, and its ``fit.expected_scores()`` counts ties half.
+    prior : float
+        Each item is given so many wins, and as many losses, against an opponent of reward 0.
+
+    Returns
+    -------
+    BradleyTerryPreference
+        Of rewards of mean zero, or, with a prior, relative to that opponent; its `fit` has standard errors.
+
+    Raises
+    ------
+    ValueError
+        If there is no finite maximum and no prior: groups that never met, or items that nobody beat, by name.
+    """
+    if ties not in ("half", "davidson"):
+        raise ValueError(f"ties must be 'half' or 'davidson', but it is {ties!r}.")
+    prior = check_prior(prior)
+    names, m = comparisons.names, len(comparisons.names)
+    davidson = ties == "davidson" and bool(np.any(comparisons.tie_counts()))
+    i, j, won, lost = comparisons.pairs()
+    tied = comparisons.tie_counts() if davidson else np.zeros(len(i))
+    won, lost = won - tied / 2, lost - tied / 2
+    if prior == 0:
+        _check_finite(comparisons)
+    if davidson:
+        _check_ties(m, i, j, won, lost, tied, prior)
+    likelihood = _Likelihood(m, i, j, won, lost, tied, prior)
+    r, theta, steps = _newton(likelihood, 0.0 if davidson else None)
+    out = BradleyTerryPreference(r)
+    out.names = names
+    out.fit = BradleyTerryFit(
+        names=names,
+        reward=r,
+        ties=ties,
+        prior=prior,
+        tie_parameter=0.0 if theta is None else exp(theta),
+        log_likelihood=likelihood.data(r, theta),
+        steps=steps,
+        _pairs=(i, j, won, lost, tied),
+    )
+    return out
+
+
+def _newton(likelihood: _Likelihood, theta: float | None) -> tuple[np.ndarray, float | None, int]:
+    """Maximise the log-likelihood by Newton steps that never lower it."""
+    m, i, j = likelihood.m, likelihood.i, likelihood.j
+    r = np.zeros(m)
+    value = likelihood.value(r, theta)
+    for steps in range(1, 201):
+        gradient, by_theta, weight, border, corner = likelihood.derivatives(r, theta)
+        ridge = likelihood.ridge(r) if likelihood.prior > 0 else 0.0
+        step = solve_laplacian(m, i, j, weight, gradient, ridge)
+        turn = 0.0
+        if theta is not None:
+            along = solve_laplacian(m, i, j, weight, border, ridge)
+            turn = (by_theta - float(border @ step)) / (corner - float(border @ along))
+            step = step - turn * along
+        gain = float(gradient @ step) + by_theta * turn
+        largest = max(float(np.max(np.abs(step), initial=0.0)), abs(turn))
+        size = min(1.0, 5 / largest) if largest > 0 else 1.0
+        while size > 1e-10:
+            moved, turned = r + size * step, None if theta is None else theta + size * turn
+            new = likelihood.value(moved, turned)
+            if new >= value + 1e-4 * size * gain - 1e-14 * abs(value):
+                break
+            size /= 2
+        r, theta, value = moved, turned, new
+        if size * largest <= 1e-10 * max(1.0, float(np.max(np.abs(r), initial=0.0))):
+            break
+    return r, theta, steps
+
+
+def _check_finite(comparisons: Comparisons) -> None:
+    """Refuse comparisons whose likelihood has no maximum, by name."""
+    shares, names = comparisons.shares(), comparisons.names
+    apart = groups(shares, "weak")
+    if len(apart) > 1:
+        raise ValueError(
+            f"The items fall into {len(apart)} groups that never met, such as that of {names[apart[0][0]]!r} "
+            f"({len(apart[0])} items) and that of {names[apart[-1][0]]!r} ({len(apart[-1])}): nothing compares their "
+            f"rewards. Pass prior > 0, or fit each group alone."
+        )
+    count, label = connected_components(shares, directed=True, connection="strong")
+    if count == 1:
+        return
+    edges = shares.tocoo()
+    beaten = np.zeros(count, dtype=bool)
+    winner, loser = (label[k] for k in edges.coords)
+    beaten[loser[winner != loser]] = True
+    best = [np.flatnonzero(label == k) for k in np.flatnonzero(~beaten)]
+    alone = [names[k[0]] for k in best if len(k) == 1]
+    who = (
+        f"{listed(alone)} {'was' if len(alone) == 1 else 'were'} never beaten"
+        if alone
+        else f"nobody outside ever beat any of {listed([names[k] for k in best[0]])}"
+    )
+    raise ValueError(f"No finite rewards maximise the likelihood: {who}. Pass prior > 0, or drop them.")
+
+
+def _check_ties(
+    m: int, i: np.ndarray, j: np.ndarray, won: np.ndarray, lost: np.ndarray, tied: np.ndarray, prior: float
+) -> None:
+    r"""Refuse comparisons that fit ever better as Davidson's parameter grows.
+
+    That is so exactly if rewards exist that differ by at least 1 along each win and by at most 1 along each tie, and
+    with a prior if there are no wins: difference constraints, which hold unless a cycle has more wins than ties.
+    """
+    if prior > 0 and np.any(won + lost > 0):
+        return
+    if prior == 0:
+        edges: dict[str, list[np.ndarray]] = {"i": [], "j": [], "w": []}
+        # the constraint x_j <= x_i + w; where a pair has both, that of the win (w = -1) implies that of the tie
+        for a, b, wins, losses in ((i, j, won, lost), (j, i, lost, won)):
+            use = (wins > 0) | (tied > 0)
+            edges["i"].append(a[use])
+            edges["j"].append(b[use])
+            edges["w"].append(np.where(wins[use] > 0, -1.0, 1.0))
+        coords = (np.concatenate(edges["i"]), np.concatenate(edges["j"]))
+        graph = sparse.csr_array((np.concatenate(edges["w"]), coords), shape=(m, m))
+        try:
+            bellman_ford(graph, indices=0)
+        except NegativeCycleError:
+            return
+    raise ValueError(
+        "Davidson's likelihood has no maximum: rewards and the tie parameter grow together, since no cycle of "
+        "comparisons holds more wins than ties. Pass prior > 0 and at least one win, or ties='half'."
+    )
+
+
+def listed(names: Sequence[Hashable]) -> str:
+    """Return names for a message, the first few of many."""
+    few = ", ".join(repr(name) for name in names[:LISTED])
+    return few if len(names) <= LISTED else f"{few} and {len(names) - LISTED} more"
+
+
+def check_prior(prior: Any) -> float:
+    """Return a pseudo-count as a float, or say what is wrong."""
+    prior = number(prior, "prior")
+    if not 0 <= prior < inf:
+        raise ValueError(f"prior must be a non-negative count, but it is {prior}.")
+    return prior
+
+
+# -- low rank ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LowRankFit:
+    """What a fit says beside the preference: `fit` of what `Comparisons.low_rank` returns.
+
+    Held-out numbers are means per comparison, over comparisons that were left out of the fit in turn; None if no
+    folds were asked for.
+    """
+
+    rank: int
+    link: str
+    prior: float
+    log_likelihood: float
+    """Of the data alone, without the prior."""
+    held_out: float | None = None
+    held_out_bradley_terry: float | None = None
+    """The same of `bradley_terry` with this prior, on the same folds."""
+    gain: float | None = None
+    """What low rank predicts better than Bradley-Terry: above a few `gain_error`, the comparisons are cyclic."""
+    gain_error: float | None = None
+    """Standard error of `gain`, comparisons taken as independent."""
+
+
+def low_rank(
+    comparisons: Comparisons,
+    rank: int,
+    prior: float = 1.0,
+    rng: Any = None,
+    link: Literal["linear", "logistic"] = "linear",
+    folds: int = 5,
+) -> Preference:
+    r"""Fit a general, intransitive model by penalised maximum likelihood.
+
+    Item `i` has a vector :math:`x_i` of `rank` coordinates, and `J` is made of blocks ``[[0, -1], [1, 0]]``.
+
+    - ``link="linear"``: :math:`P_{ij} = \frac12 + a_i^\top Ja_j` with :math:`a_i = x_i/\sqrt{2(1+|x_i|^2)}`, which keeps
+      every score inside (-1/2, 1/2), of pairs that never met, too.
+    - ``link="logistic"``: :math:`P_{ij} = \sigma(r_i - r_j + x_i^\top Jx_j)`: Bradley-Terry and a cyclic part.
+
+    The likelihood has several maxima; the best of a few starts is taken.
+
+    Parameters
+    ----------
+    comparisons : Comparisons
+        Ties count half.
+    rank : int
+        Even.
+    prior : float
+        The penalty :math:`\frac12\text{prior}\sum|x_i|^2`; on rewards `r` it is the prior of `bradley_terry`.
+    rng : numpy Generator or seed, optional
+        For the starts and the folds.
+    link : str
+    folds : int
+        The comparisons are split into so many parts, and each is predicted from the rest, by this model and by
+        Bradley-Terry: "is it cyclic?" is answered by ``fit.gain``. 0 leaves that out.
+
+    Returns
+    -------
+    LowRankPreference, or MatrixPreference for the logistic link
+        With a `fit`.
+    """
+    rank, folds = whole(rank, "rank"), whole(folds, "folds")
+    if rank == 0 or rank % 2:
+        raise ValueError(
+            f"rank must be an even positive number, since scores come in pairs of coordinates, not {rank}."
+        )
+    if link not in ("linear", "logistic"):
+        raise ValueError(f"link must be 'linear' or 'logistic', but it is {link!r}.")
+    prior = number(prior, "prior")
+    if not 0 < prior < inf:
+        raise ValueError(f"prior must be positive and finite, but it is {prior}: without it embeddings may run away.")
+    rng = np.random.default_rng(rng)
+    out = _fit_low_rank(comparisons, rank, prior, rng, link)
+    likelihood = comparisons.log_likelihood(out)
+    told = {} if folds == 0 else _held_out(comparisons, rank, prior, rng, link, folds)
+    out.names = comparisons.names
+    out.fit = LowRankFit(rank=rank, link=link, prior=prior, log_likelihood=likelihood, **told)
+    return out
+
+
+def _fit_low_rank(
+    comparisons: Comparisons, rank: int, prior: float, rng: np.random.Generator, link: str
+) -> LowRankPreference | MatrixPreference:
+    from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
+
+    i, j, won, lost = comparisons.pairs()
+    m = len(comparisons.names)
+    linear = link == "linear"
+    reward = bradley_terry(comparisons, prior=prior).fit.reward
+    loss = _linear_loss if linear else _logistic_loss
+    best = None
+    for start in range(STARTS):
+        x = rng.normal(size=(m, rank)) * (0.1 if start < STARTS // 2 else 0.5)
+        if linear and start % 2 == 0:  # a reward: (1, r_i) J (1, r_j) = r_i - r_j
+            x[:, 0] += 1.0
+            x[:, 1] += reward / 2
+        flat = x.reshape(-1) if linear else np.concatenate([reward, x.reshape(-1)])
+        found = minimize(
+            loss,
+            flat,
+            (m, i, j, won, lost, prior),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-11, "gtol": 1e-6},
+        )
+        if best is None or found.fun < best.fun:
+            best = found
+    assert best is not None
+    if linear:
+        x = best.x.reshape(m, rank)
+        return LowRankPreference(x * _shrink(x))
+    r, x = best.x[:m], best.x[m:].reshape(m, rank)
+    scores = r[:, None] - r[None, :] + x @ _turn(x).T
+    return MatrixPreference(expit((scores - scores.T) / 2))
+
+
+def _turn(x: np.ndarray) -> np.ndarray:
+    """Return ``x @ J.T`` for the blocks ``[[0, -1], [1, 0]]``, so that ``y @ _turn(x).T`` holds the negative scores."""
+    out = np.empty_like(x)
+    out[:, 0::2], out[:, 1::2] = -x[:, 1::2], x[:, 0::2]
+    return out
+
+
+def _shrink(x: np.ndarray) -> np.ndarray:
+    return 1 / np.sqrt(2 * (1 + np.sum(x**2, axis=1, keepdims=True)))
+
+
+def _by_score(x: np.ndarray, i: np.ndarray, j: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return the gradient by embeddings of a sum over pairs, whose derivative by each score is given."""
+    m = len(x)
+    flow = sparse.csr_array((np.concatenate([slope, -slope]), (np.concatenate([i, j]), np.concatenate([j, i]))), (m, m))
+    return flow @ _turn(x)
+
+
+def _linear_loss(
+    flat: np.ndarray, m: int, i: np.ndarray, j: np.ndarray, won: np.ndarray, lost: np.ndarray, prior: float
+) -> tuple[float, np.ndarray]:
+    x = flat.reshape(m, -1)
+    h = _shrink(x)
+    a = x * h
+    p = 0.5 + np.sum(a[i] * _turn(a)[j], axis=1)
+    value = float(np.sum(xlogy(won, p) + xlogy(lost, 1 - p)))
+    by_a = _by_score(a, i, j, won / p - lost / (1 - p))
+    by_x = h * by_a - x * (2 * h**3 * np.sum(x * by_a, axis=1, keepdims=True))
+    return prior / 2 * float(flat @ flat) - value, (prior * x - by_x).reshape(-1)
+
+
+def _logistic_loss(
+    flat: np.ndarray, m: int, i: np.ndarray, j: np.ndarray, won: np.ndarray, lost: np.ndarray, prior: float
+) -> tuple[float, np.ndarray]:
+    r, x = flat[:m], flat[m:].reshape(m, -1)
+    d = r[i] - r[j] + np.sum(x[i] * _turn(x)[j], axis=1)
+    value = float(won @ log_expit(d) + lost @ log_expit(-d)) + prior * float(np.sum(log_expit(r) + log_expit(-r)))
+    slope = won * expit(-d) - lost * expit(d)
+    by_r = np.bincount(i, slope, minlength=m) - np.bincount(j, slope, minlength=m)
+    by_r += prior * (expit(-r) - expit(r))
+    by_x = _by_score(x, i, j, slope)
+    return prior / 2 * float(np.sum(x**2)) - value, np.concatenate([-by_r, (prior * x - by_x).reshape(-1)])
+
+
+def _held_out(
+    comparisons: Comparisons, rank: int, prior: float, rng: np.random.Generator, link: str, folds: int
+) -> dict[str, float]:
+    """Predict each fold from the rest by both models."""
+    fits: list[Callable[[Comparisons], Preference]] = [
+        lambda rest: _fit_low_rank(rest, rank, prior, rng, link),
+        lambda rest: bradley_terry(rest, prior=prior),
+    ]
+    weights, values = [], []
+    for rest, fold in comparisons.split(folds, rng):
+        shares = fold.shares().tocoo()
+        logs = [np.log(fit(rest).matrix()[shares.coords]) for fit in fits]
+        weights.append(shares.data)
+        values.append(np.stack(logs))
+    weight, value = np.concatenate(weights), np.concatenate(values, axis=1)
+    total = float(weight.sum())
+    both = value @ weight / total
+    gain = value[0] - value[1]
+    mean = float(gain @ weight / total)
+    return {
+        "held_out": float(both[0]),
+        "held_out_bradley_terry": float(both[1]),
+        "gain": mean,
+        "gain_error": float(np.sqrt(weight @ (gain - mean) ** 2) / total),
+    }

@@ -1,0 +1,14 @@
+"""The command line: ``windlm train | evaluate | sample | reward``, or ``python -m windlm``.
+
+Every command takes its settings as flags, from a YAML or JSON file (``--config run.yaml``), or both: flags win.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: spinning threads slow small machines
+
+from .commands import main
+
+__all__ = ["main"]

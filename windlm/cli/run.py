@@ -1,0 +1,203 @@
+"""One training run as one configuration: checked, planned, run, and recorded beside its model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from accelerate import PartialState
+from transformers import AutoTokenizer
+
+from ..data import Data, load_prompts
+from ..engines import VLLM
+from ..judges import Judge
+from ..models import (
+    JudgeSettings,
+    LoraSettings,
+    ModelSettings,
+    as_policy,
+    load_judge,
+    load_policy,
+    save_merged,
+    skeleton,
+    source,
+)
+from ..policy import LanguagePolicy
+from ..sharding import is_sharded
+from ..train import Config, train
+from .methods import MethodSettings, objective
+from .settings import plain
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Align a model with a judge."""
+
+    model: ModelSettings
+    data: Data
+    judge: JudgeSettings
+    train: Config
+    method: MethodSettings = field(default_factory=MethodSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    sampler: Literal["own", "vllm"] = "own"
+    """Who draws while training; vllm needs a GPU and its package, and has not been run yet."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
+    dry_run: bool = False
+    """Print the plan, and do nothing."""
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+def plan_run(run: RunConfig) -> dict[str, Any]:
+    """Return what a run would do and take, without the weights of anything.
+
+    Tokens are upper bounds, as if every response were as long as it may be. Memory is an estimate of what lies on the
+    device at the peak of training: weights, gradients, Adam's moments, the activations of one piece and its logits.
+    """
+    prompts, net = load_prompts(run.data), skeleton(run.model, run.lora)
+    tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
+    policy = as_policy(net, tokenizer, run.model)
+    length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
+    rule = objective(run.method, run.judge)
+    config, text = run.train, net.config.get_text_config()
+    per_round = config.prompts_per_round or len(prompts)
+    drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
+    pairs = math.comb(drawn, 2) * 2 if run.judge.kind == "pairwise" else drawn
+
+    size = sum(p.numel() for p in net.parameters())
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in net.parameters())
+    moving = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
+    item = next(net.parameters()).element_size()
+    rows = (config.micro_prompts or min(config.batch_prompts, per_round)) * drawn
+    # per layer and token: about 34 numbers of the width with ordinary attention kernels, 1 with checkpointing
+    kept = 1 if run.gradient_checkpointing else 34
+    activations = rows * length * text.hidden_size * text.num_hidden_layers * kept * item
+    logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    cache = 2 * run.model.forward_batch_size * length * text.num_hidden_layers * heads * width * item
+    gib = 2.0**30
+    return {
+        "prompts": len(prompts),
+        "rounds": config.rounds,
+        "responses per round": per_round * drawn,
+        "generated tokens at most": config.rounds * per_round * drawn * run.model.max_new_tokens,
+        "judge calls at most": config.rounds * per_round * pairs,
+        "optimiser steps": config.rounds
+        * config.epochs
+        * len(rule.stages(0.0))
+        * math.ceil(per_round / config.batch_prompts),
+        "parameters": size,
+        "trained parameters": trained,
+        "GiB weights": round(weights / gib, 3),
+        "GiB gradients and Adam": round(3 * moving / gib, 3),
+        "GiB activations": round((activations + logits) / gib, 3),
+        "GiB cache while drawing": round(cache / gib, 3),
+        "GiB at the peak, about": round((weights + 3 * moving + max(activations + logits, cache)) / gib, 3),
+    }
+
+
+# -- the run -------------------------------------------------------------------------------------------------
+
+FREE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
+"""Settings of training that may change when a run is gone on with."""
+
+
+def start(run: RunConfig) -> list[dict[str, Any]]:
+    """Train, write ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run, or something of the configuration does not fit; see `windlm.train.train`.
+    """
+    rule = objective(run.method, run.judge)
+    out = run.train.out
+    out.mkdir(parents=True, exist_ok=True)
+    check_same(run, out)
+    prompts, judge = load_prompts(run.data), load_judge(run.judge)
+    policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
+    if run.sampler == "vllm":
+        policy.engine = VLLM(policy)
+    (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
+    rows = train(policy, prompts, judge, rule, run.train)
+    if PartialState().is_main_process:
+        save_merged(load_trained(run) if is_sharded(policy) else policy, out / "model")
+        (out / "model" / "README.md").write_text(card(run, rows, judge))
+    return rows
+
+
+def load_trained(run: RunConfig) -> LanguagePolicy:
+    """Return the policy that a run has written, whole."""
+    folder = str(run.train.out / "final")
+    if not run.lora.rank:
+        return load_policy(replace(run.model, name=folder))
+    import peft
+
+    policy = load_policy(run.model)
+    policy.model = peft.PeftModel.from_pretrained(policy.model, folder)
+    return policy
+
+
+def check_same(run: RunConfig, out: Path) -> None:
+    """Refuse to go on with a run of another configuration."""
+    if not list(out.glob("checkpoints/round-*")) or not (out / "config.json").exists():
+        return
+    before, now = json.loads((out / "config.json").read_text()), plain(run)
+    for config in (before, now):
+        config.pop("dry_run")
+        config["train"] = {k: v for k, v in config["train"].items() if k not in FREE}
+    changed = [
+        f"{part}.{name}" if isinstance(now[part], dict) else part
+        for part in now
+        for name in (now[part] if isinstance(now[part], dict) else [None])
+        if (now[part] if name is None else now[part][name])
+        != (before.get(part) if name is None else before.get(part, {}).get(name))
+    ]
+    if changed:
+        raise ValueError(f"{out} holds a run with other {', '.join(changed)}: take another folder.")
+
+
+def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
+    """Return the model card of a run: what it was made from, how, and what the last rounds said."""
+    name = Path(run.model.name)
+    base = name.name if name.exists() else run.model.name
+    names = ("round", "reward", "win_rate_reference", "kl", "entropy", "length", "loss")
+    shown = [n for n in names if any(n in row for row in rows)]
+    told = [rows[i] for i in sorted({1, len(rows) // 2, len(rows) - 1} & set(range(1, len(rows))))]
+    table = [f"| {' | '.join(shown)} |", "|" + " --- |" * len(shown)]
+    table += [f"| {' | '.join(f'{row[n]:.4g}' if n in row else '' for n in shown)} |" for row in told]
+    head = {"library_name": "transformers", "tags": ["windlm", run.method.name]}
+    if not name.exists():
+        head["base_model"] = run.model.name
+    tokens, calls = (sum(int(row.get(n, 0)) for row in rows) for n in ("tokens", "judge_calls"))
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(head, sort_keys=False).strip(),
+            "---",
+            f"# {base}, aligned by {run.method.name}",
+            "",
+            f"{base} was trained with `python -m windlm train` for {run.train.rounds} rounds against the judge "
+            f"`{Path(run.judge.name).name}` ({run.judge.kind}) on prompts of `{Path(run.data.source).name}`: {tokens} "
+            f"generated tokens, {calls} verdicts.",
+            "",
+            "What a round's own draws say, before its update, on the training prompts:",
+            "",
+            *table,
+            "",
+            "The whole configuration:",
+            "",
+            "```yaml",
+            yaml.safe_dump(plain(run), sort_keys=False).strip(),
+            "```",
+            "",
+        ]
+    )

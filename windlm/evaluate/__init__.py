@@ -1,0 +1,6 @@
+"""What a model is worth: win rates with intervals, diversity, chat judges, benchmarks."""
+
+from .chat import ChatJudge, Endpoint, LocalChat
+from .statistics import Interval, diversity, interval, win_rates
+
+__all__ = ["ChatJudge", "Endpoint", "Interval", "LocalChat", "diversity", "interval", "win_rates"]

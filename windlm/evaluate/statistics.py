@@ -1,0 +1,124 @@
+"""What is true of a policy beside another: win rate with an interval, divergence, diversity."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+
+from windgames import objectives as shared
+
+from ..judges import Judge
+from ..policy import Prompt, Samples
+
+
+class Interval(NamedTuple):
+    """A mean with its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: int = 0) -> Interval:
+    """Return the mean of values, one per prompt, with its percentile bootstrap interval over prompts.
+
+    Raises
+    ------
+    ValueError
+        If there are no values.
+    """
+    x = np.asarray(values, dtype=float)
+    if x.size == 0:
+        raise ValueError("There is nothing to average: no prompt was judged.")
+    mean = float(x.mean())
+    if len(x) < 2 or np.ptp(x) == 0:
+        return Interval(mean, mean, mean)
+    found = bootstrap((x,), np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
+    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
+def win_rates(prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge) -> np.ndarray:
+    """Return the win rate of our responses against theirs on each prompt, shape ``(B,)``, all against all."""
+    k = ours.tokens.shape[1]
+    outcomes = torch.as_tensor(judge.preference(prompts, Samples.beside([_text(ours), _text(theirs)]).text).matrix())
+    return shared.win_rates(outcomes[:, :k, k:], "independent").mean(-1).numpy()
+
+
+def _text(samples: Samples) -> Samples:
+    """Return samples whose tokens have no length, so that those of two tokenizers can stand beside each other."""
+    return Samples(samples.prompts, samples.tokens[..., :0], samples.mask[..., :0], samples.text)
+
+
+# -- diversity -----------------------------------------------------------------------------------------------
+
+
+def diversity(texts: Sequence[Sequence[str]], log_probs: np.ndarray | None = None) -> dict[str, float]:
+    r"""Return how different the responses to a prompt are from each other, averaged over prompts.
+
+    Parameters
+    ----------
+    texts : B lists of K texts
+    log_probs : array of shape (B, K), optional
+        Of the same draws; gives ``entropy``, the unbiased estimate :math:`-\operatorname{mean}\log\pi(y|x)` in nats.
+
+    Returns
+    -------
+    dict
+        ``distinct_1``, ``distinct_2``: the share of different words and pairs of words among all of a prompt's
+        responses. ``self_bleu``: BLEU-4 of a response against the prompt's others; 1 when all are the same.
+    """
+    words = [[text.split() for text in row] for row in texts]
+    said = {f"distinct_{n}": _mean([distinct(row, n) for row in words]) for n in (1, 2)}
+    said["self_bleu"] = _mean([self_bleu(row) for row in words if len(row) > 1])
+    if log_probs is not None:
+        said["entropy"] = -float(np.mean(log_probs))
+    return said
+
+
+def distinct(responses: Sequence[Sequence[str]], n: int) -> float:
+    """Return the share of different n-grams among all n-grams of the responses; nan if there are none."""
+    grams = [gram for words in responses for gram in ngrams(words, n)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def self_bleu(responses: Sequence[Sequence[str]], longest: int = 4) -> float:
+    """Return the mean BLEU of each response against the others (Zhu et al. 2018).
+
+    N-grams longer than the response are left out, and an order without a match counts half a match, so that short
+    responses have a value.
+    """
+    return _mean([bleu(words, [*responses[:i], *responses[i + 1 :]], longest) for i, words in enumerate(responses)])
+
+
+def bleu(words: Sequence[str], references: Sequence[Sequence[str]], longest: int = 4) -> float:
+    """Return BLEU of one text against several: clipped precisions, their geometric mean, the brevity penalty."""
+    if not words:
+        return float(any(not r for r in references))
+    logs = []
+    for n in range(1, min(longest, len(words)) + 1):
+        have = Counter(ngrams(words, n))
+        most: Counter[tuple[str, ...]] = Counter()
+        for reference in references:
+            most |= Counter(ngrams(reference, n))
+        hits = sum((have & most).values())
+        if n == 1 and not hits:
+            return 0.0
+        logs.append(math.log(max(hits, 0.5) / sum(have.values())))
+    nearest = min((abs(len(r) - len(words)), len(r)) for r in references)[1]
+    return math.exp(min(0.0, 1 - nearest / len(words)) + sum(logs) / len(logs))
+
+
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Return all runs of `n` words."""
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [v for v in values if not math.isnan(v)]
+    return sum(kept) / len(kept) if kept else math.nan

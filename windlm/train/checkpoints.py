@@ -1,0 +1,80 @@
+"""Checkpoints: what makes two runs the same run, and a folder that appears in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..judges import key
+from ..objectives import Objective
+from ..policy import LanguagePolicy, Prompt
+from ..weights import WeightSnapshots
+from .config import Config
+
+
+def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return what makes two runs the same run, as far as it can be told: a judge is code, and is not looked into."""
+    free = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
+    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
+    name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
+    shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
+    digests = {
+        k: sha256(json.dumps(x).encode()).hexdigest()[:16]
+        for k, x in (("prompts", [*map(key, prompts)]), ("weights", shapes))
+    }
+    return json.loads(json.dumps(settings | draws | digests | {"objective": name}))
+
+
+def save_checkpoint(
+    folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], snapshots: WeightSnapshots
+) -> None:
+    """Write a checkpoint beside the others and give it its name in one step; then drop the older ones."""
+    temporary, final = folder / f"writing-{number:06d}", folder / f"round-{number:06d}"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    path = temporary / f"rank-{accelerator.process_index}.pt"
+    torch.save(state | {"weights": snapshots.plain()}, path)
+    sync(path)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        sync(temporary)
+        os.replace(temporary, final)
+        sync(folder)
+        for old in sorted(folder.glob("round-*"))[:-1]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(folder: Path, rank: int) -> dict[str, Any] | None:
+    """Return this process's part of the newest checkpoint, or None."""
+    found = sorted(folder.glob("round-*"))
+    if not found:
+        return None
+    path = found[-1] / f"rank-{rank}.pt"
+    if not path.exists():
+        raise ValueError(
+            f"{found[-1]} has no part for process {rank}: resume with as many processes as it was saved by."
+        )
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

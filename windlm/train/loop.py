@@ -1,0 +1,238 @@
+r"""The training loop, read from top to bottom: draw, judge, freeze, regress, measure, keep.
+
+A round is a function of the weights, the optimiser's state, the seed and the round's number: every draw comes from a
+generator of (seed, round, prompt), every order of mini-batches from (seed, round, epoch). So a run that was killed goes
+on from its last checkpoint to the same weights as one that was not, and two processes make the draws that one makes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from tqdm import tqdm
+
+from .. import sharding
+from ..judges import Judge
+from ..objectives import Objective
+from ..policy import LanguagePolicy, Prompt
+from ..rollout import Rollout, RolloutBatch
+from ..weights import WeightSnapshots
+from .checkpoints import describe, load_checkpoint, save_checkpoint
+from .config import Config
+from .metrics import BaselineSamples, Metrics
+
+
+def train(
+    policy: LanguagePolicy,
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    objective: Objective,
+    config: Config,
+    evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a policy and return the metrics of all rounds; its weights at the start are the reference.
+
+    A folder that holds a checkpoint of the same run is gone on with.
+
+    Parameters
+    ----------
+    policy : LanguagePolicy
+        Changed in place.
+    prompts : sequence of prompts
+    judge : Judge
+    objective : Objective
+        `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
+    config : Config
+    evaluate : callable, optional
+        Called as ``evaluate(round, policy)`` after each round, and with 0 before the first; what it returns joins the
+        metrics.
+
+    Raises
+    ------
+    ValueError
+        If prompts do not divide among processes, an objective and the number of draws do not fit, a judge gives NaN,
+        a loss is not finite, or the folder holds another run.
+    """
+    if isinstance(prompts, str):
+        raise ValueError("prompts must be a list of prompts, but it is one text: put it into a list.")
+    accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
+    world, rank = accelerator.num_processes, accelerator.process_index
+    per_round = config.prompts_per_round or len(prompts)
+    check_layout(config, len(prompts), per_round, world)
+    policy.encode(prompts)
+
+    snapshots = WeightSnapshots(policy, config.out / "snapshots" / f"rank-{rank}")
+    weights = list(snapshots.weights().values())
+    coarse = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
+    if coarse:
+        raise ValueError(
+            f"Trainable weights are {', '.join(coarse)}, in which small steps round away: load the model in float32 "
+            f"(dtype=torch.float32), or train a float32 adapter over it."
+        )
+    optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
+    stages_per_round = len(objective.stages(0.0))
+    total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
+    model, optimizer = sharding.prepare(accelerator, policy, optimizer)
+    weights = list(snapshots.weights().values())  # this process's shares, if they are sharded
+
+    # the reference is the policy as it came; a checkpoint brings back everything else
+    seen, checkpoints = BaselineSamples(config), config.out / "checkpoints"
+    metrics = Metrics(config, accelerator, describe(config, objective, policy, prompts), len(prompts))
+    state = load_checkpoint(checkpoints, rank)
+    if state is None:
+        done = 0
+        for name in ("ref", *objective.slots):
+            snapshots.save(name)
+        metrics.start({"round": 0, **(evaluate(0, policy) if evaluate else {})})
+    else:
+        done = state["round"]
+        if state["identity"] != metrics.identity:
+            changed = [k for k, v in metrics.identity.items() if state["identity"].get(k) != v]
+            raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: take another folder.")
+        snapshots.put(state["weights"])
+        optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
+        scheduler.load_state_dict(state["scheduler"])
+        seen.reference, seen.previous = state["seen"]
+        getattr(judge, "known", {}).update(state["judge"])
+        for name, kept in state["slots"].items():
+            torch.save(kept, snapshots.path(name))
+        metrics.resume(done)
+
+    for number in tqdm(
+        range(done + 1, config.rounds + 1),
+        desc="rounds",
+        total=config.rounds,
+        initial=done,
+        disable=bool(rank) or not config.progress,
+    ):
+        chosen = round_prompts(len(prompts), per_round, number, config.seed)
+        mine = chosen[rank * per_round // world : (rank + 1) * per_round // world]
+        streams = count_streams([config.seed, number], mine)
+        rollout = Rollout(policy, snapshots, judge, [prompts[i] for i in mine], streams.__next__)
+        asked, training, losses, norms = judge.calls, 0.0, [], []
+        stages = objective.stages((number - 1) / max(1, config.rounds - 1))
+        if len(stages) > 1 or "previous" in objective.slots:
+            snapshots.save("current")
+            shutil.copy(snapshots.path("current"), snapshots.path("begin"))
+
+        for stage in stages:
+            # draw, judge and freeze: from here on only log pi_theta of the draws moves
+            batch = objective.collect(stage, rollout, config.draws)
+            if stage is stages[0]:
+                calls = judge.calls  # measuring is not the method's expense
+                said = seen.measure(batch, replace(rollout, seconds=dict(rollout.seconds)), mine)
+                asked += judge.calls - calls
+            batch = RolloutBatch.stack(gather_object([batch]))
+
+            # regress: E epochs in mini-batches, each split among the processes
+            started = time.perf_counter()
+            for epoch in range(config.epochs):
+                # five numbers: draws have streams of four, and trailing zeros make no other stream
+                order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
+                for i in range(0, per_round, config.batch_prompts):
+                    step = order[i : i + config.batch_prompts]
+                    part = step[rank * len(step) // world : (rank + 1) * len(step) // world]
+                    micro = config.micro_prompts or len(part)
+                    pieces = [batch[part[j : j + micro]] for j in range(0, len(part), micro)]
+                    total_loss = 0.0
+                    for piece in pieces:
+                        last = piece is pieces[-1]  # gradients meet those of other processes once a step
+                        with nullcontext() if last else accelerator.no_sync(model):
+                            loss = objective.loss(stage, model(piece.samples), piece).sum() / len(part)
+                            accelerator.backward(loss)
+                            total_loss += float(loss.detach())
+                    losses.append(total_loss)
+                    norms.append(float(sharding.whole(accelerator.clip_grad_norm_(weights, config.max_grad_norm))))
+                    if not math.isfinite(losses[-1] + norms[-1]):
+                        raise ValueError(
+                            f"Round {number}: the loss is {losses[-1]} and its gradient's norm {norms[-1]}. Lower the "
+                            f"learning rate, or look at the judge's verdicts."
+                        )
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+            training += time.perf_counter() - started
+            rollout.loaded = getattr(stage, "out", "current")
+            objective.finish(stage, snapshots)
+        if "previous" in objective.slots:
+            shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
+
+        # measure and keep
+        said |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
+        counts = {"tokens": rollout.tokens, "judge_calls": judge.calls - asked}
+        seconds = {f"seconds_{name}": value for name, value in (rollout.seconds | {"training": training}).items()}
+        exact = evaluate(number, policy) if evaluate else {}
+        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, said, counts | seconds, exact)
+        if config.checkpoint_every and (number % config.checkpoint_every == 0 or number == config.rounds):
+            state = {
+                "round": number,
+                "identity": metrics.identity,
+                "optimizer": sharding.pack(optimizer.state_dict()),
+                "scheduler": scheduler.state_dict(),
+                "seen": (seen.reference, seen.previous),
+                "judge": getattr(judge, "known", {}),
+                "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
+            }
+            save_checkpoint(checkpoints, accelerator, number, state, snapshots)
+    whole = sharding.whole_weights(policy, accelerator.is_main_process)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        policy.save(config.out / "final", whole)
+    return metrics.rows
+
+
+# -- lines of the loop --------------------------------------------------------------------------------------
+
+
+def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
+    """Refuse what would make processes wait for each other, or an unbalanced mean."""
+    if n == 0:
+        raise ValueError("There are no prompts.")
+    if config.processes is not None and config.processes != world:
+        raise ValueError(
+            f"The run must have {config.processes} processes, but has {world}: start it with "
+            f"torchrun --nproc_per_node {config.processes}."
+        )
+    if not 1 <= per_round <= n or n % per_round:
+        raise ValueError(f"prompts_per_round must divide the {n} prompts, but it is {per_round}.")
+    last = per_round % config.batch_prompts
+    if per_round % world or min(config.batch_prompts, per_round) % world or last % world:
+        raise ValueError(
+            f"{per_round} prompts in mini-batches of {config.batch_prompts} do not divide evenly among {world} "
+            f"processes: change prompts_per_round or batch_prompts."
+        )
+
+
+def rate(config: Config, step: int, total: int) -> float:
+    """Return the factor of the learning rate at an optimiser step."""
+    if step < config.warmup:
+        return (step + 1) / (config.warmup + 1)
+    progress = min(1.0, (step - config.warmup) / max(1, total - config.warmup))
+    return {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[config.schedule]
+
+
+def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
+    """Return the prompts of a round: all of them once before any a second time."""
+    if per_round == n:
+        return list(range(n))
+    turn, place = divmod((number - 1) * per_round, n)
+    return np.random.default_rng([seed, turn]).permutation(n)[place : place + per_round].tolist()
+
+
+def count_streams(seed: list[int], prompts: Sequence[int]) -> Iterator[list[np.random.Generator]]:
+    """Yield new generators, one per prompt, that depend on nothing but seed, prompt and how many went before."""
+    count = 0
+    while True:
+        yield [np.random.default_rng([*seed, count, i]) for i in prompts]
+        count += 1
