@@ -24,7 +24,6 @@ from windlm import BestOfN, JBond, LanguagePolicy, PairwiseJudge, Regression, Re
 from windlm.cli.methods import MethodSettings, objective
 from windlm.data import Pair
 from windlm.evaluate.benchmarks import benchmarks
-from windlm.evaluate.command import EvaluateConfig
 from windlm.evaluate.statistics import interval
 from windlm.judges.fitting import accuracy
 from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_policy, save_merged
@@ -303,7 +302,7 @@ def test_intervals_of_benchmarks_are_of_95_percent(monkeypatch):
     for name, module in fake.items():
         monkeypatch.setitem(sys.modules, name, module)
     policy = SimpleNamespace(model=None, tokenizer=None, device="cpu")
-    (row,) = benchmarks(EvaluateConfig(ModelSettings(""), tasks=("task",)), policy, "model")
+    (row,) = benchmarks(policy, "model", ["task"])
     assert (row["mean"], row["n"]) == (0.6, 24)
     assert (row["low"], row["high"]) == pytest.approx((0.6 - 1.96 * 0.1, 0.6 + 1.96 * 0.1))
 
