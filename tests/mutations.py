@@ -9,11 +9,11 @@ The checkout is never written to. A file may move within its package: it is foun
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,21 +27,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("windgames", "windlm")
-ELSEWHERE = 97
-"""Exit status of a run that imported a package from another place than the copy."""
-RUN = f"""
-import importlib, os, sys
-import pytest
-here = os.getcwd()
-status = int(pytest.main(sys.argv[1:]))
-for name in {PACKAGES}:
-    if name in sys.modules:
-        found = os.path.realpath(sys.modules[name].__file__)
-        if not found.startswith(os.path.join(here, name) + os.sep):
-            print(f"{{name}} was imported from {{found}}, not from {{here}}")
-            sys.exit({ELSEWHERE})
-sys.exit(status)
-"""
+ELSEWHERE = 50
+"""Status of a run that imported a package from another place than the copy."""
+OURS = 100
+"""Added to pytest's exit status, so that a process that ends for another reason is not taken for a failed test."""
+SERVER = multiprocessing.get_context("forkserver")
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "CI": "1",
+}
+"""Of the tests; under CI hypothesis draws the same examples every time."""
+HEAVY = (
+    "mpmath",
+    "numpy",
+    "scipy.optimize",
+    "scipy.stats",
+    "accelerate",
+    "peft",
+    "torch",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+)
+"""What takes seconds to import: a server does it once, and every run of tests is forked from it."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +111,43 @@ def copied(root: Path, folder: Path) -> None:
     shutil.copy(root / "pyproject.toml", folder)
 
 
+def pytest_here(folder: Path, words: list[str], out: Path) -> None:
+    """In a process of its own: run pytest on the copy in a folder, and end with its exit status."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
+    with out.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import pytest
+
+    status = int(pytest.main(words))
+    for name in PACKAGES:
+        found = Path(getattr(sys.modules.get(name), "__file__", None) or folder / name / "__init__.py").resolve()
+        if found != folder / name / "__init__.py":
+            print(f"{name} was imported from {found}, not from {folder}")
+            status = ELSEWHERE
+    sys.stdout.flush()
+    sys.exit(OURS + status)
+
+
 def pytest_run(folder: Path, tests: list[str], limit: float, *options: str) -> tuple[int | None, str]:
     """Run tests against the copy in a folder; return pytest's exit status, None if it took too long, and its output."""
-    environment = os.environ | {
-        "PYTHONPATH": str(folder),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "CI": "1",  # hypothesis draws the same examples every time
-    }
-    words = [sys.executable, "-c", RUN, "-q", "-p", "no:cacheprovider", "--tb=line", *options, *tests]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **pipes)
-    try:
-        out = process.communicate(timeout=limit)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # what the tests have started, too
-        return None, process.communicate()[0]
-    return process.returncode, out
+    quiet = ["-q", "-p", "no:cacheprovider", "--tb=line", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        out = Path(name) / "out.txt"
+        process = SERVER.Process(target=pytest_here, args=(folder, [*quiet, *options, *tests], out))
+        process.start()
+        process.join(limit)
+        late = process.is_alive()
+        if late:
+            os.killpg(process.pid, signal.SIGKILL)  # what the tests have started, too
+            process.join()
+        said = out.read_text(encoding="utf-8", errors="replace") if out.exists() else ""
+    if late:
+        return None, said
+    return (process.exitcode or 0) - OURS, said
 
 
 @contextmanager
@@ -142,11 +170,11 @@ def try_one(mutation: Mutation, root: Path, limit: float) -> tuple[str, float, s
         (folder / where).write_text(text, encoding="utf-8")
         status, out = pytest_run(folder, list(mutation.tests), limit, "-x")
     seconds = time.perf_counter() - started
-    if status == 1:  # tests failed; an import error or a missing test has another status
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", out, re.MULTILINE)
-        return "killed", seconds, failed[1] if failed else ""
+    failed = re.search(r"^FAILED (\S+)", out, re.MULTILINE)
+    if status == 1 and failed:  # an import error, a fixture's error or a missing test is no failed test
+        return "killed", seconds, failed[1]
     if status == 0:
-        return "SURVIVED", seconds, "no test failed"
+        return "SURVIVED", seconds, ""
     reason = f"took longer than {limit:.0f} s" if status is None else f"pytest's exit status is {status}"
     return "BROKEN", seconds, f"{reason}:\n{out[-2000:]}"
 
@@ -156,12 +184,12 @@ def check_unchanged(tests: list[str], root: Path, jobs: int, limit: float) -> No
 
     def run(part: list[str]) -> str:
         status, out = pytest_run(root, part, limit)
-        return "" if status == 0 else out[-4000:]
+        return "" if status == 0 else f"{out[-4000:]}\npytest's exit status is {status}.\n"
 
     with ThreadPoolExecutor(jobs) as pool:
         failures = "".join(pool.map(run, [tests[i::jobs] for i in range(jobs) if tests[i::jobs]]))
     if failures:
-        raise SystemExit(f"{failures}\nThe tests must pass before errors are put in.")
+        raise SystemExit(f"{failures}The tests must pass before errors are put in.")
 
 
 def main() -> None:
@@ -188,6 +216,8 @@ def main() -> None:
     tests = [t for t in tests if t in files or t.partition("::")[0] not in files]
     print(f"{len(mutations)} deliberate errors; first the tests without any of them.", flush=True)
     killed = 0
+    os.environ |= ENVIRONMENT
+    SERVER.set_forkserver_preload(list(HEAVY))
     with a_copy(ROOT) as root:  # edits of the checkout meanwhile do not matter
         check_unchanged(tests, root, given.jobs, 10 * given.timeout)
         with ThreadPoolExecutor(given.jobs) as pool:

@@ -6,9 +6,9 @@ import pytest
 
 import windgames as wg
 from windgames import bounds
-from windgames._array import hilbert, kl, log_normalize
-from windgames.bandits import Distil, JBond, LogLinear, Oracle, Regress, Tabular, run
+from windgames.bandits import BestOfN, JBond, LogLinear, Oracle, Regression, Tabular, run
 from windgames.games import with_rounding
+from windgames.updates import target
 
 PI = np.array([0.1, 0.2, 0.3, 0.4])
 REF = np.array([0.4, 0.1, 0.2, 0.3])
@@ -80,9 +80,9 @@ def test_certificates_allow_for_the_rounding_of_payoffs_over_beta():
 def test_the_allowance_in_a_kl_certificate_is_nearly_attained(delta, h):
     """Theory 1.3: KL(p||q') from KL(p||q) and h(q, q'), where all three are half and half up to small errors."""
     p, q = np.log([0.5 + delta, 0.5 - delta]), np.log([0.5, 0.5])
-    other = log_normalize(q + np.array([-h / 2, h / 2]))
-    bound = with_rounding(kl(p, q), np.asarray(h))
-    assert (1 - 1e-12) * kl(p, other) <= bound <= (1 + 1e-5) * kl(p, other)
+    other = wg.log_normalize(q + np.array([-h / 2, h / 2]))
+    bound = with_rounding(wg.kl(p, q), np.asarray(h))
+    assert (1 - 1e-12) * wg.kl(p, other) <= bound <= (1 + 1e-5) * wg.kl(p, other)
 
 
 # -- theorems of rules -----------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ FACTORS = [
     (wg.wind(0.3), 1 / (1 + BETA * 0.3), 0.0),
     (wg.extragradient(0.4), 1 / (1 + BETA * 0.4), 0.0),
     (wg.inpo(0.3), 1 - BETA * 0.3, 0.0),
-    (wg.nash_md(0.3), 1 - BETA * 0.3, 0.3 / (8 * BETA)),
+    (wg.nash_md(0.3), 1 - BETA * 0.3, np.log(np.sinh(0.15) / 0.15) / (BETA * 0.3)),
 ]
 
 
@@ -114,9 +114,9 @@ def test_iterative_best_of_n_contracts_by_its_factor_and_by_no_less(n, alpha1, a
     preference = wg.RewardPreference([0.0, 1.0], ties="weak")
     game = wg.LogWinRateGame.from_best_of_n(preference, [0.5, 0.5], n, alpha1, alpha2)
     rule = wg.iterative_bon(n, alpha1, alpha2)
-    before = [log_normalize(np.array([-x, 0.0])) for x in (20.0, 21.0)]
+    before = [wg.log_normalize(np.array([-x, 0.0])) for x in (20.0, 21.0)]
     after = [wg.solve(game, rule, tol=0, max_steps=1, start=x).log_policy for x in before]
-    ratio = hilbert(*after) / hilbert(*before)
+    ratio = wg.hilbert(*after) / wg.hilbert(*before)
     assert ratio == pytest.approx(n * alpha1 + alpha2, rel=1e-6)
     assert ratio == pytest.approx(bounds.best_of_n_contraction(n, alpha1, alpha2), rel=1e-6)
 
@@ -130,6 +130,33 @@ def test_without_noise_the_decaying_step_has_the_rate_of_its_steps(beta, L):
         assert steps[0] == pytest.approx(4 * beta / L**2)
     product = np.append(1.0, np.cumprod(1 / (1 + beta * steps)))
     np.testing.assert_allclose(bounds.decaying_bound(0.7, np.arange(41), beta, 0.0, L), 0.7 * product, rtol=1e-12)
+
+
+@pytest.mark.parametrize("eta", [1e-3, 0.5, 5.0])
+def test_the_bound_on_the_moment_of_win_rates_is_attained_without_atoms(eta):
+    """Theory 3.13: log E exp(eta (P pi - 1/2)), which the floor of Nash-MD is made of, for a reward and many atoms."""
+    m = 4000
+    win = wg.RewardPreference(np.arange(m)).win_rate(np.full(m, -np.log(m)))
+    found = np.log1p(np.mean(np.expm1(eta * (win - 0.5))))
+    assert (1 - 1e-6) * bounds.log_moment_bound(eta) <= found <= (1 + 1e-9) * bounds.log_moment_bound(eta)
+
+
+def test_noise_of_the_largest_size_at_every_step_attains_its_floor():
+    """Theory 5.6 and 7.7: errors of both signs on halves of the equilibrium, where nothing but noise moves a policy."""
+    beta, eps, even = 0.05, 1e-3, np.log([0.5, 0.5])
+
+    def moved(eta):
+        steps = [
+            target(even, even, 0.5 + e, beta=beta, eta=eta) for e in (np.array([eps, -eps]), np.array([-eps, eps]))
+        ]
+        return np.mean([wg.kl(even, wg.log_normalize(x)) for x in steps])
+
+    eta = 0.4
+    floor = bounds.noise_floor(beta, eta, eps)
+    assert floor == pytest.approx(floor / (1 + beta * eta) + moved(eta), rel=1e-5)  # noise makes up for the contraction
+    bound = bounds.decaying_bound(0.0, 1, beta, eps)
+    first = moved(bounds.wind_decaying_step(0, beta))
+    assert 0.99 * bound < first <= bound
 
 
 def test_constants_of_learning():
@@ -161,6 +188,19 @@ def test_three_optimistic_steps_by_hand():
         x = (now + BETA * eta * np.log(REF) + eta * u) / (1 + BETA * eta)
         before, now = now, x - np.log(np.exp(x).sum())
     found = wg.solve(game, wg.omwu(eta), tol=0, max_steps=3, start=np.log(PI)[None])
+    np.testing.assert_allclose(found.log_policy[0], now, atol=1e-13)
+
+
+def test_three_steps_of_the_extragradient_by_hand():
+    """Both halves start from pi_t; the second takes the payoff against the first."""
+    eta, game, now = 0.7, win_rate_game(beta=BETA), np.log(PI)
+    for _ in range(3):
+        there = now
+        for _ in range(2):
+            x = (now + BETA * eta * np.log(REF) + eta * CYCLE @ np.exp(there)) / (1 + BETA * eta)
+            there = x - np.log(np.exp(x).sum())
+        now = there
+    found = wg.solve(game, wg.extragradient(eta), tol=0, max_steps=3, start=np.log(PI)[None])
     np.testing.assert_allclose(found.log_policy[0], now, atol=1e-13)
 
 
@@ -219,13 +259,13 @@ def test_the_derivative_by_a_reward_in_units_of_its_scale(scale):
 def test_a_table_on_draws_in_proportion_takes_the_exact_step(pairing, risk):
     """Theory 7.2: a group that holds every response in proportion has the exact win rates, up to its own size."""
     game, k = win_rate_game(), 20
-    learner = Regress(wg.wind(0.5), draws=k, pairing=pairing, risk=risk)
+    learner = Regression(wg.wind(0.5), draws=k, pairing=pairing, risk=risk)
     policy = Tabular(np.log(REF))
     state = learner.start(policy, game, ()) | {"current": np.log(PI)[None]}
     oracle = Oracle(game.preference, certain=True)
     after = learner.step(state, policy, game, oracle, slice(None), Script(GRID))["current"]
     exact = wg.solve(game, wg.wind(0.5), tol=0, max_steps=1, start=np.log(PI)[None])
-    np.testing.assert_allclose(log_normalize(after), exact.log_policy, atol=1e-12)
+    np.testing.assert_allclose(wg.log_normalize(after), exact.log_policy, atol=1e-12)
     assert oracle.queries == k * (k - 1) / 2
 
 
@@ -242,7 +282,7 @@ def test_the_mixture_sampler_has_the_expectations_of_the_policy(risk):
     np.testing.assert_allclose(np.exp(policy.log_policy(theta)), PI[None])
     found = {}
     for sampler in ("mixture", "all"):
-        learner = Regress(wg.wind(0.5), draws=20, opponents="all", sampler=sampler, risk=risk)
+        learner = Regression(wg.wind(0.5), draws=20, opponents="all", sampler=sampler, risk=risk)
         state = learner.start(policy, game, ()) | {"current": theta, "previous": theta}
         oracle = Oracle(game.preference, certain=True)
         found[sampler] = learner.step(state, policy, game, oracle, slice(None), Script(GRID))["current"]
@@ -260,14 +300,14 @@ def test_labels_against_other_policies_are_centred(risk):
     """An optimistic step against opponents of two policies: 2 P pi - P pi' does not average to a half by itself."""
     policy, past = Tabular(np.log(REF)), np.array([0.1, 0.1, 0.7, 0.1])
     game, eta = win_rate_game(), 0.5
-    learner = Regress(wg.omwu(eta), draws=20, opponents="all", risk=risk)
+    learner = Regression(wg.omwu(eta), draws=20, opponents="all", risk=risk)
     state = learner.start(policy, game, ()) | {"current": np.log(PI)[None], "previous": np.log(past)[None]}
     oracle = Oracle(game.preference, certain=True)
     after = learner.step(state, policy, game, oracle, slice(None), Script(GRID))["current"]
     u = CYCLE @ (2 * PI - past)
     assert abs(PI @ u - 0.5) > 0.05
-    expected = log_normalize((np.log(PI) + 0.2 * eta * np.log(REF) + eta * u) / (1 + 0.2 * eta))
-    np.testing.assert_allclose(log_normalize(after)[0], expected, atol=1e-12 if risk == "squared" else 1e-5)
+    expected = wg.log_normalize((np.log(PI) + 0.2 * eta * np.log(REF) + eta * u) / (1 + 0.2 * eta))
+    np.testing.assert_allclose(wg.log_normalize(after)[0], expected, atol=1e-12 if risk == "squared" else 1e-5)
 
 
 def test_the_anchor_of_jbond_moves_by_its_rate():
@@ -283,7 +323,7 @@ def test_the_anchor_of_jbond_moves_by_its_rate():
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_distillation_makes_room_for_the_reference(share):
     """All pairs of draws in proportion: the step is the rate times (1 - a) B_2(pi) + a rho - pi."""
-    learner, policy = Distil(n=2, rate=0.5, draws=400, reference_share=share), Tabular(np.log(REF))
+    learner, policy = BestOfN(n=2, rate=0.5, draws=400, reference_share=share), Tabular(np.log(REF))
     preference = wg.RewardPreference([[0.0, 1.0, 2.0, 1.0]])
     game = wg.WinRateGame(preference, REF[None], 0.2)
     state = learner.start(policy, game, ()) | {"current": np.log(PI)[None]}
@@ -296,7 +336,7 @@ def test_distillation_makes_room_for_the_reference(share):
 
 def test_a_learner_is_graded_in_both_directions_of_kl():
     game = win_rate_game()
-    found = run(Regress(wg.wind(0.5)), game, Oracle(game.preference), np.random.default_rng(0), rounds=5)
+    found = run(Regression(wg.wind(0.5)), game, Oracle(game.preference), np.random.default_rng(0), rounds=5)
     star, p = wg.equilibrium(game).policy[0], np.exp(found.log_policy[0])
     to, back = np.sum(p * np.log(p / star)), np.sum(star * np.log(star / p))
     assert abs(to - back) > 1e-3 * to

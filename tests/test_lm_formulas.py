@@ -17,21 +17,22 @@ import lm_run
 import lm_tiny
 from test_lm_objectives import MATRIX, POLICY, REF, Draws, groups, minimiser
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from windlm.report import Evaluation, benchmarks
-from windlm.reward import accuracy
-from windlm.run import Method, objective
 
 import windgames as wg
-from windgames._array import log_normalize
 from windgames.updates import target
 from windlm import BestOfN, JBond, LanguagePolicy, PairwiseJudge, Regression, RewardJudge
+from windlm.cli.methods import MethodSettings, objective
 from windlm.data import Pair
-from windlm.evaluate import interval
-from windlm.models import Adapter, JudgeSettings, Model, load_policy, save_merged
-from windlm.objectives import Table, bond
-from windlm.policy import Samples, Slots
+from windlm.evaluate.benchmarks import benchmarks
+from windlm.evaluate.statistics import interval
+from windlm.judges.fitting import accuracy
+from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_policy, save_merged
+from windlm.objectives import bond
+from windlm.policy import Samples
+from windlm.rollout import Rollout
 from windlm.tabular import small_policy
-from windlm.train import count_streams, round_prompts
+from windlm.train.loop import count_streams, round_prompts
+from windlm.weights import WeightSnapshots
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 
@@ -147,10 +148,10 @@ def test_optimistic_steps_are_without_bias_over_all_draws_and_opponents(pairing)
     weight = probability.repeat_interleave(9) * torch.tensor(previous)[other].prod(-1)
     logs = {"current": np.log(POLICY), "previous": np.log(previous), "ref": np.log(REF)}
     table = Draws(MATRIX, [own.tolist(), other.tolist()], **logs)
-    (stage,) = method.plan(0.0)
+    (stage,) = method.stages(0.0)
     found = minimiser(method, stage, method.collect(stage, table, 2), weight)
     payoff = MATRIX @ (2 * POLICY - previous)
-    expected = log_normalize(target(np.log(POLICY), np.log(REF), payoff, beta=beta, eta=eta))
+    expected = wg.log_normalize(target(np.log(POLICY), np.log(REF), payoff, beta=beta, eta=eta))
     np.testing.assert_allclose(found, np.exp(expected), atol=1e-6)
 
 
@@ -158,7 +159,7 @@ def test_the_log_payoff_counts_a_draw_s_own_game_as_a_win():
     """Win rates of a group with weak ties: (1 + wins against the others)/K, and their logarithms centred."""
     method = bond(2)
     table = Draws(np.array([[1.0, 0, 0], [1, 1, 0], [1, 1, 1]]), [[[0, 1, 2]]], current=np.zeros(3), ref=np.zeros(3))
-    (stage,) = method.plan(0.0)
+    (stage,) = method.stages(0.0)
     label = method.collect(stage, table, 3).fixed["label"][0].numpy()
     expected = np.log([1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(label - label[0], expected - expected[0], atol=1e-6)
@@ -168,30 +169,30 @@ def test_the_log_payoff_counts_a_draw_s_own_game_as_a_win():
 def test_the_likelihood_of_the_winners_is_a_mean(n):
     """The weights of a prompt's draws sum to one, however many groups they make."""
     index = np.random.default_rng(0).integers(3, size=(5, 6)).tolist()
-    table = Draws(MATRIX, [index], current=np.log(POLICY), now=np.log(POLICY), ref=np.log(REF))
-    frozen = BestOfN(n).collect("now", table, 6)
+    table = Draws(MATRIX, [index], current=np.log(POLICY), ref=np.log(REF))
+    frozen = BestOfN(n).collect("current", table, 6)
     np.testing.assert_allclose(frozen.fixed["weight"].sum(-1), np.ones(5), atol=1e-6)
 
 
 def test_the_anchor_of_jbond_takes_in_its_share(tmp_path):
     policy = small_policy(letters=3, length=1, width=8)
-    slots = Slots(policy, tmp_path)
-    slots.save("anchor")
-    before = {name: x.clone() for name, x in slots.plain().items()}
+    snapshots = WeightSnapshots(policy, tmp_path)
+    snapshots.save("anchor")
+    before = {name: x.clone() for name, x in snapshots.plain().items()}
     with torch.no_grad():
         for p in policy.model.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    now = {name: x.clone() for name, x in slots.plain().items()}
-    JBond(anchor_rate=0.1).finish("anchor", slots)
-    slots.load("anchor")
-    for name, x in slots.plain().items():
+    now = {name: x.clone() for name, x in snapshots.plain().items()}
+    JBond(anchor_rate=0.1).finish("anchor", snapshots)
+    snapshots.load("anchor")
+    for name, x in snapshots.plain().items():
         torch.testing.assert_close(x, 0.9 * before[name] + 0.1 * now[name])
 
 
 def test_default_steps_know_the_kind_of_judge():
     """4 beta/L^2 with L = 1 for a judge of pairs, 1/2 for a reward and for Bradley-Terry (theory 5.2, 5.3)."""
     for kind, L in (("pairwise", 1.0), ("reward", 0.5), ("reward-model", 0.5)):
-        (stage,) = objective(Method(beta=0.1), JudgeSettings(kind)).plan(0.0)
+        (stage,) = objective(MethodSettings(beta=0.1), JudgeSettings(kind)).stages(0.0)
         assert stage.eta == pytest.approx(4 * 0.1 / L**2)
 
 
@@ -254,7 +255,7 @@ def test_opponents_stand_in_the_columns():
         return Samples([[0]], empty, empty.bool(), [texts])
 
     judge = PairwiseJudge(lambda p, a, b: [{"xz": 0.9, "yz": 0.2}.get(i + j, 0.5) for i, j in zip(a, b, strict=True)])
-    table = Table(policy, SimpleNamespace(), judge, ["a"], list)
+    table = Rollout(policy, SimpleNamespace(), judge, ["a"], list)
     found = table.outcomes(spoken(["x", "y"]), spoken(["z", "z"]))[0].numpy()
     np.testing.assert_allclose(found, [[0.7, 0.7], [0.35, 0.35]], atol=1e-6)  # of both orders the mean
 
@@ -301,7 +302,7 @@ def test_intervals_of_benchmarks_are_of_95_percent(monkeypatch):
     for name, module in fake.items():
         monkeypatch.setitem(sys.modules, name, module)
     policy = SimpleNamespace(model=None, tokenizer=None, device="cpu")
-    (row,) = benchmarks(Evaluation(Model(""), tasks=("task",)), policy, "model")
+    (row,) = benchmarks(policy, "model", ["task"])
     assert (row["mean"], row["n"]) == (0.6, 24)
     assert (row["low"], row["high"]) == pytest.approx((0.6 - 1.96 * 0.1, 0.6 + 1.96 * 0.1))
 
@@ -312,8 +313,8 @@ def test_intervals_of_benchmarks_are_of_95_percent(monkeypatch):
 def test_an_adapter_is_merged_at_its_scale(tmp_path):
     """W + (alpha/rank) B A in the model folder, and the output layer as it was."""
     pytest.importorskip("peft")
-    base = load_policy(Model(lm_tiny.make(tmp_path / "base")))
-    policy = load_policy(Model(str(tmp_path / "base")), Adapter(rank=2, alpha=12))
+    base = load_policy(ModelSettings(lm_tiny.make(tmp_path / "base")))
+    policy = load_policy(ModelSettings(str(tmp_path / "base")), LoraSettings(rank=2, alpha=12))
     expected = {name: p.detach().clone() for name, p in base.model.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     for name, layer in policy.model.named_modules():
@@ -323,7 +324,7 @@ def test_an_adapter_is_merged_at_its_scale(tmp_path):
                 B.copy_(0.1 * torch.randn(B.shape, generator=generator))
             expected[name.removeprefix("base_model.model.") + ".weight"] += 12 / 2 * (B @ A).detach()
     save_merged(policy, tmp_path / "merged")
-    found = load_policy(Model(str(tmp_path / "merged"))).model.state_dict()
+    found = load_policy(ModelSettings(str(tmp_path / "merged"))).model.state_dict()
     assert found.keys() == expected.keys()
     for name, x in found.items():
         torch.testing.assert_close(x, expected[name], atol=1e-5, rtol=1e-5)
