@@ -20,7 +20,15 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "README"
-include_patterns = ["*.md", "api/*.md", "windgames/*.md", "windlm/*.md", "benchmarks/*.md", "figures/*.md", "figures/tour.py"]
+include_patterns = [
+    "*.md",
+    "api/*.md",
+    "windgames/*.md",
+    "windlm/*.md",
+    "benchmarks/*.md",
+    "figures/*.md",
+    "figures/tour.py",
+]
 exclude_patterns = ["benchmarks/quick/**"]
 
 # Markdown as GitHub reads it: $ and $$ mathematics, anchors of headings, links between files.
