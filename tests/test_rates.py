@@ -45,8 +45,7 @@ def one_step_ratio(P, rho, beta, eta, start):
 
 
 COUNTEREXAMPLE = {
-    # Rock-paper-scissors, L = 3/4. Near its uniform equilibrium a step multiplies KL by
-    # (1 + eta^2/12)/(1 + beta eta)^2,
+    # Rock-paper-scissors, L = 3/4. Near the uniform equilibrium KL is multiplied by (1 + eta^2/12)/(1 + beta eta)^2,
     # so the bound breaks beyond eta = 12 beta, 6.75 beta/L^2, where the limit is 4 beta/L^2.
     "P": np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]),
     "rho": np.full(3, 1 / 3),
