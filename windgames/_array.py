@@ -35,7 +35,7 @@ def to_numpy(x: Any) -> np.ndarray:
 
 
 def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
-    """Move a numpy array to the namespace and device of `example`, keeping its own dtype unless told."""
+    """Move a numpy array to the namespace and device of `example`, keeping its dtype unless `dtype` is given."""
     if isinstance(example, np.ndarray):
         return np.asarray(values, dtype=dtype)
     xp = array_namespace(example)
@@ -100,8 +100,9 @@ def log_normalize(x: Array) -> Array:
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
-    r"""Return the Kullback-Leibler divergence :math:`KL(p\|q)` in nats, shape ``(...)``.
+    r"""Return the Kullback-Leibler divergence :math:`KL(p\|q) = \sum p\log(p/q)` in nats, shape ``(...)``.
 
+    The order of the arguments matters: the mean is under the first one.
     It is summed as :math:`\sum p\,(e^{-d} - 1 + d)` with :math:`d = \log p - \log q`: each term is
     non-negative, so a divergence of 1e-30 comes out as such, where the direct sum stalls at 1e-16.
     Infinite where `p` has mass and `q` has none.
@@ -120,7 +121,7 @@ def kl(log_p: Array, log_q: Array) -> Array:
 def hilbert(log_p: Array, log_q: Array) -> Array:
     r"""Return the Hilbert distance :math:`\max \log(p/q) - \min \log(p/q)`, shape ``(...)`` (theory 1.3).
 
-    Infinite where the supports differ; outside a common support the ratio is left out.
+    Infinite where the supports differ; responses outside both supports are ignored.
     """
     xp = array_namespace(log_p, log_q)
     d = log_ratio(log_p, log_q)
@@ -136,7 +137,7 @@ def cumulative_sum(x: Array) -> Array:
     """Return the cumulative sums along the last axis with a leading zero, shape ``(..., m + 1)``.
 
     Summed in two levels of blocks, so that the rounding error grows with ``sqrt(m)`` and not with ``m``:
-    at a million responses and beta = 0.001 the plain sum would cost five digits.
+    at a million responses and beta = 0.001 the plain sum would lose five digits.
     """
     xp = array_namespace(x)
     m = x.shape[-1]
@@ -156,8 +157,8 @@ def cumulative_sum(x: Array) -> Array:
 def log_cumulative_sum(x: Array) -> Array:
     """Return ``log`` of the cumulative sums of ``exp x`` with a leading ``-inf``, shape ``(..., m + 1)``.
 
-    Every partial sum keeps its relative accuracy, however small: a scan by doubling, or, where numpy can tell that
-    nothing underflows, the plain sums.
+    Every partial sum keeps its relative accuracy, however small. The sums are a scan by doubling, or plain sums where
+    numpy can rule out underflow.
     """
     xp = array_namespace(x)
     m = x.shape[-1]

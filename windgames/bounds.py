@@ -1,6 +1,6 @@
 r"""Rates, thresholds and constants of the theory as functions; `theory.md` has the proofs.
 
-Arguments broadcast like numpy arrays unless said otherwise.
+Arguments broadcast like numpy arrays unless noted otherwise.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def implied_eta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
 
 
 def best_of_n_contraction(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
-    r"""Return :math:`n\alpha_1+\alpha_2`, the Hilbert-metric factor of a step of iterative best-of-n.
+    r"""Return :math:`n\alpha_1+\alpha_2`, the Hilbert-metric factor per step of iterative best-of-n.
 
     Theory 3.7 (derived); below 1 exactly if the implied `beta` is above 1. Raises ValueError as `implied_beta`.
     """
@@ -188,7 +188,7 @@ def wind_counterexample(best: Any, start: Any) -> Any:
 
 
 def wind_late_step(beta: Any, interaction: Any = 1.0, distance: Any = 0.0) -> Any:
-    r"""Return :math:`\frac{\pi^4}{16}\frac\beta{L^2}/(1+\frac23d)^2`, a step that keeps WIND's rate near the end.
+    r"""Return :math:`\frac{\pi^4}{16}\frac\beta{L^2}/(1+\frac23d)^2`, a step with WIND's rate near its end.
 
     Theory 5.9 (derived): :math:`d=\mathrm{TV}(\pi^*,\pi_t)` is the `distance` of the current policy, or any bound on it
     such as :math:`\sqrt{KL(\pi^*\|\pi_t)/2}`. At ``distance = 0`` it is 6.09 times :math:`\beta/L^2`; above .35 the
@@ -231,7 +231,7 @@ def tangent_frequencies(matrix: Any, policy: Any) -> np.ndarray:
 
 
 def local_rate(beta: Any, eta: Any, frequency: Any) -> Any:
-    r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor that WIND's divergence settles to.
+    r"""Return :math:`(1+\eta^2\mu^2)/(1+\beta\eta)^2`, the factor per step that WIND's divergence approaches.
 
     Theory 5.10 (derived). `frequency` is the first of `tangent_frequencies` at the equilibrium. Above 1 the equilibrium
     repels. At ``eta = inf`` it is :math:`(\mu/\beta)^2`. Raises ValueError if `beta` or `eta` is not positive, or
@@ -312,7 +312,7 @@ def proximal_gap_bound(beta: Any, log_ref: Any, steps: Any) -> Any:
 
 
 def proximal_local_rate(beta: Any, frequency: Any) -> Any:
-    r"""Return :math:`1/(1+\sigma^2/\beta^2)`, the factor a proximal step takes off the divergence near its end.
+    r"""Return :math:`1/(1+\sigma^2/\beta^2)`, the factor per proximal step of the divergence in the limit.
 
     In a direction of that `frequency` at an equilibrium of full support (theory 6.8, derived); directions of
     frequency 0 lead to other winners. Raises ValueError if `beta` is not positive or `frequency` negative.
@@ -322,28 +322,28 @@ def proximal_local_rate(beta: Any, frequency: Any) -> Any:
 
 
 def comparisons_lower_bound(beta: Any, comparisons: Any) -> Any:
-    r"""Return a divergence that no learner undercuts in the mean from that many coin tosses, in every game of its kind.
+    r"""Return a lower bound on the expected divergence of every learner after that many random comparisons.
 
-    Theory 7.12 (derived; Le Cam's two points): of two games with two responses, win rates :math:`\frac12\pm\delta` and
-    :math:`\delta=1/(3\sqrt N)`, one has :math:`E\,KL(\pi^*\|\hat\pi)` of at least
+    Theory 7.12 (derived; Le Cam's two-point method): of two games with two responses, win rates
+    :math:`\frac12\pm\delta` and :math:`\delta=1/(3\sqrt N)`, one has :math:`E\,KL(\pi^*\|\hat\pi)` of at least
 
     .. math:: \Big(1-\sqrt{N\delta\log\tfrac{1+2\delta}{1-2\delta}}\Big)
               \big(\log2-H(\sigma(\delta/\beta))\big)\approx\frac1{216\,\beta^2N},
 
-    `H` the entropy of a coin. Raises ValueError if `beta` is not positive or `comparisons` below 1.
+    with `H` the binary entropy. Raises ValueError if `beta` is not positive or `comparisons` below 1.
     """
     N, beta = positive(comparisons, "comparisons"), positive(beta, "beta")
     if np.any(N < 1):
         raise ValueError(f"comparisons must be at least 1, but it is {N}.")
     delta = 1 / (3 * np.sqrt(N))
-    told = np.sqrt(N * delta * 2 * np.arctanh(2 * delta))
+    distinguishable = np.sqrt(N * delta * 2 * np.arctanh(2 * delta))
     x = delta / beta
     # log 2 - H(sigmoid(x)) = x tanh(x/2)/2 - log cosh(x/2)
     half = x / 2
     gain = np.where(
         half < 1e-2, half**2 / 2 - half**4 / 4, half * np.tanh(half) - half - np.log1p(np.exp(-2 * half)) + np.log(2)
     )
-    return ((1 - told) * gain)[()]
+    return ((1 - distinguishable) * gain)[()]
 
 
 def wrong_judge_bound(beta: Any, eps: Any) -> Any:
@@ -358,7 +358,7 @@ def wrong_judge_bound(beta: Any, eps: Any) -> Any:
 
 
 def linear_rate(beta: Any, eta: Any) -> Any:
-    r"""Return :math:`1/(1+\beta\eta)`, the factor a step of :math:`KL(\pi^*\|\pi_t)` (theory 5.1, 5.2, 5.4).
+    r"""Return :math:`1/(1+\beta\eta)`, the factor per step of :math:`KL(\pi^*\|\pi_t)` (theory 5.1, 5.2, 5.4).
 
     1 at ``beta = 0``: no rate. Raises ValueError if `beta` is negative or `eta` not positive; ``eta = inf`` is allowed.
     """
@@ -370,7 +370,7 @@ def linear_rate(beta: Any, eta: Any) -> Any:
 def geometric_bound(initial: Any, factor: Any, steps: Any, floor: Any = 0.0) -> Any:
     r"""Return ``factor**steps * initial + floor`` with the steps along a new last axis.
 
-    An infinite `initial` bounds nothing at any step. Raises ValueError if an argument is NaN or negative.
+    Where `initial` is infinite, so is the bound at every step. Raises ValueError if an argument is NaN or negative.
     """
     initial = positive(initial, "initial", zero=True, infinite=True)[..., None]
     factor = positive(factor, "factor", zero=True)[..., None]
@@ -414,10 +414,10 @@ def comparison_error(comparisons: Any, beta: Any, eta: Any, interaction: Any | N
               \Big\}, \qquad \varphi(x)=\frac{e^x-1-x}{x^2}
 
     Theory 7.11 (derived), where every response meets the same `J` fresh draws of the policy: :math:`\epsilon=1,
-    v=\frac14` for a judge who tosses coins (`interaction` None), :math:`\epsilon=L, v=\min(\frac14,\frac{L^2}2)` for
-    one who answers with the preference itself (`interaction` `L`). It falls like :math:`1/\sqrt J`. Under falling steps
-    `eta` is the first, largest one. Raises ValueError if `comparisons` is below 1, `beta` or `eta` is not positive, or
-    `interaction` lies outside [0, 1].
+    v=\frac14` for a judge with random verdicts (`interaction` None), :math:`\epsilon=L,
+    v=\min(\frac14,\frac{L^2}2)` for one that answers with the preference itself (`interaction` `L`). It falls like
+    :math:`1/\sqrt J`. Under decreasing steps `eta` is the first, largest one. Raises ValueError if `comparisons` is
+    below 1, `beta` or `eta` is not positive, or `interaction` lies outside [0, 1].
     """
     J, beta, eta = numbers(comparisons, "comparisons"), positive(beta, "beta"), positive(eta, "eta", infinite=True)
     if not np.all((J >= 1) & np.isfinite(J)):
@@ -452,8 +452,8 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
 
     .. math:: \frac{t_0(t_0+1)\,KL_0+2\epsilon^2t/\beta^2}{(t+t_0)(t+t_0+1)}
 
-    `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` of a
-    judge who is certain and 1 of one who tosses coins, or `comparison_error` of the first step. Derived. Raises
+    `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` for a
+    deterministic judge and 1 for one with random verdicts, or `comparison_error` of the first step. Derived. Raises
     ValueError as `wind_decaying_step`, and if `initial` or `eps` is negative.
     """
     beta, t0 = _decay(beta, interaction)
@@ -580,7 +580,7 @@ def log_hilbert_certificate_factor(beta: Any, kappa: Any = 1.0) -> Any:
 def kl_from_hilbert(h: Any) -> Any:
     r"""Return :math:`\min(h, h^2/8) \ge KL(p\|q)` for two policies at Hilbert distance `h` (theory 1.3, derived).
 
-    Raises ValueError if `h` is negative or NaN; an infinite `h` bounds nothing.
+    Raises ValueError if `h` is negative or NaN; for an infinite `h` the bound is infinite.
     """
     h = positive(h, "h", zero=True, infinite=True)
     return (h * np.minimum(1.0, h / 8))[()]
@@ -590,7 +590,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
 
 def _top_mass(top_mass: Any) -> np.ndarray:
-    """Return the mass; what exceeds 1 by at most 1e-12 is the rounding of a sum and counts as 1."""
+    """Return the mass; up to 1e-12 above 1 is taken for the rounding of a sum and becomes 1."""
     top_mass = numbers(top_mass, "top_mass")
     if not np.all((top_mass > 0) & (top_mass <= 1 + 1e-12)):
         raise ValueError(f"top_mass must lie in (0, 1], but it is {top_mass}.")
@@ -634,7 +634,7 @@ def win_rate_top_deficit(beta: Any, top_mass: Any) -> Any:
 def win_rate_top_mass(beta: Any, top_mass: Any) -> Any:
     r"""Return a lower bound on the win-rate equilibrium's mass on the best responses (theory 4.1, derived).
 
-    One minus `win_rate_top_deficit`, which see; it rounds to 1 where the deficit is below 1e-16.
+    It is one minus `win_rate_top_deficit`, and rounds to 1 where that deficit is below 1e-16.
     """
     return 1 - win_rate_top_deficit(beta, top_mass)
 

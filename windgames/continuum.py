@@ -3,8 +3,8 @@ r"""Closed forms for a reference without atoms.
 Rank the responses to a prompt by reward and let :math:`u\in[0,1]` be the quantile of a response under the
 reference: the mass of the responses that are worse. If no response has mass of its own, `u` is uniform under
 the reference, and the policies of this package become densities on [0, 1] that no longer depend on the reward
-(theory 3.11). They are what the solvers approach as the atoms of a discrete reference shrink, hence an oracle
-for them, and they give the exact trade of win rate against KL. Where the reference has atoms, use
+(theory 3.11). The solvers approach them as the atoms of a discrete reference shrink, so they serve as test oracles,
+and they give the exact trade-off of win rate against KL. Where the reference has atoms, use
 `windgames.equilibrium`.
 """
 
@@ -35,8 +35,8 @@ def _log_power_kl(d: float) -> float:
     return total
 
 
-# Taylor coefficients of log(sinh(y)/y) in y^2: 2^(2k) B_(2k) / (2k (2k)!)
 _LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250)
+"""Taylor coefficients of log(sinh(y)/y) in y^2: 2^(2k) B_(2k) / (2k (2k)!)."""
 
 
 def _log_sinhc(y: float) -> float:
@@ -66,7 +66,7 @@ def _tilt_kl(s: float) -> float:
 
 
 class _Quantiles:
-    """What the three policies share: a distribution on [0, 1] known by its cdf and quantile function."""
+    """A distribution on [0, 1] given by its cdf and quantile function: the base of the three policies."""
 
     def cdf(self, u: Any) -> Any:
         raise NotImplementedError
@@ -110,7 +110,7 @@ class _Quantiles:
                 )
             return value
 
-        from scipy.integrate import quad  # here and below, since they would double the time of `import windgames`
+        from scipy.integrate import quad  # on demand, like brentq: they would double the time of `import windgames`
 
         kinks = sorted({float(x) for x in np.ravel(self.cdf(np.asarray(list(points), dtype=float)))} - {0.0, 1.0})
         edges = [0.0, *kinks, 1.0]
@@ -120,7 +120,7 @@ class _Quantiles:
             if not (isfinite(value) and error <= 1e-7 * (1 + abs(value))):
                 raise ValueError(
                     f"The mean reward did not converge: {value} with estimated error {error} between the "
-                    f"policy's quantiles {low} and {high}. Name jumps of reward_quantile in points, or check "
+                    f"policy's quantiles {low} and {high}. List the jumps of reward_quantile in points, or check "
                     f"that it is integrable."
                 )
             total += value

@@ -1,6 +1,6 @@
-r"""What kind of preference is this: an order, a cycle, a reward with noise?
+r"""Describe a preference: transitive or cyclic, and how much of it a reward explains.
 
-The answers decide which game and which rule fit, before anything is solved.
+The answers decide which games and rules suit it, before anything is solved.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ class Description:
     For a single context every field is a plain value. For a batch each is a numpy array of the shape of the contexts
     (of dtype object where a value may be None or a tuple); `potential` has shape ``(..., m)`` in both cases.
 
-    "Beats" means: by more than `tol` more often than the other way round; "ties" means: neither beats the other.
+    Response `i` beats `j` if :math:`P_{ij}-P_{ji}` exceeds `tol`; they tie if neither beats the other.
     """
 
     preference: Preference
     constant_sum: Any
     """Whether :math:`P + P^\top = 1`, which a win-rate game needs."""
     worst_entry: Any
-    """The pair where it is violated most, or None if it is not."""
+    """The entry that violates it most, or None if none does."""
     worst_error: Any
     r"""The largest entry of :math:`|P+P^\top-1|`."""
     transitive: Any
-    """Whether "beats or ties" is transitive (weak stochastic transitivity), so that it orders the responses."""
+    """Whether "beats or ties" is transitive (weak stochastic transitivity), and so orders the responses."""
     condorcet_winner: Any
     """The response that beats every other one, or None."""
     top_cycle: Any
     """The Smith set: the smallest set whose members beat everything outside it."""
     top_tied: Any
-    """Whether the top cycle is no cycle but a class: its members all tie."""
+    """Whether all members of the top cycle tie, so that it is no cycle."""
     inconsistent_ties: Any
-    """Tied pairs that some third response tells apart: it fares differently against the two."""
+    """Number of tied pairs with a third response that fares differently against the two."""
     inconsistent_example: Any
     """The first such pair and its third response ``(i, j, k)``, or None."""
     decided_pairs: Any
-    """Pairs without finite log-odds, which the decomposition of the log-odds leaves out."""
+    """Number of pairs without finite log-odds, which the decomposition of the log-odds leaves out."""
     reward_share: Any
     r"""Share of :math:`\sum_{i<j}\log^2(P_{ij}/P_{ji})` that a reward explains; None if there is nothing to explain."""
     cyclic_share: Any
-    """The rest of it."""
+    """One minus `reward_share`: the part that no reward explains."""
     reward_share_linear: Any
     r"""The same share for :math:`P-P^\top`, over all pairs."""
     potential: np.ndarray
@@ -61,10 +61,11 @@ class Description:
     zero_rows: Any
     """Whether some response beats nobody, not even itself: then a log-win-rate game is not defined."""
     tol: float
+    """Margins up to this size count as ties."""
 
     @property
     def summary(self) -> str:
-        """A sentence or two: what the preference is, and which games and rules fit it."""
+        """A sentence or two: what the preference is, and which games and rules suit it."""
         columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "top_cycle")
         kinds = Counter(_summary(*row, alone=not self.preference.batch_shape) for row in columns)
         if len(kinds) == 1:
@@ -102,8 +103,10 @@ class Description:
             error, entry = max(row for row in self._contexts("worst_error", "worst_entry") if row[1] is not None)
             constant += f": P + Pᵀ is off 1 by {error:.3g} at {entry}"
         winners = [w for (w,) in self._contexts("condorcet_winner")]
-        found = sum(w is not None for w in winners)
-        winner = f"in {found} of {count} contexts" if batch else ("none" if winners[0] is None else f"{winners[0]}")
+        with_winner = sum(w is not None for w in winners)
+        winner = (
+            f"in {with_winner} of {count} contexts" if batch else ("none" if winners[0] is None else f"{winners[0]}")
+        )
         ties = span("inconsistent_ties", "{:d}")
         example = next((e for (e,) in self._contexts("inconsistent_example") if e is not None), None)
         if example is not None:
@@ -135,15 +138,15 @@ class Description:
 def _summary(
     constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, top: tuple[int, ...], *, alone: bool
 ) -> tuple[str, str]:
-    """Return what the preference is and what fits it; responses are named if there is one context alone."""
+    """Return what the preference is and what suits it; responses are named if there is a single context."""
     order = "Transitive" if transitive else "Intransitive"
     if not constant_sum:
         log = (
-            "and no log-win-rate game, since a row is zero"
+            "and no log-win-rate game, since it has a zero row"
             if zero_rows
-            else "but the log-win-rate game takes it as it is, with one equilibrium of full support for beta > 1"
+            else "but a log-win-rate game, with one equilibrium of full support for beta > 1"
         )
-        return f"{order}, not constant-sum", f"no win-rate game before it is symmetrised, {log}"
+        return f"{order}, not constant-sum", f"no win-rate game unless it is symmetrised, {log}"
     fits = "the win-rate game with beta > 0 has one equilibrium"
     best = "the best responses" if not alone else f"response {top[0]}" if len(top) == 1 else "the tied best responses"
     if transitive:
@@ -154,7 +157,7 @@ def _summary(
 
 
 def describe(preference: Preference, tol: float = 1e-9) -> Description:
-    r"""Say whether a preference is constant-sum, transitive, cyclic at the top, and how much of it is a reward.
+    r"""Describe a preference: constant-sum, transitive or cyclic, and how much of it a reward explains.
 
     Write :math:`i R j` if :math:`P_{ij}\ge P_{ji}-\text{tol}`. Since `R` is complete, it is transitive exactly if all
     pairs inside each strongly connected component of `R` are tied, and its components are ordered; the highest one is
@@ -185,8 +188,8 @@ def describe(preference: Preference, tol: float = 1e-9) -> Description:
     Examples
     --------
     >>> import windgames as wg
-    >>> found = wg.describe(wg.MatrixPreference([[0.5, 0.1, 0.8], [0.9, 0.5, 0.3], [0.2, 0.7, 0.5]]))
-    >>> found.transitive, found.condorcet_winner, found.top_cycle
+    >>> description = wg.describe(wg.MatrixPreference([[0.5, 0.1, 0.8], [0.9, 0.5, 0.3], [0.2, 0.7, 0.5]]))
+    >>> description.transitive, description.condorcet_winner, description.top_cycle
     (False, None, (0, 1, 2))
     """
     if not isinstance(preference, Preference):
@@ -290,7 +293,7 @@ def _hodge(flow: np.ndarray, pairs: np.ndarray, tol: float) -> tuple[np.ndarray,
 
 
 def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[str, Any]:
-    """Describe the order of a reward, from its classes alone."""
+    """Describe the order of a reward from its classes of equal reward."""
     m = len(reward)
     _, label, size = np.unique(reward, return_inverse=True, return_counts=True)
     label = label.reshape(-1)

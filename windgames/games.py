@@ -1,9 +1,9 @@
-r"""Games: a preference, a reference policy and the price `beta` of leaving it.
+r"""Games: a preference, a reference policy and the strength `beta` of the regularisation towards it.
 
-A game turns win rates into a payoff :math:`u(\pi)`, one number per response, and prices any policy by its own
-best response :math:`BR(\pi) = \mathrm{softmax}(\log\rho + u(\pi)/\beta)`. An equilibrium is a policy that is
-its own best response. Everything that is said of a policy's quality, its gap, its certificates and its residual,
-is said here and never by the rule that produced it.
+A game turns win rates into a payoff :math:`u(\pi)`, one number per response. The best response to a policy is
+:math:`BR(\pi) = \mathrm{softmax}(\log\rho + u(\pi)/\beta)`, and an equilibrium is a policy that is its own best
+response. The measures of a policy's quality, its gap, residual and certificates, are computed here and never by the
+rule that produced the policy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Game:
     """The part that all games share; see `WinRateGame`, `LogWinRateGame`, `BestOfNGame`."""
 
     kind: str = "custom"
-    """What the payoff is: ``"win-rate"``, ``"log-win-rate"``, ``"best-of-n"``, or of your own making."""
+    """The payoff: ``"win-rate"``, ``"log-win-rate"``, ``"best-of-n"``, or another name in a subclass of your own."""
     n: float | None = None
     """Number of draws of a best-of-n game."""
 
@@ -82,14 +82,14 @@ class Game:
     def best_response(self, log_policy: Array) -> Array:
         r"""Return the log-probabilities of the best response :math:`\mathrm{softmax}(\log\rho + u(\pi)/\beta)`.
 
-        At ``beta = 0`` best responses are many; this one is `ref` restricted to the responses of largest
+        At ``beta = 0`` there are many best responses; this one is `ref` restricted to the responses of largest
         payoff, the limit of the regularised ones.
         """
         return self.respond(self.payoff(log_policy))
 
-    @np.errstate(over="ignore")  # the logarithm of a dying mass may overflow to -inf, which is what it means
+    @np.errstate(over="ignore")  # the logarithm of a vanishing mass may overflow to -inf, its limit
     def respond(self, payoff: Array) -> Array:
-        """Return the best response to a payoff that is already known."""
+        """Return the best response to a payoff that has been computed already."""
         xp = array_namespace(payoff)
         log_ref = xp.astype(self.log_ref, payoff.dtype)
         top = payoff == xp.max(payoff, axis=-1, keepdims=True)
@@ -112,68 +112,70 @@ class Game:
         r"""Hilbert-metric Lipschitz constant :math:`\kappa \le 1` of a log payoff (theory 3.7), per context."""
         return np.ones(self.batch_shape)
 
-    # -- what the game says of a policy --------------------------------------------------------------------
+    # -- the quality of a policy ---------------------------------------------------------------------------
 
     def gap(self, log_policy: Any) -> Array:
         r"""Return what one player gains by best-responding to the policy, shape ``(...)``.
 
-        :math:`\beta\,KL(\pi\|BR(\pi))`, half the duality gap of the win-rate game (theory 2.3); at ``beta = 0``
-        :math:`\max u - E_\pi u`. Zero exactly at an equilibrium, infinite where the policy plays a response
-        of payoff ``-inf``. It is quadratic near the equilibrium: a gap of 1e-12 may go with a residual of 1e-6.
+        It equals :math:`\beta\,KL(\pi\|BR(\pi))`, half the duality gap of the win-rate game (theory 2.3), and at
+        ``beta = 0`` :math:`\max u - E_\pi u`. It is zero exactly at an equilibrium, and infinite where the policy plays
+        a response of payoff ``-inf``. Near an equilibrium it is of the order of the residual squared: a gap of 1e-12
+        may go with a residual of 1e-6.
         """
         return self.measure(self.check_policy(log_policy))["gap"]
 
     def residual(self, log_policy: Any) -> Array:
-        r"""Return the Hilbert distance :math:`h(\pi, BR(\pi))`, the quantity that `tol` means everywhere.
+        r"""Return the Hilbert distance :math:`h(\pi, BR(\pi))`, the quantity that every `tol` refers to.
 
-        At ``beta = 0`` the best response is not a point, and the residual is the gap.
+        It is the largest minus the smallest entry of :math:`\log\pi-\log BR(\pi)`. At ``beta = 0``, where the best
+        response is not unique, the residual is the gap.
         """
         return self.measure(self.check_policy(log_policy))["residual"]
 
     def kl_certificate(self, log_policy: Any) -> Array:
         r"""Return a proven upper bound on :math:`KL(\pi\|\pi^*)` that needs no knowledge of :math:`\pi^*`.
 
-        Infinite where no theorem gives one. Mind the direction: rates bound :math:`KL(\pi^*\|\pi)`. An allowance
-        for the rounding of double precision, which moves the residual by some ``1e-15 (1 + 1/beta)``, is included.
+        Infinite where no theorem gives one. Note the direction: the rates of rules bound :math:`KL(\pi^*\|\pi)`. The
+        bound allows for the rounding of double precision, which moves the residual by some ``1e-15 (1 + 1/beta)``.
         """
         return self.measure(self.check_policy(log_policy))["kl_certificate"]
 
     def hilbert_certificate(self, log_policy: Any) -> Array:
         r"""Return a proven upper bound on the Hilbert distance :math:`h(\pi,\pi^*)`; infinite where none is known.
 
-        The allowance for rounding of `kl_certificate` is included.
+        It allows for rounding as `kl_certificate` does.
         """
         return self.measure(self.check_policy(log_policy))["hilbert_certificate"]
 
     def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
         """Return the proven distance from ``h(pi, BR(pi))`` and ``KL(pi||BR(pi))``, rounding included in both."""
-        # Theory 2.4 and 2.5 speak of policies of full support: on a face the iteration stays on the face.
+        # Theory 2.4 and 2.5 need full support: from a face of the simplex the iteration stays on the face.
         xp = array_namespace(residual)
         factor = like(self.certificate_factor, residual)
         bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
         return xp.where(bad, xp.full_like(residual, inf), residual * xp.where(bad, xp.ones_like(factor), factor))
 
     def _rounding(self, payoff: Array) -> Array:
-        """Return how far rounding may have moved the residual that this payoff gave."""
+        """Return how far rounding may have moved the residual computed from this payoff."""
         xp = array_namespace(payoff)
         eps = float(xp.finfo(payoff.dtype).eps)
         finite = xp.isfinite(payoff)
         largest = xp.max(xp.abs(xp.where(finite, payoff, xp.zeros_like(payoff))), axis=-1)
         beta = self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0]
-        price = beta if not is_array_api_obj(beta) and beta > 0 else 1.0
+        divisor = beta if not is_array_api_obj(beta) and beta > 0 else 1.0
         if is_array_api_obj(beta):
-            price = xp.where(beta == 0, xp.ones_like(beta), beta)
+            divisor = xp.where(beta == 0, xp.ones_like(beta), beta)
         each = eps * (4 + log2(self.n_responses))
         magnitude = self.preference.summand_magnitude
         if isinstance(magnitude, np.ndarray):
             magnitude = like(magnitude, largest)
             largest = xp.where(largest > magnitude, largest, magnitude)
-        return each + (each + each * largest) / price + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
+        return each + (each + each * largest) / divisor + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
-        """Return gap, residual and both certificates at once, in float64, for one evaluation of the payoff.
+        """Return gap, residual and both certificates at once, in float64, from one evaluation of the payoff.
 
-        The policy is not validated; `payoff` saves the evaluation where it is already known.
+        The policy is not validated; pass `payoff` if it has been computed already.
         """
         xp = array_namespace(log_policy)
         if log_policy.dtype != xp.float64:
@@ -188,7 +190,7 @@ class Game:
         if free.any():
             zero = like(np.broadcast_to(free, self.batch_shape), gap)
             gain = xp.max(u, axis=-1) - expectation(log_policy, u)
-            # rounding may leave a hair below zero; a gap is a maximum over deviations that include staying
+            # a gap is non-negative, since the deviations include staying; rounding may leave it slightly below
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
         rounding = self._rounding(u)
@@ -199,7 +201,7 @@ class Game:
         return {"gap": gap, "kl_certificate": certificate, "hilbert_certificate": proven, "residual": residual}
 
     def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
-        """Return the bound from ``KL(pi||BR(pi))``, the proven Hilbert distance and the allowance for rounding."""
+        """Return the bound from ``KL(pi||BR(pi))``, the proven Hilbert distance and the size of rounding errors."""
         raise NotImplementedError
 
     @property
@@ -243,12 +245,11 @@ class Game:
 
     def _repr_html_(self) -> str:
         log_ref = to_numpy(self.log_ref)
-        kl_to_uniform = kl(log_ref, np.full(self.n_responses, -log(self.n_responses)))
         if log_ref.ndim == 1 and self.n_responses <= FEW:
             reference = probabilities(np.exp(log_ref))
         else:
-            spread = kl_to_uniform.min(), kl_to_uniform.max()
-            reference = f"KL to uniform {spread[0]:.3g}" + (f" to {spread[1]:.3g}" if spread[0] < spread[1] else "")
+            nats = kl(log_ref, np.full(self.n_responses, -log(self.n_responses)))
+            reference = f"KL to uniform {nats.min():.3g}" + (f" to {nats.max():.3g}" if np.ptp(nats) > 0 else "")
         beta = to_numpy(self.beta) if is_array_api_obj(self.beta) else self.beta
         rows = [
             ("reference", reference),
@@ -266,7 +267,7 @@ class Game:
         data = {"ref": self.ref} | self._reference | {name: getattr(self, name) for name in self._data[1:]}
         if "log_ref" in data:
             del data["ref"]
-        printer.text(f"{type(self).__name__}({self.preference._as_call()}, {as_arguments(data)})")
+        printer.text(f"{type(self).__name__}({self.preference.as_call()}, {as_arguments(data)})")
 
 
 def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
@@ -313,7 +314,7 @@ def _common_library(x: Array, preference: Preference, name: str) -> Any:
 
 
 def check_game(game: Any) -> None:
-    """Refuse anything that is not a game, with a word on what it may have been meant for."""
+    """Raise ValueError for anything that is not a game."""
     if not isinstance(game, Game):
         raise ValueError(
             f"game must be a windgames game, but it is a {type(game).__name__}. "
@@ -327,16 +328,19 @@ class WinRateGame(Game):
     .. math:: \max_\pi \min_{\pi'}\; \pi^\top P\pi' - \beta\,KL(\pi\|\rho) + \beta\,KL(\pi'\|\rho)
 
     Payoff :math:`u(\pi) = P\pi`. For ``beta > 0`` there is one equilibrium, it is symmetric, has full support and
-    value 1/2, and every policy certifies its own distance to it (theory 2.3, 2.4).
+    value 1/2, and from any policy alone follows a bound on its distance to the equilibrium (theory 2.3, 2.4, 2.7).
 
     Parameters
     ----------
     preference : Preference
-        Constant-sum; otherwise the two players do not play the same zero-sum game and nothing below holds.
+        Constant-sum, so that the game is zero-sum.
     ref : array, shape ``(..., m)``
         Reference policy (probabilities) with full support.
     beta : float or array, shape ``(...)``
-        Price of leaving the reference, in units of win rate per nat; 0 is the unregularised game.
+        Strength of the regularisation: the price of leaving the reference, in win rate per nat. 0 is the unregularised
+        game.
+    log_ref : array, shape ``(..., m)``
+        Normalised log-probabilities of the reference policy, in place of `ref`: for masses that a float cannot hold.
 
     Raises
     ------
@@ -363,9 +367,10 @@ class WinRateGame(Game):
                     f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{in_context(tuple(context))}. Symmetrise it "
                     f"((P + 1 - P^T)/2), or use LogWinRateGame."
                 )
+            elif isinstance(preference, RewardPreference):
+                detail = f"ties={preference.ties!r} makes the game a bimatrix game. Use ties='half', or LogWinRateGame."
             else:
-                ties = preference.ties if isinstance(preference, RewardPreference) else "?"
-                detail = f"ties={ties!r} makes the game a bimatrix game. Use ties='half', or LogWinRateGame."
+                detail = f"{preference!r} is none (is_constant_sum). Use LogWinRateGame."
             raise ValueError(f"A win-rate game needs a constant-sum preference, but {detail}")
 
     def payoff(self, log_policy: Array) -> Array:
@@ -398,7 +403,7 @@ class WinRateGame(Game):
 
 
 class _LogGame(Game):
-    """What the two games on a logarithmic payoff share: contraction for beta > kappa (theory 2.5, 3.7)."""
+    """Base of the two games with a logarithmic payoff, a contraction for beta > kappa (theory 2.5, 3.7)."""
 
     @property
     def contraction(self) -> np.ndarray:
@@ -421,15 +426,15 @@ class LogWinRateGame(_LogGame):
 
     A symmetric equilibrium is a fixed point :math:`\pi = \mathrm{softmax}(\log\rho + \log(P\pi)/\beta)`. The game
     is not constant-sum. For ``beta`` above the contraction constant of `P` (at most 1) there is one equilibrium of
-    full support; below, several may coexist, and some may live on a part of the responses: where
-    :math:`(P\pi)_y = 0` the payoff is ``-inf`` and nobody plays `y`.
+    full support. Below, several may coexist, and some may give mass to a part of the responses only: where
+    :math:`(P\pi)_y = 0` the payoff of `y` is ``-inf``.
 
     Parameters
     ----------
     preference : Preference
         Any non-negative preference without a zero row or column. The paper's is
         ``RewardPreference(reward, ties="weak")``.
-    ref, beta
+    ref, beta, log_ref
         As in `WinRateGame`.
 
     Raises
@@ -482,15 +487,15 @@ class LogWinRateGame(_LogGame):
 class BestOfNGame(_LogGame):
     r"""The game whose equilibria are the fixed points of exact iterative best-of-n (theory 3.6).
 
-    Payoff :math:`\frac{1}{n-1}\log\frac{F^n - F_-^n}{n(F - F_-)}` with `F` the mass of the not better and
-    :math:`F_-` the mass of the worse responses. At ``n = 2`` it is the log-win-rate game with half ties; as atoms
-    shrink it approaches the log-win-rate game for every `n`.
+    The payoff is :math:`\frac{1}{n-1}\log\frac{F^n - F_-^n}{n(F - F_-)}`, where `F` is the mass of the responses that
+    are not better and :math:`F_-` the mass of those that are worse. At ``n = 2`` it is the log-win-rate game with half
+    ties; as the largest tied mass shrinks it approaches the log-win-rate game for every `n`.
 
     Parameters
     ----------
     preference : RewardPreference, or any constant-sum preference if ``n == 2``
         Only the order of the rewards matters; its tie convention does not.
-    ref, beta
+    ref, beta, log_ref
         As in `WinRateGame`.
     n : float
         Number of draws, a real number above 1.
@@ -534,13 +539,14 @@ class BestOfNGame(_LogGame):
         return super().__repr__()[:-1] + f", n={self.n:g})"
 
 
+@np.errstate(over="ignore")  # a bound too large for a float is infinite
 def with_rounding(divergence: Array, h: Array) -> Array:
     r"""Return a bound on :math:`KL(p\|q')` from :math:`KL(p\|q)` and :math:`h(q,q')\le h` (theory 1.3)."""
     return divergence + h * (divergence / 2) ** 0.5 + h * h / 8
 
 
 def needs_order(preference: Preference, n: float) -> None:
-    """Refuse a preference that does not define the exact best of `n` draws."""
+    """Raise ValueError for a preference that does not define the exact best of `n` draws."""
     if isinstance(preference, RewardPreference) or (n == 2 and preference.is_constant_sum):
         return
     why = "is not constant-sum" if n == 2 else "does not order the responses"
@@ -551,7 +557,7 @@ def needs_order(preference: Preference, n: float) -> None:
 
 
 def log_best_of_n_ratio(preference: Preference, log_policy: Array, n: float) -> Array:
-    r"""Return :math:`\log (B_n(\pi)/\pi)`, finite also where the policy has no mass but worse responses have.
+    r"""Return :math:`\log (B_n(\pi)/\pi)`, finite where the response or a worse one has mass.
 
     For a reward :math:`\log\frac{F^n-F_-^n}{F-F_-}`; for ``n = 2`` and any constant-sum preference
     :math:`\log 2P\pi` (theory 3.1, 3.3).
@@ -564,7 +570,7 @@ def log_best_of_n_ratio(preference: Preference, log_policy: Array, n: float) -> 
 
 
 def _log_gap(xp: Any, upto: Array, below: Array) -> Array:
-    """Return ``log F - log F_-``: infinite for the lowest class in play, zero where nothing is in play."""
+    """Return ``log F - log F_-``: infinite for the lowest class with mass, zero where all mass is on better ones."""
     nothing = below == upto
     return xp.where(nothing, xp.zeros_like(upto), upto - xp.where(nothing, xp.zeros_like(upto), below))
 
@@ -572,7 +578,7 @@ def _log_gap(xp: Any, upto: Array, below: Array) -> Array:
 def log_ratio_of_powers(d: Array, n: float) -> Array:
     r"""Return :math:`\log\frac{1-e^{-nd}}{1-e^{-d}}` for :math:`d\in[0,\infty]`; :math:`\log n` at 0."""
     xp = array_namespace(d)
-    tiny = n * d < 1e-8  # the series needs n d small, not d alone
+    tiny = n * d < 1e-8  # the series needs n d to be small, not only d
     safe = xp.where(tiny, xp.ones_like(d), d)
     exact = safe_log(-xp.expm1(-n * safe)) - safe_log(-xp.expm1(-safe))
     return xp.where(tiny, log(n) - (n - 1) * d / 2, exact)

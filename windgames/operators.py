@@ -18,11 +18,11 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
 
     - ``"exact"``: a class of equal reward with cumulative mass `F`, of which :math:`F_-` lies below, gets
       :math:`F^n - F_-^n`, shared in proportion to the policy (ties among the best draws are broken uniformly). A
-      semigroup: :math:`B_nB_k = B_{nk}` for all real ``n, k >= 1``. For ``n = 2`` any constant-sum preference will
-      do: :math:`B_2(\pi) = 2\pi\,P\pi` (theory 3.1, 3.3).
+      semigroup: :math:`B_nB_k = B_{nk}` for all real ``n, k >= 1``. For ``n = 2`` any constant-sum preference
+      works: :math:`B_2(\pi) = 2\pi\,P\pi` (theory 3.1, 3.3).
     - ``"power"``: BOND's density form :math:`\pi\,(P_{weak}\pi)^{n-1}`, normalised; it agrees with the exact one as
-      the largest class of equal reward shrinks (theory 3.2). For a preference that is not a reward's, `P` itself
-      takes the place of :math:`P_{weak}`.
+      the largest class of equal reward shrinks (theory 3.2). For a preference that does not come from a reward, `P`
+      replaces :math:`P_{weak}`.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
         if n == 1:
             return log_policy
         needs_order(preference, n)
-        # Already normalised in exact arithmetic; this removes the rounding.
+        # normalised already in exact arithmetic: this removes the rounding
         return log_normalize(log_policy + log_best_of_n_ratio(preference, log_policy, n))
     if isinstance(preference, RewardPreference):
         log_win_rate = preference.log_cdf(log_policy)[0]
@@ -61,7 +61,7 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
 def tournament(preference: Preference, log_policy: Array, rounds: int) -> Array:
     r"""Return the log-probabilities of the winner of a knock-out among ``2**rounds`` independent draws.
 
-    Each match is decided by the preference, afresh; the winner's law is :math:`B_2` applied `rounds` times, for any
+    Each match is an independent comparison; the winner is distributed as :math:`B_2` applied `rounds` times, for any
     constant-sum preference (theory 3.3).
     """
     rounds, log_policy = whole(rounds, "rounds"), check_log_policy(log_policy, preference)

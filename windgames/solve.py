@@ -78,10 +78,12 @@ def solve(
     >>> import windgames as wg
     >>> game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0, 2.0]), ref=[0.5, 0.3, 0.2], beta=0.1)
     >>> solution = wg.solve(game, wg.wind(), record_every=10, record_policies=True)
-    >>> solution.status
-    'Converged after 180 steps: residual 6.79e-11, tol 1e-10.'
+    >>> bool(solution.converged)
+    True
+    >>> solution.trace.steps
+    array([ 0, 10, 20, 30, 40, 50, 60])
     >>> solution.trace.log_policies.shape
-    (19, 3)
+    (7, 3)
     """
     check_game(game)
     if not is_rule(rule):
@@ -188,12 +190,12 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
         initial = to_numpy(game.hilbert_certificate(log_normalize(start)))
         if theorem.quantity == "kl_from_solution":
             initial = np.asarray(bounds.kl_from_hilbert(initial))
-    # A distance that is infinite at the start bounds nothing.
+    # from an infinite distance no bound follows
     if not np.all(np.isfinite(initial)):
         return trace
     bound = theorem.bound(initial, trace.steps)
     if solution is not None:
-        # The reference solution, and each iterate, are known only up to this.
+        # the reference solution itself is known only up to its certificate
         slack = 2 * to_numpy(game.hilbert_certificate(solution))
         slack = np.where(np.isfinite(slack), slack, 0.0)
         bound = with_rounding(bound, slack) if theorem.quantity == "kl_from_solution" else bound + slack
@@ -205,8 +207,9 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
 
 COLLAPSE = (
     "Collapse: with beta <= 1 (n alpha1 + alpha2 >= 1) the mass of all but a few responses may vanish (theory 3.8, "
-    "3.9), as it did here. Raise beta above 1, or mix in more of the reference."
+    "3.9), and it did. Raise beta above 1, or give the reference more weight."
 )
+"""Sentence of the status for a policy that has collapsed on a log payoff."""
 
 
 def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array) -> str:
@@ -214,17 +217,17 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     step = int(trace.steps[-1])
     log_game = isinstance(game, LogWinRateGame | BestOfNGame)
     largest = [np.max(to_numpy(x), axis=-1) for x in (log_policy, game.log_ref)]
-    narrow = (largest[0] > log(0.999)) & (largest[1] < log(0.99))
-    collapsed = bool(np.any(narrow))
-    fallen = log_game and bool(np.any(narrow & np.asarray(to_numpy(game.beta) <= 1)))
+    one_response = (largest[0] > log(0.999)) & (largest[1] < log(0.99))
+    collapsed = bool(np.any(one_response))
+    collapsed_log_game = log_game and bool(np.any(one_response & np.asarray(to_numpy(game.beta) <= 1)))
     if np.all(last <= tol):
         parts = [f"Converged after {step} steps: residual {np.max(last):.2e}, tol {tol:.0e}."]
-        if fallen:
+        if collapsed_log_game:
             parts.append(COLLAPSE)
         elif plan.remark:
             parts.append(plan.remark)
         if log_game and not np.all(np.isfinite(trace.kl_certificate[-1])):
-            parts.append("The residual is the proof; no certificate of uniqueness exists here.")
+            parts.append("The residual proves an equilibrium; no certificate proves that it is the only one.")
         return " ".join(parts)
     parts = [f"Not converged after {step} steps: residual {np.max(last):.2e}, tol {tol:.0e}."]
     factor = _recent_factor(trace)
@@ -232,36 +235,34 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     dtype = str(log_policy.dtype).rpartition(".")[-1]
     eps = float(array_namespace(log_policy).finfo(log_policy.dtype).eps)
     if np.all(last <= 50 * eps * (1 + 1 / np.where(beta > 0, beta, 1.0))):
-        parts.append(f"That is the rounding of {dtype}: no smaller tol can be met.")
+        parts.append(f"That is the rounding of {dtype}: a smaller tol cannot be met.")
     elif plan.guarantee is not None:
         parts.append(f"Slow: {plan.guarantee.statement} applies{_outlook(plan.guarantee, last, tol)}.")
-        parts.append("Go on from solution.log_policy, take windgames.equilibrium, or raise beta or eta.")
+        parts.append("Continue from solution.log_policy, use windgames.equilibrium, or raise beta or eta.")
     elif len(trace.steps) < 3:
-        parts.append("Too few steps to tell where this goes. " + plan.remark)
+        parts.append("Too few records to estimate a rate. " + plan.remark)
     elif plan.fixed_point == "unregularised":
         parts.append(plan.remark)
         if collapsed:
-            parts.append(
-                "The policy is collapsing onto few responses; take a rule with a pull to the reference (wind)."
-            )
+            parts.append("The policy is collapsing onto few responses; use a rule that is regularised, such as wind.")
     elif plan.fixed_point == "none":
         parts.append(plan.remark)
-    elif fallen:
+    elif collapsed_log_game:
         parts.append(COLLAPSE)
     elif not np.isfinite(factor) or factor >= 1:
-        why = plan.remark or "The preference may be ill-defined for this game: see windgames.describe."
+        why = plan.remark or "The preference may not suit this game: see windgames.describe."
         parts.append(f"No convergence: the residual is not falling. {why} Lower eta, or raise beta.")
     else:
         more = max(1, ceil(log(tol / float(np.max(last))) / log(factor))) if tol > 0 and factor > 0 else 0
-        parts.append(f"Slow: the residual falls by a factor {factor:.4g} a step, about {more} more steps are needed.")
+        parts.append(f"Slow: the residual falls by a factor {factor:.4g} per step; about {more} more steps are needed.")
         if plan.remark:
             parts.append(plan.remark)
-        parts.append("Go on from solution.log_policy, take windgames.equilibrium, raise beta or change eta.")
+        parts.append("Continue from solution.log_policy, use windgames.equilibrium, raise beta or change eta.")
     return " ".join(parts)
 
 
 def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
-    """Say how many more steps a theorem promises to be enough, if it does."""
+    """Return how many more steps the theorem promises to be enough, as the end of a sentence."""
     rate = float(np.max(theorem.factor))
     if np.any(np.asarray(theorem.floor) > 0):
         return f", down to a floor of {float(np.max(theorem.floor)):.2g} in {theorem.quantity}"
@@ -270,7 +271,7 @@ def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
     order = 2 if theorem.quantity.startswith("kl") else 1  # the divergence falls with the square of the residual
     more = ceil(order * log(float(np.max(residual)) / tol) / -log(rate)) if np.all(np.isfinite(residual)) else 0
     promise = f", at most about {more} more steps" if more else ""
-    return f": its bound falls by {1 - rate:.2g} of itself a step{promise}"
+    return f": its bound falls by a factor {rate:.4g} per step{promise}"
 
 
 def _recent_factor(trace: Trace) -> float:

@@ -21,7 +21,7 @@ from .games import Game
 
 
 def target(log_policy: Array, log_ref: Array, payoff: Array, *, beta: Any, eta: Any) -> Array:
-    r"""Return the unnormalised log-policy of the next iterate: the one update of this project (theory 5.1).
+    r"""Return the unnormalised log-policy of the next iterate, the update behind every rule (theory 5.1).
 
     .. math::
         \frac{\log\pi + \beta\eta\log\rho + \eta\,u}{1+\beta\eta}
@@ -35,13 +35,13 @@ def target(log_policy: Array, log_ref: Array, payoff: Array, *, beta: Any, eta: 
     ----------
     log_policy, log_ref, payoff : arrays that broadcast to ``(..., m)``
     beta, eta : float or array that broadcasts against them (per context: shape ``(..., 1)``)
-        Not both may be degenerate: ``beta >= 0``, ``eta > 0``, and ``eta`` finite where ``beta = 0``.
+        ``beta >= 0`` and ``eta > 0``, with ``eta`` finite where ``beta = 0``.
     """
     inverse_eta = 1 / eta
     return (scale(inverse_eta, log_policy) + beta * log_ref + payoff) / (inverse_eta + beta)
 
 
-# -- what a rule is ----------------------------------------------------------------------------------------
+# -- rules -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Stage:
     against: Mapping[str, Any] = field(default_factory=lambda: {"current": 1.0})
     out: str = "current"
 
-    @np.errstate(over="ignore")  # the logarithm of a dying mass may overflow to -inf, which is what it means
+    @np.errstate(over="ignore")  # the logarithm of a vanishing mass may overflow to -inf, its limit
     def run(self, game: Game, slots: dict[str, Array], payoff: Any) -> Array:
         """Return the next log-policy; `payoff` maps a slot's name to the payoff against it."""
         log_policy = slots[self.start]
@@ -83,11 +83,15 @@ class Guarantee:
     r"""A theorem about a rule on a game: ``quantity_t <= constant * factor**t * quantity_0 + floor``."""
 
     statement: str
+    """Where it is proven, such as ``"theory 5.2"``."""
     quantity: str
     """Which of `Trace`'s quantities it bounds: one of `DISTANCES`."""
     factor: np.ndarray
+    """Factor per step."""
     floor: np.ndarray | float = 0.0
+    """What the bound does not fall below."""
     constant: float = 1.0
+    """Factor of the initial distance."""
 
     def __post_init__(self) -> None:
         if self.quantity not in DISTANCES:
@@ -103,15 +107,18 @@ class Guarantee:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rule makes of one game."""
+    """The algorithm that a rule runs on one game, and what is known about it."""
 
     stages: tuple[Stage, ...]
+    """What each step does, in this order."""
     settings: Mapping[str, Any]
+    """Parameters to report with the solution, such as the step size."""
     fixed_point: str
     """``"equilibrium"`` of this game, ``"unregularised"`` (of the game at beta = 0), or ``"none"`` of these."""
     guarantee: Guarantee | None = None
+    """The theorem that bounds the iterates, if one applies."""
     remark: str = ""
-    """A sentence for the status when no theorem applies: why, and what to change."""
+    """A sentence for the status where no theorem applies: why, and what to change."""
 
     def __post_init__(self) -> None:
         if self.fixed_point not in FIXED_POINTS:

@@ -1,7 +1,7 @@
-r"""Independent verification: what a convex solver says of an equilibrium that this package found.
+r"""Independent verification of equilibria by convex optimisation.
 
-Everything else in the package iterates fixed-point equations; this module states the game as an optimisation problem,
-hands it to conic solvers through cvxpy, and compares. It is the only module that imports cvxpy, and only when called.
+The rest of the package iterates fixed-point equations. This module states the game as an optimisation problem, solves
+it with conic solvers through cvxpy, and compares. It is the only module that imports cvxpy, and only when called.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from .games import Game, WinRateGame, check_game
 from .solution import Solution
 
 LARGEST = 2000
-"""Most responses for which the win-rate game's program, which holds the matrix, is handed to a solver."""
+"""Largest number of responses of a win-rate game to verify: its program contains the whole matrix."""
 CUTS = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
-"""Below one of these a solver's probabilities are its rounding; its error is bounded for each and the best taken."""
+"""Thresholds below which a solver's probabilities may be rounding; its error bound is the best over all of them."""
 SMALLEST_LOG_RATIO = -35.0
 """In the program of a best response, log-probabilities this far below the largest one are raised to it (6e-16)."""
-SEEN = 1e-6
+STATIONARITY_ABOVE = 1e-6
 """Responses of smaller probability are left out of the stationarity residuals."""
-
 NUMBERS = (
     "agrees",
     "value",
@@ -41,22 +40,26 @@ NUMBERS = (
     "infeasibility",
     "solver_error",
 )
+"""Fields of `Verification` with one entry per context."""
 CONIC = ("ECOS", "CLARABEL", "SCS")
+"""Order in which solvers are tried on conic programs."""
 LINEAR = ("CLARABEL", "ECOS", "SCS")
+"""Order in which solvers are tried on linear programs."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "ECOS": {"abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12, "max_iters": 500},
     "CLARABEL": {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "max_iter": 500},
     "SCS": {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000},
 }
+"""Options of each solver."""
 
 
 class VerificationError(RuntimeError):
-    """No solver solved the program to the accuracy that the verification needs; the message has each one's words."""
+    """No solver reached the accuracy that the verification needs; the message quotes each solver's report."""
 
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    r"""What the convex program says of a policy; numbers have the shape of the contexts.
+    r"""Comparison of a policy with the solution of the convex program; numbers have the shape of the contexts.
 
     `agrees` is the verdict: for ``beta > 0`` that `distance` is at most `tv_tol` and `gain` at most `gain_tol`; at
     ``beta = 0``, where equilibria may be many, that `gain` and `complementarity` are at most `gain_tol`. In a win-rate
@@ -66,30 +69,33 @@ class Verification:
 
     game: Game
     program: str
-    """In words, the program that was solved."""
+    """The program that was solved, in words."""
     agrees: np.ndarray
+    """The verdict, per context."""
     value: np.ndarray
-    """Optimal value: of the win-rate game 1/2, of the best response its payoff minus the price of leaving `ref`."""
+    """Optimal value: 1/2 for the win-rate game, else the best response's payoff minus `beta` times its KL to `ref`."""
     distance: np.ndarray
     """Total variation between the given policy and the solver's."""
     gain: np.ndarray
-    """What the solver's best response to the given policy gains over it, in units of the payoff."""
+    """Gain of the solver's best response over the given policy, in units of the payoff."""
     stationarity: np.ndarray
     r"""Span of :math:`\log\pi-\log\rho-u(\pi)/\beta` over responses above 1e-6; of :math:`u(\pi)` at ``beta = 0``."""
     complementarity: np.ndarray
     """Mean shortfall from the largest entry of the same vector (at ``beta = 0`` from the largest payoff of all)."""
     solver_stationarity: np.ndarray
-    """As `stationarity`, for the solver's policy."""
+    """The same as `stationarity`, for the solver's policy."""
     infeasibility: np.ndarray
     """How far the solver's policy was from the simplex before it was normalised."""
     solver_error: np.ndarray
     r"""Proven bound on the error of the solver's policy: in total variation, at ``beta = 0`` in value."""
     solver: tuple[str, ...]
-    """The solver that was believed, context by context."""
+    """The solver whose solution was used, per context."""
     trouble: tuple[str, ...]
-    """Every word of a solver that was not believed, or believed only because its error bound was small."""
+    """Reports of solvers that failed, or whose solution was used in spite of their own warning."""
     tv_tol: float
+    """Largest total variation to the solver's policy that counts as agreement."""
     gain_tol: float
+    """Largest gain of a best response that counts as agreement."""
 
     def __bool__(self) -> bool:
         return bool(np.all(self.agrees))
@@ -142,23 +148,23 @@ def verify(
     gain_tol: float = 1e-8,
     solvers: Sequence[str] | None = None,
 ) -> Verification:
-    r"""Ask convex solvers whether a policy is an equilibrium of the game.
+    r"""Check with convex solvers whether a policy is an equilibrium of the game.
 
     In a win-rate game with ``beta > 0`` the inner minimum has a closed form, and the equilibrium (theory 2.1) is the
     solution of a convex program with exponential cones, whose optimal value is 1/2 (theory 6.3):
 
     .. math:: \max_{\pi}\; -\beta\,KL(\pi\|\rho) - \beta\log\sum_j \rho_j\exp(-(P^\top\pi)_j/\beta)
 
-    In a log-win-rate or best-of-n game (theory 2.2) no convex program holds the equilibrium, but the best response to
-    the policy's own payoff `u` is one, :math:`\max_p \langle p,u\rangle-\beta KL(p\|\rho)`, and it must gain nothing.
-    There the verification shows that the policy is *an* equilibrium; it does not count them.
-    At ``beta = 0`` both are linear programs (theory 2.6), and equilibria need not be unique, so that `distance` is
-    reported but not judged.
+    The equilibrium of a log-win-rate or best-of-n game (theory 2.2) is not the solution of a convex program, but the
+    best response to the policy's own payoff `u` is, :math:`\max_p \langle p,u\rangle-\beta KL(p\|\rho)`, and its gain
+    must be zero. This shows that the policy is *an* equilibrium, not that it is the only one.
+    At ``beta = 0`` both are linear programs (theory 2.6), and equilibria need not be unique, so `distance` is reported
+    without being part of the verdict.
 
-    A solver is believed if it reports an optimum and its policy is provably close to it: with :math:`q` the reply to
-    the solver's :math:`\pi` and :math:`p` the reply to :math:`q`, duality gives
-    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without any use of :math:`P+P^\top=1` (with it, this is theory 2.3).
-    Otherwise the next solver is asked.
+    A solver's solution is used if it reports an optimum and its policy is provably close to it: with :math:`q` the best
+    response to the solver's :math:`\pi` and :math:`p` that to :math:`q`, duality gives
+    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without using :math:`P+P^\top=1` (with it, this is theory 2.3). Otherwise the
+    next solver is tried.
 
     Parameters
     ----------
@@ -166,9 +172,9 @@ def verify(
     log_policy : Solution or array, shape ``(..., m)``
         The candidate, as a solution or as normalised log-probabilities.
     tv_tol, gain_tol : float
-        How far the candidate may be from the solver's policy, and how much a best response may gain over it.
+        Largest total variation to the solver's policy, and largest gain of a best response, that count as agreement.
     solvers : sequence of str, optional
-        Names of cvxpy solvers, in the order in which to ask them; ECOS, Clarabel, SCS if None.
+        Names of cvxpy solvers, in the order in which to try them; ECOS, Clarabel, SCS if None.
 
     Returns
     -------
@@ -182,7 +188,7 @@ def verify(
         If the candidate is not a policy of the game, a tolerance is not a positive number, a solver's name is
         unknown, or a win-rate game has more than 2000 responses.
     VerificationError
-        If no solver reaches the accuracy; the message repeats what each of them said.
+        If no solver reaches the accuracy; the message quotes their reports.
 
     Examples
     --------
@@ -201,9 +207,9 @@ def verify(
     win_rate = isinstance(game, WinRateGame)
     if win_rate and game.n_responses > LARGEST:
         raise ValueError(
-            f"The convex program of a win-rate game holds the {game.n_responses} x {game.n_responses} matrix; "
-            f"{LARGEST} responses are the most that are handed to a solver. Verify a smaller game, or rely on "
-            f"game.kl_certificate, which proves the distance at any size."
+            f"The convex program of a win-rate game contains the {game.n_responses} x {game.n_responses} matrix, and "
+            f"{LARGEST} responses are the most that verify allows. Verify a smaller game, or use game.kl_certificate, "
+            f"which proves the distance at any size."
         )
     cp = _cvxpy()
     given = game.check_policy(log_policy.log_policy if isinstance(log_policy, Solution) else log_policy)
@@ -223,21 +229,21 @@ def verify(
     columns: dict[str, np.ndarray] = {
         name: np.empty(batch, dtype=bool if name == "agrees" else float) for name in NUMBERS
     }
-    names, trouble = [], []
+    solver, trouble = [], []
     for index in np.ndindex(batch):
         P = None if matrix is None else matrix[index]
         b = float(beta[index])
-        asked = _Asked(cp, solvers, tv_tol, gain_tol, f"context {index}: " if batch else "")
-        row = _context(asked, policy[index], payoff[index], log_ref[index], b, P)
+        programs = _Programs(cp, solvers, tv_tol, gain_tol, f"context {index}: " if batch else "")
+        row = _context(programs, policy[index], payoff[index], log_ref[index], b, P)
         for name, value in row.items():
             columns[name][index] = value
-        names.append(asked.believed)
-        trouble += asked.words
+        solver.append(programs.solver)
+        trouble += programs.reports
     return Verification(
         game=game,
         program=_program(win_rate, beta),
         **{name: values[()] for name, values in columns.items()},
-        solver=tuple(names),
+        solver=tuple(solver),
         trouble=tuple(trouble),
         tv_tol=tv_tol,
         gain_tol=gain_tol,
@@ -254,17 +260,17 @@ def _cvxpy() -> Any:
 
 def _program(win_rate: bool, beta: np.ndarray) -> str:
     free = "linear program" if win_rate else "linear best response to the policy's payoff"
-    priced = "convex program of the win-rate game" if win_rate else "convex best response to the policy's payoff"
+    regularised = "convex program of the win-rate game" if win_rate else "convex best response to the policy's payoff"
     if np.all(beta == 0):
         return free
-    return priced if np.all(beta > 0) else f"{priced}; at beta = 0 the {free}"
+    return regularised if np.all(beta > 0) else f"{regularised}; at beta = 0 the {free}"
 
 
 # -- one context -------------------------------------------------------------------------------------------
 
 
 def _context(
-    asked: _Asked,
+    programs: _Programs,
     log_policy: np.ndarray,
     u: np.ndarray,
     log_ref: np.ndarray,
@@ -273,25 +279,25 @@ def _context(
 ) -> dict[str, float | bool]:
     """Return the row of numbers of one context."""
     policy = np.exp(log_policy)
-    response = asked.response(u, log_ref, beta)
-    mine = response
+    response = programs.response(u, log_ref, beta)
+    solved = response
     if P is not None:
-        mine = asked.linear_program(P) if beta == 0 else asked.win_rate_program(P, log_ref, beta)
+        solved = programs.linear_program(P) if beta == 0 else programs.win_rate_program(P, log_ref, beta)
         expected = 0.5
-        value = float(np.min(P.T @ mine)) if beta == 0 else _win_rate_value(P, mine, log_ref, beta)
+        value = float(np.min(P.T @ solved)) if beta == 0 else _win_rate_value(P, solved, log_ref, beta)
     else:
-        value = expected = _worth(response, u, log_ref, beta)
-    gain = _worth(response, u, log_ref, beta) - _worth(policy, u, log_ref, beta)
-    distance = float(np.abs(mine - policy).sum() / 2)
+        value = expected = _value(response, u, log_ref, beta)
+    gain = _value(response, u, log_ref, beta) - _value(policy, u, log_ref, beta)
+    distance = float(np.abs(solved - policy).sum() / 2)
     stationarity, complementarity = _stationarity(log_policy, u, log_ref, beta)
     with np.errstate(divide="ignore"):
-        theirs = _stationarity(np.log(mine), u if P is None else P @ mine, log_ref, beta)
-    agrees = gain <= asked.gain_tol and abs(value - expected) <= asked.gain_tol
+        of_solver = _stationarity(np.log(solved), u if P is None else P @ solved, log_ref, beta)[0]
+    agrees = gain <= programs.gain_tol and abs(value - expected) <= programs.gain_tol
     if beta == 0:
-        agrees = agrees and complementarity <= asked.gain_tol
+        agrees = agrees and complementarity <= programs.gain_tol
     else:
-        # off the policy's support a finite payoff would be worth playing: the price of the first grain is nil
-        agrees = agrees and distance <= asked.tv_tol and bool(np.all(u[log_policy == -inf] == -inf))
+        # a response outside the support with a finite payoff would gain: the first bit of mass costs nothing
+        agrees = agrees and distance <= programs.tv_tol and bool(np.all(u[log_policy == -inf] == -inf))
     return {
         "agrees": agrees,
         "value": value,
@@ -299,30 +305,30 @@ def _context(
         "gain": gain,
         "stationarity": stationarity,
         "complementarity": complementarity,
-        "solver_stationarity": theirs[0],
-        "infeasibility": asked.infeasibility,
-        "solver_error": asked.error,
+        "solver_stationarity": of_solver,
+        "infeasibility": programs.infeasibility,
+        "solver_error": programs.error,
     }
 
 
-def _worth(p: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float) -> float:
+def _value(p: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float) -> float:
     r"""Return :math:`\langle p,u\rangle-\beta KL(p\|\rho)`, with :math:`0\cdot(-\infty)=0`."""
     played = p > 0
     return float(np.sum(p[played] * (u[played] + beta * log_ref[played])) + beta * np.sum(entr(p)))
 
 
 def _win_rate_value(P: np.ndarray, p: np.ndarray, log_ref: np.ndarray, beta: float) -> float:
-    """Return what the policy is sure of in the win-rate game, whatever the opponent does."""
+    """Return the value that the policy guarantees in the win-rate game against every opponent."""
     logits = log_ref - P.T @ p / beta
     top = np.max(logits)
     return float(-beta * (np.sum(xlogy(p, p) - p * log_ref) + top + np.log(np.sum(np.exp(logits - top)))))
 
 
 def _stationarity(log_policy: np.ndarray, u: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[float, float]:
-    """Return the span of the objective's gradient over the responses in play, and the mean shortfall from its top."""
-    seen = log_policy > np.log(SEEN)
-    p = np.exp(log_policy[seen])
-    g = u[seen] if beta == 0 else u[seen] / beta + log_ref[seen] - log_policy[seen]
+    """Return the span of the objective's gradient over the support, and its mean shortfall from its maximum."""
+    support = log_policy > np.log(STATIONARITY_ABOVE)
+    p = np.exp(log_policy[support])
+    g = u[support] if beta == 0 else u[support] / beta + log_ref[support] - log_policy[support]
     if np.any(g == -inf):
         return inf, inf
     top = np.max(u) if beta == 0 else np.max(g)
@@ -336,8 +342,8 @@ def _reply(u: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
 def _proven_distance(p: np.ndarray, log_reply: Callable[[np.ndarray], np.ndarray]) -> float:
     r"""Return a proven bound on the total variation from `p` to the optimum.
 
-    :math:`KL(q\|q^*)\le KL(q\|\text{reply}(q))` holds for every policy `q`, so `q` may be `p` without what is
-    below a cut: a solver's 1e-10 in place of 1e-40 says little of its accuracy, but would cost much in `KL`.
+    :math:`KL(q\|q^*)\le KL(q\|\text{reply}(q))` holds for every policy `q`, so `q` may be `p` with entries below a
+    threshold set to zero: 1e-10 in place of 1e-40 is a small error, but would enlarge the divergence much.
     """
     best = inf
     for cut in CUTS:
@@ -347,30 +353,30 @@ def _proven_distance(p: np.ndarray, log_reply: Callable[[np.ndarray], np.ndarray
     return best
 
 
-# -- the programs and those who solve them -----------------------------------------------------------------
+# -- programs and solvers ----------------------------------------------------------------------------------
 
 
 @dataclass
-class _Asked:
-    """The programs of one context, and what the solvers said of them."""
+class _Programs:
+    """The programs of one context, the solver whose solution was used, and the reports of the others."""
 
     cp: Any
     solvers: Sequence[str] | None
     tv_tol: float
     gain_tol: float
     where: str
-    believed: str = ""
+    solver: str = ""
     infeasibility: float = nan
     error: float = nan
 
     def __post_init__(self) -> None:
-        self.words: list[str] = []
+        self.reports: list[str] = []
 
     def win_rate_program(self, P: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
-        """Return the maximiser of theory 6.3, divided by `beta` and with the matrix centred for the solver's sake."""
+        """Return the maximiser of theory 6.3; divided by `beta`, and with a centred matrix, it is better scaled."""
         cp = self.cp
         p = cp.Variable(len(log_ref))
-        # entr and a linear term, not kl_div: a reference of 1e-100 is no number for a cone, its logarithm is
+        # entr and a linear term, not kl_div: a cone cannot hold a reference of 1e-100, but can hold its logarithm
         exponents = log_ref - ((P.T - 0.5) / beta) @ p
         objective = -cp.sum(cp.entr(p)) - p @ log_ref + cp.log_sum_exp(exponents)
 
@@ -387,7 +393,7 @@ class _Asked:
         """Return the best response to a fixed payoff; responses of payoff minus infinity are left out."""
         cp = self.cp
         open_ = u > -inf
-        p = cp.Variable(int(open_.sum()), nonneg=beta == 0)  # an entropy keeps to itself what is positive
+        p = cp.Variable(int(open_.sum()), nonneg=beta == 0)  # an entropy implies positivity
         if beta == 0:
             score = u[open_] - np.max(u)
             objective, tol, order, unit = p @ score, self.gain_tol, LINEAR, "payoff"
@@ -435,17 +441,17 @@ class _Asked:
         order: Sequence[str],
         unit: str,
     ) -> np.ndarray:
-        """Ask one solver after the other; believe the first that reports an optimum and provably has it.
+        """Try one solver after the other, and use the first that reports an optimum and provably has it.
 
-        Once a second one is in doubt as well, the one of smallest proven error is believed, if that is within `tol`:
-        a proof outweighs a solver's doubts about itself. The doubts are kept.
+        After a second solver that does not, the solution of smallest proven error is used if that is within `tol`: a
+        proof outweighs the status that a solver reports. The reports are kept.
         """
         best: tuple[float, str, np.ndarray, float] | None = None
-        said = []
+        reports = []
         for name in self.solvers or order:
-            status, value, remarks = self._ask(problem, p, name)
+            status, value, remarks = self._run(problem, p, name)
             if value is None:
-                said.append(f"{self.where}{name}: {status}{remarks}")
+                reports.append(f"{self.where}{name}: {status}{remarks}")
                 continue
             x = np.maximum(value, 0)
             off = max(float(np.max(-value)), abs(float(value.sum()) - 1), 0.0)
@@ -455,19 +461,19 @@ class _Asked:
                 best = bound, name, x, off
             if status == self.cp.OPTIMAL and bound <= tol:
                 break
-            said.append(f"{self.where}{name}: {status}, {unit} proven up to {bound:.1e}{remarks}")
-            if len(said) > 1 and best[0] <= tol:
+            reports.append(f"{self.where}{name}: {status}, {unit} proven up to {bound:.1e}{remarks}")
+            if len(reports) > 1 and best[0] <= tol:
                 break
-        self.words += said
+        self.reports += reports
         if best is None or not best[0] <= tol:
             raise VerificationError(
-                f"No solver solved the program to within {tol:.0e} in {unit}. " + "; ".join(said) + ". "
-                "Raise the tolerance or beta, or let other solvers try."
+                f"No solver solved the program to within {tol:.0e} in {unit}. " + "; ".join(reports) + ". "
+                "Raise the tolerance or beta, or try other solvers."
             )
-        self.error, self.believed, x, self.infeasibility = best
+        self.error, self.solver, x, self.infeasibility = best
         return x
 
-    def _ask(self, problem: Any, p: Any, name: str) -> tuple[str, np.ndarray | None, str]:
+    def _run(self, problem: Any, p: Any, name: str) -> tuple[str, np.ndarray | None, str]:
         """Return the solver's status, its policy if it has one, and its warnings."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -1,7 +1,7 @@
-r"""Preferences: who beats whom, and what that makes of a policy.
+r"""Preferences: how likely each response is to beat each other, and the win rates of policies.
 
 A preference over ``m`` responses is a matrix :math:`P \in [0,1]^{m\times m}`, one per context:
-``P[..., i, j]`` is the probability that response ``i`` beats response ``j``. A game only ever asks for the win
+``P[..., i, j]`` is the probability that response ``i`` beats response ``j``. A game only uses the win
 rates :math:`(P\pi)_i` of a policy, or for their logarithm; a preference that comes from a reward answers with
 one sort and one cumulative sum and never builds the matrix (theory 1.2).
 """

@@ -1,4 +1,4 @@
-"""What every preference offers."""
+"""The base class of all preferences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .._validation import as_float, first_index
 
 
 class Preference:
-    """What every preference offers; arrays stay in the array library and on the device of its data.
+    """The base class of all preferences; arrays stay in the array library and on the device of its data.
 
     A preference of your own sets `batch_shape`, `n_responses` and `is_constant_sum`, and defines `example`,
     `win_rate` and `matrix`. The rest has defaults that start from the matrix.
@@ -67,7 +67,8 @@ class Preference:
         """Return the arguments that make this preference, to print it."""
         return {}
 
-    def _as_call(self) -> str:
+    def as_call(self) -> str:
+        """Return the call that makes a preference of few responses, else its repr."""
         data = self._constructor()
         if not data or self.batch_shape or self.n_responses > SHOWN:
             return repr(self)
@@ -75,7 +76,7 @@ class Preference:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print a small preference as the call that makes it, in IPython and in counterexamples of hypothesis."""
-        printer.text(self._as_call())
+        printer.text(self.as_call())
 
     def _repr_html_(self) -> str:
         if not self.batch_shape and self.n_responses <= FEW:
@@ -102,11 +103,14 @@ class Preference:
     """Names of the arrays that win rates depend on smoothly."""
 
     def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
-        r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, all in numpy and for all contexts."""
+        r"""Return :math:`e^{-\text{unit}}\,\dot P\pi` for tangents of the `data`, in numpy, for all contexts at once.
+
+        `unit` is the logarithm of a scale per response, so that relative changes of tiny win rates do not underflow.
+        """
         return 0.0
 
     def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
-        r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, one for each context."""
+        r"""Return the gradient of :math:`v^\top e^{-\text{unit}}P\pi` by each of the `data`, per context."""
         return {}
 
     @cached_property
@@ -116,7 +120,7 @@ class Preference:
 
     @property
     def interaction_bound(self) -> np.ndarray:
-        """What certificates take for `interaction`: an upper bound where the constant itself would cost too much."""
+        """Upper bound on `interaction` for certificates, cheaper where the constant itself would cost too much."""
         return self.interaction
 
     @cached_property
@@ -126,7 +130,7 @@ class Preference:
 
 
 def check_reward(reward: Any) -> Array:
-    """Return rewards as an array, or say what is wrong."""
+    """Return rewards as a finite floating array of shape ``(..., m)``."""
     reward = as_float(reward, "reward")
     if reward.ndim < 1 or 0 in reward.shape:
         raise ValueError(

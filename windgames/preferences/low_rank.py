@@ -17,12 +17,12 @@ from .._validation import as_float, first_index, in_context, positive_number
 from .base import Preference, describe_size
 from .matrix import MatrixPreference, matvec, sigmoid
 
-PAIRS = 10**9
-"""Most pairs of responses that are looked at one by one to show that low-rank scores are probabilities."""
+MAX_PAIRS = 10**9
+"""Largest number of pairs of responses whose scores are checked one by one."""
 
 
-EXACT = 256
-"""Up to this many responses the interaction constant of low-rank scores is exact, beyond it a bound."""
+EXACT_UP_TO = 256
+"""Up to this many responses the interaction constant of low-rank scores is exact; beyond, it is an upper bound."""
 
 
 class LowRankPreference(Preference):
@@ -33,7 +33,7 @@ class LowRankPreference(Preference):
     `matrix`, log-win-rate games, `describe`, `verify` and ``beta = 0`` build the ``m x m`` matrix.
 
     That all scores lie in [-1/2, 1/2] is proven first by :math:`|a_i^\top Ja_j|\le n_in_j`, with :math:`n_i^2 =
-    a_i^\top|J|a_i`; the pairs for which that is not enough are looked at one by one, up to `PAIRS` of them.
+    a_i^\top|J|a_i`; pairs that this does not settle are checked one by one, up to `MAX_PAIRS` of them.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class LowRankPreference(Preference):
     ------
     ValueError
         If a number is not finite, `skew` is not skew, a score is outside [-1/2, 1/2] (the message names the pair), or
-        too many pairs would have to be looked at.
+        too many pairs would have to be checked.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class LowRankPreference(Preference):
     def logistic(cls, embedding: Any, skew: Any = None, scale: float = 1.0) -> MatrixPreference:
         r"""Return the preference :math:`P_{ij} = \sigma(a_i^\top J a_j/\text{scale})`, as an ``m x m`` matrix.
 
-        The logistic link has full rank: nothing of this class's speed is left, and what comes back is dense.
+        The logistic link has full rank, so the result is dense and has none of this class's speed.
         """
         embedding, skew = _check_embedding(embedding, skew)
         return MatrixPreference(sigmoid(_scores(embedding, skew) / positive_number(scale, "scale")))
@@ -169,20 +169,20 @@ class LowRankPreference(Preference):
             return
         order = np.argsort(-norm, kind="stable")
         norm = norm[order]
-        # against each response, the ones before it that the norms do not clear
-        reach = np.minimum(np.searchsorted(-norm, -0.5 / np.maximum(norm, 1e-300)), np.arange(m))
-        if reach.sum() > PAIRS:
+        # for each response, how many of those before it the norms do not settle
+        unsettled = np.minimum(np.searchsorted(-norm, -0.5 / np.maximum(norm, 1e-300)), np.arange(m))
+        if unsettled.sum() > MAX_PAIRS:
             raise ValueError(
                 f"The scores{in_context(index)} must lie in [-1/2, 1/2], but their norms only bound them by "
-                f"{bound:.3g}, which leaves {reach.sum():.2g} pairs to look at, more than {PAIRS:.0g}. Scale the "
+                f"{bound:.3g}, which leaves {unsettled.sum():.2g} pairs to check, more than {MAX_PAIRS:.0g}. Scale the "
                 f"embeddings by {(0.5 / bound) ** 0.5:.3g}, or drop the responses of largest norm."
             )
         a = np.broadcast_to(to_numpy(self.embedding), (*self.batch_shape, m, k))[index][order].astype(float)
         left = a @ np.broadcast_to(to_numpy(self.skew), (*self.batch_shape, k, k))[index]
         worst, pair, start = 0.0, (0, 0), 0
         while start < m:
-            stop = min(m, start + max(1, 2**22 // max(1, int(reach[start:].max()))))
-            scores = np.abs(left[start:stop] @ a[: reach[start:stop].max()].T)
+            stop = min(m, start + max(1, 2**22 // max(1, int(unsettled[start:].max()))))
+            scores = np.abs(left[start:stop] @ a[: unsettled[start:stop].max()].T)
             if scores.size and scores.max() > worst:
                 i, j = np.unravel_index(np.argmax(scores), scores.shape)
                 worst, pair = float(scores[i, j]), (int(order[start + i]), int(order[j]))
@@ -196,9 +196,9 @@ class LowRankPreference(Preference):
 
     @cached_property
     def interaction(self) -> np.ndarray:
-        if self.n_responses <= EXACT:
+        if self.n_responses <= EXACT_UP_TO:
             return super().interaction
-        # theory 6.5: twice the square of the radius of a ball that holds all b_i; all that uses L holds for more
+        # theory 6.5: twice the squared radius of a ball that holds all b_i; every use of L allows an upper bound
         b = self._turned
         middle = (np.max(b, axis=-2, keepdims=True) + np.min(b, axis=-2, keepdims=True)) / 2
         radius = np.max(np.linalg.norm(b - middle, axis=-1), axis=-1)
@@ -209,14 +209,14 @@ class LowRankPreference(Preference):
 
 
 def _scores(embedding: Array, skew: Array) -> Array:
-    """Return the scores of all pairs, skew to the last bit."""
+    """Return the scores of all pairs, exactly skew-symmetric."""
     xp = array_namespace(embedding)
     scores = xp.matmul(xp.matmul(embedding, skew), xp.matrix_transpose(embedding))
     return (scores - xp.matrix_transpose(scores)) / 2
 
 
 def _check_embedding(embedding: Any, skew: Any) -> tuple[Array, Array]:
-    """Return embeddings and the skew matrix between them, or say what is wrong."""
+    """Return embeddings and the skew matrix as floating arrays of one library."""
     embedding = as_float(embedding, "embedding")
     if embedding.ndim < 2 or 0 in embedding.shape:
         raise ValueError(

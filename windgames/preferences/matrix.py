@@ -1,4 +1,4 @@
-"""Preferences given as a matrix, and the Bradley-Terry preference of a reward."""
+"""Preferences given by their matrix, among them the Bradley-Terry preference of a reward."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .._array import (
 from .._validation import as_float, positive_number
 from .base import Preference, check_reward, describe_size
 
-QUICK = 40
-"""Up to this many responses the constant in certificates is exact; beyond, it would take most of the time."""
+EXACT_UP_TO = 40
+"""Up to this many responses certificates use the exact interaction constant; beyond, computing it would dominate."""
 
 
 class MatrixPreference(Preference):
@@ -84,7 +84,7 @@ class MatrixPreference(Preference):
             xp = array_namespace(self._matrix)
             matrix = xp.astype(self._matrix, dtype)
             if self.is_constant_sum and xp.finfo(dtype).eps < xp.finfo(self._matrix.dtype).eps:
-                # constant-sum to its own rounding only: what is meant is the nearest matrix that is so to the finer one
+                # constant-sum only up to the coarser rounding: take the nearest matrix that is so in the finer dtype
                 matrix = (matrix + 1 - xp.matrix_transpose(matrix)) / 2
             self._other[dtype] = matrix
         return self._other[dtype]
@@ -110,7 +110,7 @@ class MatrixPreference(Preference):
 
     @cached_property
     def interaction_bound(self) -> np.ndarray:
-        if self.n_responses <= QUICK:
+        if self.n_responses <= EXACT_UP_TO:
             return self.interaction
         return np.asarray(bounds.interaction_bound(to_numpy(self._matrix)), dtype=float)
 
@@ -191,7 +191,7 @@ class BradleyTerryPreference(MatrixPreference):
 
     def win_rate_jvp(self, log_policy: np.ndarray, unit: np.ndarray, **tangents: np.ndarray) -> Any:
         r = tangents["reward"]
-        # one difference at a time: far rewards that move together must not cancel
+        # differences first: distant rewards that move together must not cancel
         return np.sum(self._slopes(log_policy, unit) * (r[..., :, None] - r[..., None, :]), axis=-1)
 
     def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
@@ -205,9 +205,9 @@ class BradleyTerryPreference(MatrixPreference):
 
 
 def sigmoid(d: Array) -> Array:
-    """Return the logistic function; of ``d`` and ``-d`` it sums to one up to rounding."""
+    """Return the logistic function; its values at ``d`` and ``-d`` sum to one up to rounding."""
     xp = array_namespace(d)
-    e = xp.exp(-xp.abs(d))  # of a non-positive number only: no overflow at either end
+    e = xp.exp(-xp.abs(d))  # at most 1: no overflow at either end
     return xp.where(d >= 0, 1 / (1 + e), e / (1 + e))
 
 

@@ -21,6 +21,7 @@ from .._validation import one_of
 from .base import Preference, check_reward, describe_size
 
 TIES = ("half", "weak", "strict")
+"""What a tie counts: 1/2, 1 or 0."""
 
 
 class RewardPreference(Preference):
