@@ -215,13 +215,15 @@ COLLAPSE = (
 def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array) -> str:
     last = trace.residual[-1]
     step = int(trace.steps[-1])
+    beta = np.asarray(to_numpy(game.beta), dtype=float)
     log_game = isinstance(game, LogWinRateGame | BestOfNGame)
     largest = [np.max(to_numpy(x), axis=-1) for x in (log_policy, game.log_ref)]
     one_response = (largest[0] > log(0.999)) & (largest[1] < log(0.99))
     collapsed = bool(np.any(one_response))
-    collapsed_log_game = log_game and bool(np.any(one_response & np.asarray(to_numpy(game.beta) <= 1)))
+    collapsed_log_game = log_game and bool(np.any(one_response & (beta <= 1)))
+    measure = f"{'gap' if np.all(beta == 0) else 'residual'} {np.max(last):.2e}, tol {tol:.0e}"
     if np.all(last <= tol):
-        parts = [f"Converged after {step} steps: residual {np.max(last):.2e}, tol {tol:.0e}."]
+        parts = [f"Converged after {step} steps: {measure}."]
         if collapsed_log_game:
             parts.append(COLLAPSE)
         elif plan.remark:
@@ -229,9 +231,8 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
         if log_game and not np.all(np.isfinite(trace.kl_certificate[-1])):
             parts.append("The residual proves an equilibrium; no certificate proves that it is the only one.")
         return " ".join(parts)
-    parts = [f"Not converged after {step} steps: residual {np.max(last):.2e}, tol {tol:.0e}."]
+    parts = [f"Not converged after {step} steps: {measure}."]
     factor = _recent_factor(trace)
-    beta = np.asarray(to_numpy(game.beta), dtype=float)
     dtype = str(log_policy.dtype).rpartition(".")[-1]
     eps = float(array_namespace(log_policy).finfo(log_policy.dtype).eps)
     if np.all(last <= 50 * eps * (1 + 1 / np.where(beta > 0, beta, 1.0))):
@@ -271,7 +272,7 @@ def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
     order = 2 if theorem.quantity.startswith("kl") else 1  # the divergence falls with the square of the residual
     more = ceil(order * log(float(np.max(residual)) / tol) / -log(rate)) if np.all(np.isfinite(residual)) else 0
     promise = f", at most about {more} more steps" if more else ""
-    return f": its bound falls by a factor {rate:.4g} per step{promise}"
+    return f": its bound falls by {1 - rate:.2g} of itself per step{promise}"
 
 
 def _recent_factor(trace: Trace) -> float:
