@@ -166,13 +166,13 @@ def test_scores_beyond_a_norm_bound_are_looked_at(rng, monkeypatch):
         wg.LowRankPreference(a)
     assert {"100"} <= set(str(error.value).replace(",", " ").split())
     wg.LowRankPreference(0.745 * a)
-    monkeypatch.setattr(module, "PAIRS", 3)
+    monkeypatch.setattr(module, "MAX_PAIRS", 3)
     with pytest.raises(ValueError, match=r"only bound them by 9, which leaves .* pairs"):
         wg.LowRankPreference(a)
 
 
 def test_the_bound_on_interaction_is_one(rng):
-    a, skew = random_embedding(module.EXACT + 1, 3, rng)
+    a, skew = random_embedding(module.EXACT_UP_TO + 1, 3, rng)
     low = wg.LowRankPreference(a, skew)
     assert wg.MatrixPreference(low.matrix()).interaction <= low.interaction <= 1
 
