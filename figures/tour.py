@@ -104,10 +104,9 @@ print(f"certificate / truth: {tightness[:8].round(2)}")
 
 # %% [markdown]
 # ## 6. Best-of-n
-# The exact operator is a semigroup: best of 3 of best of 2 is best of 6. Iterate it, mixing with weights
-# $\alpha_1$ on best-of-n of the current policy, $\alpha_2$ on the current policy and the rest on the reference, and the
-# limit is the equilibrium of a log-win-rate game (theory 3.6). The power form converges to it exactly; the exact operator
-# does for $n=2$ and half ties.
+# The exact operator is a semigroup: best of 3 of best of 2 is best of 6. Iterate it with weight $\alpha_1$ on best-of-n
+# of the current policy, $\alpha_2$ on the current policy and the rest on the reference: the limit is the equilibrium
+# of a log-win-rate game (theory 3.6): always for the power form, for $n=2$ and half ties for the exact operator.
 
 # %%
 start = game.log_ref

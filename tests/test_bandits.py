@@ -468,7 +468,7 @@ def test_coverage_bound_of_a_step(rng):
         m, beta = int(rng.integers(2, 6)), float(10 ** rng.uniform(-1, 0.5))
         P = random_matrix(str(rng.choice(MATRICES)), m, rng)
         game = wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(m)), beta)
-        eta = min(1e3, float(wg.updates.wind_step(game))) * rng.uniform(0.01, 1)
+        eta = min(1e3, float(wg.bounds.wind_max_step(game.beta, game.interaction))) * rng.uniform(0.01, 1)
         star = wg.equilibrium(game).log_policy
         now = np.log(rng.dirichlet(np.ones(m)))
         e = rng.normal(size=m) * 10 ** rng.uniform(-2, 0)

@@ -59,7 +59,7 @@ def test_atoms_far_larger_than_beta(concentration):
     assert found.converged.all()
 
 
-@given(games(min_responses=2) | games("log", min_responses=2) | games("best-of-n", min_responses=2), st.data())
+@given(games(min_responses=2) | games("log-win-rate", min_responses=2) | games("best-of-n", min_responses=2), st.data())
 def test_newton_direction(game, data):
     """Theory 6.1 and 6.2: the step solves the linearised equation, checked by a central difference of the residual."""
     rows, beta = np.array([0]), np.array([game.beta])

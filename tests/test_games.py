@@ -142,7 +142,7 @@ def test_certificate_is_tight_for_two_responses():
     assert game.kl_certificate(log_pi) == pytest.approx(float(kl(log_pi, wg.equilibrium(game).log_policy)), rel=1e-12)
 
 
-@given(games("log") | games("best-of-n"), st.data())
+@given(games("log-win-rate") | games("best-of-n"), st.data())
 def test_log_certificates_hold(game, data):
     """Theory 2.5."""
     log_pi = data.draw(policies(game.n_responses))
@@ -152,7 +152,7 @@ def test_log_certificates_hold(game, data):
     assert kl(log_pi, found.log_policy) <= game.kl_certificate(log_pi) * (1 + 1e-9) + 1e-9
 
 
-@given(games("log") | games("best-of-n"))
+@given(games("log-win-rate") | games("best-of-n"))
 def test_log_equilibrium_is_the_fixed_point(game):
     """Theory 2.2 and 3.6, the payoff written out."""
     found = wg.equilibrium(game)

@@ -1,6 +1,7 @@
 """The command line end to end on a small random model: train, resume, evaluate, sample, and what errors say."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -67,7 +68,7 @@ def logits(path):
 
 def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, tmp_path, capsys):
     main([*flags(folder, tmp_path / "run", **{"method.eta": 1.0, "lora.rank": 2}), "--gradient-checkpointing"])
-    assert "metrics of 2 rounds" in capsys.readouterr().out
+    assert "Trained for 2 rounds" in capsys.readouterr().out
     out = tmp_path / "run"
     rows = metrics(out)
     assert [row["round"] for row in rows] == [0, 1, 2]
@@ -284,12 +285,88 @@ def test_flags_win_over_a_file_and_yaml_is_json(folder, tmp_path):
         ({"train": {"round": 3}}, r"no 'train\.round'; train\. has out, rounds"),
         ({"model": "name"}, "'model' has the parts name, revision"),
         ({"model": {}}, r"lacks 'model\.name'"),
+        ({"model": {"name": "m", "stop": "###"}}, r"model\.stop must be a list of values, such as \['###'\]"),
+        ({"model": {"name": "m", "stop": ["x", 7]}}, r"model\.stop\[1\] must be a text, but it is 7"),
+        (
+            {"model": {"name": "m", "precision": "fp16"}},
+            "model.precision must be one of 'float32', 'bfloat16', 'float16'",
+        ),
+        (
+            {"model": {"name": "m", "max_new_tokens": "64"}},
+            "model.max_new_tokens must be a whole number, but it is '64'",
+        ),
+        ({"model": {"name": 7}}, "model.name must be a text"),
+        ({"train": {"out": "o", "draws": 16.0}}, "train.draws must be a whole number, but it is 16.0"),
+        ({"train": {"out": "o", "epochs": True}}, "train.epochs must be a whole number, but it is True"),
+        ({"train": {"out": "o", "seed": None}}, "train.seed must be a whole number, but it is None"),
+        ({"train": {"out": None}}, "train.out must be a path, but it is None"),
+        ({"train": {"out": "o", "betas": 0.95}}, "train.betas must be a list of 2 values"),
+        ({"train": {"out": "o", "betas": [0.9, 0.95, 0.99]}}, "train.betas must be a list of 2 values"),
+        ({"train": {"out": "o", "cpu": "yes"}}, "train.cpu must be true or false, but it is 'yes'"),
+        ({"train": {"out": "o", "cpu": 1}}, "train.cpu must be true or false, but it is 1"),
+        ({"train": {"out": "o", "learning_rate": "small"}}, "train.learning_rate must be a number, but it is 'small'"),
+        ({"train": {"out": "o", "learning_rate": False}}, "train.learning_rate must be a number, but it is False"),
+        ({"train": {"out": "o", "trackers": "wandb"}}, "train.trackers must be a list"),
+        ({"gradient_checkpointing": "false"}, "gradient_checkpointing must be true or false"),
+        ({3: 4}, "no '3'"),
     ],
 )
 def test_a_file_with_a_mistake_names_it(values, said):
     whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}, "train": {"out": "o"}}
     with pytest.raises(ValueError, match=said):
         build(runs.RunConfig, whole | values)
+
+
+def test_what_a_file_may_write_in_several_ways():
+    whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}}
+    train = {"out": "o", "learning_rate": "2e-4", "max_grad_norm": 1, "betas": [0, 0.95], "micro_prompts": None}
+    read = build(runs.RunConfig, whole | {"train": train}).train
+    assert (read.out, read.learning_rate, read.max_grad_norm) == (Path("o"), 2e-4, 1.0)
+    assert read.betas == (0.0, 0.95)
+    assert [type(x) for x in (*read.betas, read.max_grad_norm)] == [float] * 3
+
+
+@pytest.mark.parametrize(
+    "bad", [{"warmup": -1}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}, {"epsilon": 0.0}, {"prompts_per_round": 0}]
+)
+def test_settings_out_of_range_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Training(Path("o"), **bad)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"method.name": "sppo", "method.eta": 1.0, "method.beta": 0.5}, "method sppo does not use beta"),
+        ({"method.name": "j-bond", "method.eta": 1.0, "method.n": 4}, "method j-bond does not use eta, n"),
+        ({"method.name": "bon", "method.alpha1": 0.5}, "method bon does not use alpha1"),
+        ({"method.name": "bond", "method.pairing": "group"}, "method bond does not use pairing"),
+        ({"method.gamma": 0.1}, "method wind-squared does not use gamma"),
+        ({"judge.batch-size": 4}, "judge reward does not use batch_size"),
+        ({"judge.scale": 2.0}, "judge reward does not use scale"),
+        ({"judge.kind": "pairwise", "judge.name": PAIRWISE, "judge.ties": "weak"}, "judge pairwise does not use ties"),
+        ({"lora.alpha": 8}, "lora with rank 0 does not use alpha"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused(more, said, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(flags(folder, tmp_path / "run", **more))
+    told = capsys.readouterr().err  # in a box, wrapped
+    assert said in " ".join(re.sub("[^a-z0-9_,.:-]", " ", told).split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["model: {name: m", "a: b: c\n", "\t- x\n", "x: !!python/object:os.system {}\n"])
+def test_a_broken_file_is_said_in_one_line(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(SystemExit, match="neither YAML nor JSON") as stop:
+        main(["train", "--config", str(tmp_path / "a.yaml")])
+    assert "\n" not in str(stop.value)
+    (tmp_path / "b.yaml").write_bytes(b"model: \xff\xfe\n")
+    with pytest.raises(SystemExit, match="neither YAML nor JSON"):
+        main(["train", "--config", str(tmp_path / "b.yaml")])
+    with pytest.raises(SystemExit, match="no configuration file"):
+        main(["train", "--config", str(tmp_path)])
 
 
 def test_files_that_are_none(tmp_path):

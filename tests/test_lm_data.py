@@ -1,6 +1,9 @@
 """Prompts and pairs from files, in every schema that is read, and what is said of a wrong one."""
 
+import gzip
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -96,7 +99,7 @@ def test_a_hub_data_set_is_asked_for_by_name_and_split(monkeypatch):
         ([{"prompt": "x"}, {"other": "x"}], {}, "Row 1 .*no column 'prompt'; it has 'other'"),
         ([{"prompt": " "}], {}, "Row 0 .*empty"),
         ([{"prompt": 3}], {}, "Row 0 .*not 3"),
-        ([{"prompt": [{"role": "assistant", "content": "x"}]}], {}, "only answers"),
+        ([{"prompt": [{"role": "assistant", "content": "x"}]}], {}, "only assistant messages"),
         ([{"prompt": [{"says": "x"}]}], {}, "role and content"),
         ([], {}, "no rows"),
     ],
@@ -112,10 +115,10 @@ def test_bad_sources_are_named(tmp_path):
     (tmp_path / "c.json").write_text("{}")
     (tmp_path / "d.csv").write_text("x")
     for name, said in {
-        "a.jsonl": "Line 2 .*no JSON",
+        "a.jsonl": "Line 2 .*not JSON",
         "b.jsonl": "Line 1 .*a list",
         "c.json": "a list of objects",
-        "d.csv": "must end in",
+        "d.csv": "a file that ends in",
         "e.jsonl": "no file",
         "nowhere/at/all": "no file",
     }.items():
@@ -128,3 +131,153 @@ def test_pairs_name_their_columns_too(tmp_path):
         load_pairs(Data(write_lines(tmp_path / "a.jsonl", [{"prompt": "x"}])), chosen="good")
     with pytest.raises(ValueError, match="an answer is a text"):
         load_pairs(Data(write_lines(tmp_path / "b.jsonl", [{"prompt": "x", "chosen": 1, "rejected": "y"}])))
+
+
+# -- lines and characters ------------------------------------------------------------------------------------
+
+SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\r"]
+"""What str.splitlines takes for the end of a line, and JSON lines does not."""
+
+
+@pytest.mark.parametrize("character", SEPARATORS, ids=ascii)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json"])
+def test_only_a_newline_ends_a_line(character, name, tmp_path):
+    rows = [{"prompt": f"one{character}two"}, {"prompt": "three"}]
+    lines = [f'{{"prompt": "{row["prompt"]}"}}' for row in rows]  # raw, not escaped
+    text = f"[{', '.join(lines)}]" if name == "a.json" else "\n".join(lines) + "\n"
+    content = b"\xef\xbb\xbf" + text.encode()  # with a byte order mark
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert load_prompts(Data(str(tmp_path / name))) == [row["prompt"] for row in rows]
+
+
+def test_lines_of_plain_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffone\u2028two\r\n\nthree\n".encode())
+    assert load_prompts(Data(str(tmp_path / "a.txt"))) == ["one\u2028two", "three"]
+
+
+def test_what_is_no_text_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "\\ud83d\\ude00"}\n{"x": [{"y": "\\udc00 end"}], "prompt": "p"}\n')
+    with pytest.raises(ValueError, match=r"Line 2 of .*lone surrogate, .udc00"):
+        load_prompts(Data(str(tmp_path / "a.jsonl")))
+    (tmp_path / "a.json").write_text('[{"prompt": "a"}, {"\\ud800": "b"}]')
+    with pytest.raises(ValueError, match=r"Row 1 of .*lone surrogate"):
+        load_prompts(Data(str(tmp_path / "a.json")))
+    (tmp_path / "b.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xe9t\xe9"}\n')
+    with pytest.raises(ValueError, match=r"Line 2 of .*not UTF-8"):
+        load_prompts(Data(str(tmp_path / "b.jsonl")))
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 50)[:-9])
+    with pytest.raises(ValueError, match="not a complete gzip file"):
+        load_prompts(Data(str(tmp_path / "c.jsonl.gz")))
+    (tmp_path / "d.jsonl.gz").write_bytes(b'{"prompt": "a"}\n')
+    with pytest.raises(ValueError, match="not a complete gzip file"):
+        load_prompts(Data(str(tmp_path / "d.jsonl.gz")))
+    (tmp_path / "e.json").write_text("[{]")
+    with pytest.raises(ValueError, match=r"e\.json is not JSON"):
+        load_prompts(Data(str(tmp_path / "e.json")))
+
+
+# -- schemas -------------------------------------------------------------------------------------------------
+
+
+def talk(*turns):
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+def spoken(*turns):
+    names = ("Human", "Assistant")
+    return "".join(f"\n\n{names[i % 2]}: {turn}" for i, turn in enumerate(turns))
+
+
+@pytest.mark.parametrize("form", [spoken, talk])
+def test_two_conversations_with_a_common_beginning_are_a_pair(form, tmp_path):
+    rows = [
+        {"chosen": form("hi", "yes", "why?", "so"), "rejected": form("hi", "yes", "why?", "no")},
+        {"chosen": form("hi", "so, that"), "rejected": form("hi", "so")},  # one answer begins with the other
+        {"chosen": form("hi", "a", "b", "c"), "rejected": form("hi", "d")},  # they part early: the next answer counts
+        {"chosen": form("hi", "same"), "rejected": form("hi", "same", "thanks")},  # no preference
+    ]
+    source = write_lines(tmp_path / "a.jsonl", rows)
+    asked = [talk("hi", "yes", "why?"), talk("hi"), talk("hi")]
+    answers = [("so", "no"), ("so, that", "so"), ("a", "d")]
+    assert load_pairs(Data(source)) == [Pair(p, *a) for p, a in zip(asked, answers, strict=True)]
+    assert load_prompts(Data(source)) == asked[:2]
+
+
+def test_an_answer_of_several_paragraphs_stays_whole(tmp_path):
+    rows = [{"chosen": spoken("hi", "one\n\ntwo") + "\n\nAssistant: three", "rejected": spoken("hi", "no: Human: x")}]
+    (pair,) = load_pairs(Data(write_lines(tmp_path / "a.jsonl", rows)))
+    assert pair == Pair(talk("hi"), "one\n\ntwo\n\nthree", "no: Human: x")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"chosen": "plain text", "rejected": "other"}, "Row 0 .*no prompt: name its column.*plain text"),
+        ({"chosen": spoken("a", "x"), "rejected": spoken("b", "y")}, "Row 0 .*begin alike"),
+        ({"chosen": spoken("a", "x", "b"), "rejected": spoken("a", "x", "c")}, "no pairs: every row is a tie"),
+        ({"chosen": spoken("a"), "rejected": spoken("a")}, "go on with the assistant"),
+        ({"prompt": "p", "output_1": "x", "output_2": "y", "label": 3}, "label.*one of 1, 2, 0, but it is .3."),
+        ({"prompt": "p", "response_a": "x", "response_b": "y"}, "label"),
+    ],
+)
+def test_pairs_that_cannot_be_told_apart_are_refused(row, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        load_pairs(Data(write_lines(tmp_path / "a.jsonl", [row])))
+
+
+def test_an_instruction_has_its_input(tmp_path):
+    rows = [
+        {"instruction": "Sort.", "input": "b a", "output": "a b"},
+        {"instruction": "Greet.", "input": "", "output": ""},
+    ]
+    source = write_lines(tmp_path / "a.jsonl", rows)
+    assert load_prompts(Data(source)) == ["Sort.\n\nb a", "Greet."]
+    assert load_prompts(Data(source, prompt="instruction")) == ["Sort.", "Greet."]  # asked for by name: as it is
+    assert load_prompts(Data(source, limit=1, chat=True)) == [talk("Sort.\n\nb a")]
+
+
+def test_labelled_answers_are_pairs(tmp_path):
+    given = {"instruction": "Add.", "input": "1 1", "response1": "2", "response2": "3"}
+    votes = [(1, 1, 2), (2, 2, 2), (1, 2, 0), (0, 0, 1), (1, 1, 0)]
+    rows = [given | {f"annotator{i}": v for i, v in enumerate(row, 1)} for row in votes]
+    right, wrong = Pair("Add.\n\n1 1", "2", "3"), Pair("Add.\n\n1 1", "3", "2")
+    assert load_pairs(Data(write_lines(tmp_path / "a.jsonl", rows))) == [right, wrong, right]
+    rows = [{"input": "q", "output_1": "x", "output_2": "y", "label": label} for label in (2, 1)]
+    assert load_pairs(Data(write_lines(tmp_path / "b.jsonl", rows))) == [Pair("q", "y", "x"), Pair("q", "x", "y")]
+    rows = [{"prompt": "q", "response_a": "x", "response_b": "y", "label": label} for label in ("B", "tie", "A")]
+    assert load_pairs(Data(write_lines(tmp_path / "c.jsonl", rows))) == [Pair("q", "y", "x"), Pair("q", "x", "y")]
+    rows = [{"input": "q", "targets": {"choices": ["x", "y"], "labels": labels}} for labels in ([1, 0], [0, 1])]
+    assert load_pairs(Data(write_lines(tmp_path / "d.jsonl", rows))) == [Pair("q", "x", "y"), Pair("q", "y", "x")]
+
+
+# -- public data sets ----------------------------------------------------------------------------------------
+
+FOLDER = Path(os.environ.get("WINDLM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""Local copies of public data sets, where there are any."""
+PROMPTLESS = {"hellaswag", "mt_bench"}
+"""Folders without a column of prompts."""
+PAIRS = {"hh_rlhf", "pandalm", "llmbar", "hhh_alignment", "ultrafeedback_binarized"}
+"""Folders of labelled pairs."""
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there is no folder {FOLDER}: set WINDLM_TEST_DATA")
+def test_public_data_sets_are_read_or_refused_by_name():
+    files = sorted(p for p in FOLDER.rglob("*") if p.name.endswith((".jsonl", ".jsonl.gz")))
+    assert files
+    for file in files:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        rows, kind = read(str(file)), file.relative_to(FOLDER).parts[0]
+        assert len(rows) == sum(1 for line in content.split(b"\n") if line), file
+        if kind in PROMPTLESS:
+            with pytest.raises(ValueError, match="has no column 'prompt'"):
+                load_prompts(Data(str(file)))
+        else:
+            assert 0 < len(load_prompts(Data(str(file)))) <= len(rows)
+        if kind in PAIRS:
+            pairs = load_pairs(Data(str(file)))
+            assert 0.85 * len(rows) < len(pairs) <= len(rows)
+            assert all(pair.chosen != pair.rejected for pair in pairs)
+        else:
+            with pytest.raises(ValueError, match="has no column"):
+                load_pairs(Data(str(file)))

@@ -177,7 +177,7 @@ def test_an_endpoint_speaks_the_protocol(server, monkeypatch):
     path, key, body = seen[0]
     assert (path, key) == ("/v1/chat/completions", "Bearer abc")
     assert body == {"model": "m", "messages": talk, "temperature": 0.0, "max_tokens": 1024}
-    for model, said in {"none": "answered 404", "odd": "as a chat completion does"}.items():
+    for model, said in {"none": "answered 404", "odd": "did not return a chat completion"}.items():
         with pytest.raises(ValueError, match=said):
             Endpoint(url, model)([talk])
     with pytest.raises(ValueError, match="cannot be reached"):
@@ -220,7 +220,7 @@ def test_evaluate_prints_one_table_and_writes_it(folder, tmp_path, capsys, serve
     assert rows["KL to the reference, nats", "model"]["mean"] > 0
     assert rows["grade, turn 2", "reference"]["n"] == 2
     assert rows["win rate, turn 1", "model"]["mean"] == 0.5
-    assert rows["verdicts that could not be read", "judge"]["mean"] == 0
+    assert rows["unparsed replies", "judge"]["mean"] == 0
     assert rows["entropy", "model"]["low"] is None
     # a model against itself: no divergence
     main([str(w) for w in [*words[:6], folder / "policy", "--data.source", folder / "prompts.jsonl", *words[-2:]]])

@@ -101,7 +101,7 @@ def test_bad_input():
         equilibrium_policy(log_ref=log_ref, beta=0.1)
     with pytest.raises(ValueError, match="exactly one"):
         equilibrium_policy(reward=log_ref, matrix=torch.full((3, 3), 0.5), log_ref=log_ref, beta=0.1)
-    with pytest.raises(ValueError, match="skew goes with embedding"):
+    with pytest.raises(ValueError, match="skew is only used with embedding"):
         equilibrium_policy(reward=log_ref, skew=torch.zeros(2, 2), log_ref=log_ref, beta=0.1)
     with pytest.raises(ValueError, match="beta = 0"):
         equilibrium_policy(reward=log_ref, log_ref=log_ref, beta=0.0)

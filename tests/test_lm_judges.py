@@ -1,6 +1,7 @@
 """Judges as windgames preferences: symmetric, remembered, with their own tokenizers."""
 
 import copy
+import traceback
 
 import numpy as np
 import pytest
@@ -8,9 +9,15 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import lm_tiny
+import safetensors.torch
+
 import windgames as wg
-from windlm.judges import PairwiseJudge, RewardJudge, RewardModel
+from windlm import Config, wind
+from windlm.judges import JudgeError, PairwiseJudge, RewardJudge, RewardModel
+from windlm.models import JudgeSettings, ModelSettings, load_judge, load_policy
 from windlm.tabular import small_policy
+from windlm.train import train
 
 PROMPTS = ["p", [{"role": "user", "content": "q"}]]
 RESPONSES = [["x", "yy", "x"], ["yy", "zzz", ""]]
@@ -73,9 +80,12 @@ def test_bad_verdicts_are_named():
 
     with pytest.raises(ValueError, match=r"response 'zzz' to prompt .*'q'.* is nan"):
         RewardJudge(reward).preference(PROMPTS, RESPONSES)
-    with pytest.raises(ValueError, match="must return 5 numbers"):
-        RewardJudge(lambda p, r: [1.0]).preference(PROMPTS, RESPONSES)
-    with pytest.raises(ValueError, match="must give probabilities"):
+    for wrong in ([1.0], "text", ["a"] * 5, None, [[1.0]] * 5, [1.0, [2.0]]):
+        with pytest.raises(ValueError, match="reward must return 5 numbers"):
+            RewardJudge(lambda p, r, wrong=wrong: wrong).preference(PROMPTS, RESPONSES)
+    with pytest.raises(ValueError, match="pairwise judge must return 4 numbers"):
+        PairwiseJudge(lambda p, a, b: [0.5]).preference(PROMPTS, RESPONSES)
+    with pytest.raises(ValueError, match="must return probabilities"):
         PairwiseJudge(lambda p, a, b: [1.5] * len(a)).preference(PROMPTS, RESPONSES)
     with pytest.raises(ValueError, match="preference_kind"):
         RewardJudge(lengths, "elo")
@@ -121,3 +131,120 @@ def test_a_reward_model_that_cannot_judge_says_so(classifier):
     tokenizer.pad_token = None
     with pytest.raises(ValueError, match="no pad token"):
         RewardModel(model, tokenizer)
+
+
+# -- contexts ------------------------------------------------------------------------------------------------
+
+
+def test_contexts_are_checked_before_anything_is_sampled(classifier, tmp_path):
+    model, tokenizer = classifier  # of 12 positions
+    judge = RewardJudge(RewardModel(model, tokenizer))
+    judge.check(["a b c d"], 8)
+    with pytest.raises(ValueError, match=r"Prompt 1 has 4 tokens for the reward model; .* up to 9 .* context of 12"):
+        judge.check(["a", "a b c d"], 9)
+    RewardJudge(lengths).check(["a " * 100], 100)  # a function has no context
+    policy, judge.reward.calls = small_policy(letters=4, length=9), 0
+    with pytest.raises(ValueError, match="Prompt 0 has 4 tokens for the reward model"):
+        train(policy, ["a b c d"], judge, wind(0.1), Config(tmp_path / "run", progress=False, cpu=True))
+    assert judge.calls == 0
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_positions_that_count_from_the_padding_index_are_fewer():
+    tokenizer = copy.deepcopy(small_policy(letters=4).tokenizer)
+    sizes = {
+        "vocab_size": 5,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    config = transformers.RobertaConfig(**sizes, max_position_embeddings=14, pad_token_id=4, num_labels=1)
+    reward = RewardModel(transformers.RobertaForSequenceClassification(config), tokenizer)
+    assert reward.context == 14 - 4 - 1
+    assert np.isfinite(reward(["a "], ["b " * (reward.context - 1)])).all()
+    with pytest.raises((IndexError, RuntimeError)):  # the network itself goes no further
+        reward.model(torch.zeros(1, reward.context + 1, dtype=torch.long))
+    with pytest.raises(ValueError, match="context of 9"):
+        reward(["a "], ["b " * 9])
+
+
+# -- errors of the user's own code ---------------------------------------------------------------------------
+
+BROKEN = """
+import json
+def reads(prompts, responses):
+    return [json.loads(r) for r in responses]
+def looks_up(prompts, first, second):
+    return [{}[p] for p in prompts]
+def converts(prompts, responses):
+    return [float(r) for r in responses]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "cause"),
+    [("reward", "reads", ValueError), ("pairwise", "looks_up", KeyError), ("reward", "converts", ValueError)],
+)
+def test_an_error_in_a_function_keeps_its_traceback(kind, name, cause, tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    judge = load_judge(JudgeSettings(kind, f"{tmp_path / 'mine.py'}:{name}"))
+    with pytest.raises(JudgeError, match=f"mine.py:{name} raised") as caught:
+        judge.preference(["p"], [["not json", "x"]])
+    assert isinstance(caught.value.__cause__, cause)
+    assert not isinstance(caught.value, ValueError)  # which the command line makes one line of
+    frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
+    assert any(frame.name == name and frame.filename.endswith("mine.py") for frame in frames)
+
+
+@pytest.mark.parametrize("line", ["import no_such_module_of_theirs", "int('x')", "def f(:"])
+def test_an_error_at_import_keeps_its_traceback(line, tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(f"{line}\ndef f(prompts, responses): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in (f"{tmp_path / 'theirs.py'}:f", "theirs:f"):
+        with pytest.raises(JudgeError, match="when imported") as caught:
+            load_judge(JudgeSettings("reward", name))
+        assert caught.value.__cause__ is not None
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_there_are_not_made_up(tmp_path):
+    """A classifier from a causal model's folder, a causal model from an encoder's: a part would be random."""
+    lm_tiny.make(tmp_path / "causal")
+    with pytest.raises(ValueError, match=r"reward model .* has no weights for score.weight"):
+        load_judge(JudgeSettings("reward-model", str(tmp_path / "causal")))
+    sizes = {
+        "vocab_size": 5,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
+    config = transformers.BertConfig(**sizes, max_position_embeddings=16, is_decoder=True)
+    transformers.BertModel(config).save_pretrained(tmp_path / "encoder")
+    small_policy(letters=4).tokenizer.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ValueError, match=r"causal language model .* has no weights for cls"):
+        load_policy(ModelSettings(str(tmp_path / "encoder")))
+    lm_tiny.make(tmp_path / "tied", tie_word_embeddings=True)  # no weights of its own for the output layer
+    assert load_policy(ModelSettings(str(tmp_path / "tied"))).stop_ids
+    lm_tiny.make_reward_model(tmp_path / "reward")
+    assert load_judge(JudgeSettings("reward-model", str(tmp_path / "reward"))).calls == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "load"),
+    [
+        (lm_tiny.make, lambda name: load_policy(ModelSettings(name))),
+        (lm_tiny.make_reward_model, lambda name: load_judge(JudgeSettings("reward-model", name))),
+    ],
+    ids=["causal", "reward"],
+)
+def test_weights_that_are_no_numbers_are_named(make, load, tmp_path):
+    make(tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][3, 5] = float("inf")
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.down_proj\.weight hold nan or inf"):
+        load(str(tmp_path))

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
+from windlm.judges import RewardModel
 from windlm.policy import LanguagePolicy, Samples
 from windlm.sampling import inverse_cdf
 from windlm.tabular import Enumeration, small_policy
@@ -217,9 +218,9 @@ def test_a_table_goes_back_into_a_transformer(rng):
 
 
 def test_what_cannot_be_enumerated_says_so(policy):
-    with pytest.raises(ValueError, match="more than 10"):
+    with pytest.raises(ValueError, match="more than the limit of 10"):
         Enumeration.of(policy, limit=10)
-    with pytest.raises(ValueError, match="end with one token"):
+    with pytest.raises(ValueError, match="exactly one end token"):
         Enumeration.of(with_model(policy, policy.model, stop=["b"]))
 
 
@@ -300,3 +301,43 @@ def test_a_tokenizer_without_an_end(policy):
     with pytest.raises(ValueError, match="no end-of-sequence token"):
         LanguagePolicy(model, tokenizer)
     LanguagePolicy(model, tokenizer, stop=["a"])
+
+
+# -- prompts that are rendered already -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def opening():
+    """A tokenizer that puts a beginning-of-sequence token before every text."""
+    from tokenizers import processors
+
+    tokenizer = copy.deepcopy(small_policy(letters=4).tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", start)]
+    )
+    return tokenizer, start
+
+
+def test_a_prompt_that_begins_with_the_first_token_has_it_once(opening, policy):
+    tokenizer, start = opening
+    ours = LanguagePolicy(policy.model, tokenizer, max_new_tokens=2)
+    plain, rendered = ours.encode(["a b", "<s> a b"])
+    assert plain == rendered
+    assert plain.count(start) == 1
+    twice, inside = ours.encode(["<s> <s> a", "a <s> b"])  # what is asked for is given
+    assert (twice.count(start), inside.count(start)) == (2, 2)
+    tokenizer.chat_template = "<s> {% for m in messages %}{{ m.content }} {% endfor %}"
+    (chat,) = ours.encode([[{"role": "user", "content": "a b"}]])
+    assert chat == plain
+
+
+def test_a_reward_model_sees_the_first_token_once(opening):
+    tokenizer, _ = opening
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 1, "num_labels": 1}
+    reward = RewardModel(
+        transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes, pad_token_id=4)), tokenizer
+    )
+    one, other = reward(["a ", "<s> a "], ["b", "b"])
+    assert one == pytest.approx(other, rel=1e-5)

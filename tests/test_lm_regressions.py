@@ -125,7 +125,7 @@ def test_optimistic_steps_are_centred_as_their_score(pairing):
 
 def test_a_constant_normaliser_needs_a_rule_without_a_pull():
     assert Regression(wg.sppo(0.5), 0.0, pairing="constant").slots == ()
-    with pytest.raises(ValueError, match="only holds without a pull"):
+    with pytest.raises(ValueError, match="only holds at beta = 0"):
         wind(0.2, 0.4, pairing="constant")
 
 

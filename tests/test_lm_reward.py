@@ -52,5 +52,5 @@ def test_a_prompt_is_on_one_side():
     assert len(known) + len(unknown) == 20
     assert len(unknown) == 8
     assert not {p.prompt for p in known} & {p.prompt for p in unknown}
-    with pytest.raises(ValueError, match="leaves a side without"):
+    with pytest.raises(ValueError, match="leaves one side without"):
         split(pairs, 0.01, 0)

@@ -123,17 +123,17 @@ def test_bad_input(tmp_path):
         prepare(fsdp_version=1)
     with pytest.raises(ValueError, match="set fsdp_offload_params to false"):
         prepare(cpu_offload=True)
-    with pytest.raises(ValueError, match=r"DeepSpeed .* take FSDP with fsdp_version 2"):
+    with pytest.raises(ValueError, match=r"DeepSpeed .* use FSDP with fsdp_version 2"):
         prepare(DistributedType.DEEPSPEED)
     with pytest.raises(ValueError, match=r"Mixed precision \(bf16\) would score"):
         sharding.prepare(SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision="bf16"), policy, None)
     policy.engine = lambda *_: []
-    with pytest.raises(ValueError, match="let sampler be 'own'"):
+    with pytest.raises(ValueError, match="set sampler to 'own'"):
         prepare()
     policy.engine = None
     snapshots = WeightSnapshots(policy, tmp_path)
     kept = {name: p[:1] for name, p in snapshots.plain().items()}
-    with pytest.raises(ValueError, match=r"The share of .* was set aside by another number of processes"):
+    with pytest.raises(ValueError, match=r"in the snapshot.* saved by another number of processes"):
         snapshots.put(kept)
 
 

@@ -17,6 +17,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 import lm_run
+from accelerate import tracking
+from accelerate.utils import LoggerType
 
 import windgames as wg
 from windgames._array import kl
@@ -316,13 +318,13 @@ def test_bad_input(tmp_path):
         RewardJudge(lambda p, r: [0.0] * len(r)),
         wind(0.1),
     )
-    with pytest.raises(ValueError, match="it is one text"):
+    with pytest.raises(ValueError, match="it is one string"):
         train(policy, "hello", judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="no prompts"):
         train(policy, [], judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="Prompt 1 is empty"):
         train(policy, ["a", ""], judge, objective, quick(tmp_path))
-    with pytest.raises(ValueError, match="must have 2 processes, but has 1"):
+    with pytest.raises(ValueError, match="requires 2 processes, but has 1"):
         train(policy, PROMPTS, judge, objective, quick(tmp_path, processes=2))
     with pytest.raises(ValueError, match="prompts_per_round must divide"):
         train(policy, ["a", "b", "c"], judge, objective, quick(tmp_path, prompts_per_round=2))
@@ -332,3 +334,75 @@ def test_bad_input(tmp_path):
     for bad in ({"schedule": "step"}, {"rounds": 0}, {"learning_rate": 0.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             quick(tmp_path, **bad)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named_before_anything_is_drawn(tmp_path, value):
+    policy = small_policy(letters=3, length=2, width=8)
+    with torch.no_grad():
+        policy.model.transformer.h[1].mlp.c_fc.weight[0, 0] = value
+    asked = []
+    judge = RewardJudge(lambda p, r: asked.append(1) or [0.0] * len(r))
+    with pytest.raises(ValueError, match=r"h\.1\.mlp\.c_fc\.weight hold nan or inf"):
+        train(policy, PROMPTS, judge, wind(0.1), quick(tmp_path))
+    assert not asked
+    if value != value:
+        with pytest.raises(ValueError, match=r"after the prompt 'a' are nan"):
+            policy.sample(["a"], 2, np.random.default_rng(0))
+
+
+# -- trackers ------------------------------------------------------------------------------------------------
+
+
+class StandIn(tracking.GeneralTracker):
+    """A tracker that is as particular about settings as tensorboard's add_hparams."""
+
+    name, requires_logging_directory, made = "tensorboard", True, []
+
+    def __init__(self, run_name, logging_dir=None, **settings):
+        super().__init__()
+        self.rounds = []
+        self.made.append(self)
+
+    @property
+    def tracker(self):
+        return self
+
+    def store_init_configuration(self, values):
+        for name, value in values.items():
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(f"{name}: value should be one of int, float, str, or bool, but it is {value!r}")
+        self.settings = values
+
+    def log(self, values, step=None, **settings):
+        self.rounds.append((step, values))
+
+
+def with_tracker(folder, name):
+    policy = small_policy(letters=3, length=2, width=8)
+    reward = RewardJudge(lambda p, r: [len(x) for x in r])
+    return train(policy, PROMPTS, reward, wind(0.1), quick(folder, rounds=2, reference_draws=2, trackers=(name,)))
+
+
+def test_a_tracker_gets_settings_that_it_can_show_and_every_round(tmp_path, monkeypatch):
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", StandIn)
+    monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
+    rows = with_tracker(tmp_path, "tensorboard")
+    tracker = StandIn.made[-1]
+    assert [step for step, _ in tracker.rounds] == [1, 2]
+    assert tracker.rounds[1][1]["kl"] == rows[2]["kl"]
+    assert (tracker.settings["rounds"], json.loads(tracker.settings["betas"])) == (2, [0.9, 0.95])
+
+
+def test_tensorboard_itself(tmp_path):
+    pytest.importorskip("tensorboard")
+    with_tracker(tmp_path, "tensorboard")
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("comet_ml", "not installed"), ("tensorbord", "among .*'tensorboard'")])
+def test_a_tracker_that_is_not_there_is_an_error(name, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_available_trackers", [])
+    with pytest.raises(ValueError, match=said):
+        with_tracker(tmp_path, name)
+    assert not (tmp_path / "metrics.jsonl").exists()

@@ -38,7 +38,7 @@ def test_a_grid_costs_less_than_each_beta_alone(kind, concentration, rng):
 
 
 @given(
-    games(min_responses=1) | games("log") | games("best-of-n"),
+    games(min_responses=1) | games("log-win-rate") | games("best-of-n"),
     st.lists(st.floats(-3, 1).map(lambda x: 10**x), min_size=1, max_size=6),
     st.integers(0, 10),
 )
@@ -138,7 +138,7 @@ def test_every_library(library):
     assert np.all(found.steps <= 2)
 
 
-@given(games() | games("log") | games("best-of-n"), st.integers(0, 10**6))
+@given(games() | games("log-win-rate") | games("best-of-n"), st.integers(0, 10**6))
 def test_any_start_gives_the_equilibrium(game, seed):
     rng = np.random.default_rng(seed)
     start = np.log(random_reference(game.n_responses, rng))

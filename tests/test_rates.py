@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import windgames as wg
 from windgames._array import hilbert, kl, log_normalize
 from windgames.testing import betas, games, policies, random_matrix
-from windgames.updates import extragradient_step, target, wind_step
+from windgames.updates import target
 
 
 def holds(trace):
@@ -18,7 +18,7 @@ def holds(trace):
 @given(games(), st.floats(0.01, 1), st.sampled_from(["wind", "extragradient"]), st.data())
 def test_the_bounds_hold_up_to_the_largest_step(game, share, name, data):
     """Theory 5.2 and 5.4 from any start, the step anywhere up to the limit that the game's own L allows."""
-    limit = {"wind": wind_step, "extragradient": extragradient_step}[name](game)
+    limit = getattr(wg.bounds, f"{name}_max_step")(game.beta, game.interaction)
     eta = share * float(min(limit, 1e6))
     start = data.draw(policies(game.n_responses))
     star = wg.equilibrium(game)
@@ -45,8 +45,7 @@ def one_step_ratio(P, rho, beta, eta, start):
 
 
 COUNTEREXAMPLE = {
-    # Rock-paper-scissors, L = 3/4. Near its uniform equilibrium a step multiplies KL by
-    # (1 + eta^2/12)/(1 + beta eta)^2,
+    # Rock-paper-scissors, L = 3/4. Near the uniform equilibrium KL is multiplied by (1 + eta^2/12)/(1 + beta eta)^2,
     # so the bound breaks beyond eta = 12 beta, 6.75 beta/L^2, where the limit is 4 beta/L^2.
     "P": np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]]),
     "rho": np.full(3, 1 / 3),

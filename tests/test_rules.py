@@ -6,7 +6,7 @@ from rules import EXAMPLES, IDS, WIN_RATE
 
 import windgames as wg
 from windgames._array import hilbert, log_normalize
-from windgames.testing import check_rule, random_reference
+from windgames.testing import check_rule, random_matrix, random_reference
 from windgames.updates import Guarantee, Plan, Stage, target
 
 
@@ -149,6 +149,71 @@ def test_inpo_is_wind(rng):
     np.testing.assert_allclose(a, b, atol=1e-13)
 
 
+class Halved:
+    """A rule of one's own that reads what both games and constants have."""
+
+    name = "halved"
+
+    def plan(self, game):
+        eta = 0.5 * wg.bounds.wind_max_step(game.beta, game.interaction)
+        guarantee = Guarantee("theory 5.2", "kl_from_solution", wg.bounds.linear_rate(game.beta, eta))
+        return Plan((Stage(game.beta, eta),), {"eta": eta}, "equilibrium", guarantee)
+
+
+def test_a_rule_plans_on_constants_as_on_a_game(rng):
+    """What a rule reads of a game is all in GameConstants: the stages are the same."""
+    P = random_matrix("logistic", 4, rng)
+    win = wg.WinRateGame(wg.MatrixPreference(P), [0.4, 0.3, 0.2, 0.1], 0.1)
+    log = wg.LogWinRateGame.from_best_of_n(wg.MatrixPreference(P), win.ref, 4, 0.15, 0.1)
+    exact = wg.BestOfNGame.from_best_of_n(wg.RewardPreference([1.0, 0, 2, 2]), win.ref, 4, 0.15, 0.1)
+    for game, rules in (
+        (
+            win,
+            [Halved(), wg.wind(), wg.wind(3.0), wg.extragradient(), wg.sppo(1), wg.nash_md(1), wg.omwu(1), wg.inpo(1)],
+        ),
+        (log, [wg.wind(), wg.wind(0.1), wg.iterative_bon(4, 0.15, 0.1), wg.extragradient(0.1)]),
+        (exact, [wg.wind(), wg.iterative_bon(4, 0.15, 0.1)]),
+    ):
+        constants = wg.GameConstants(game.kind, game.beta, game.interaction, game.contraction, game.n)
+        for rule in rules:
+            ours, theirs = rule.plan(constants), rule.plan(game)
+            assert (ours.settings, ours.fixed_point, ours.remark) == (
+                theirs.settings,
+                theirs.fixed_point,
+                theirs.remark,
+            ), rule
+            assert [(s.beta, s.eta, s.against) for s in ours.stages] == [
+                (s.beta, s.eta, s.against) for s in theirs.stages
+            ]
+            assert (ours.guarantee is None) == (theirs.guarantee is None)
+    # without a matrix the worst case holds
+    assert wg.wind().plan(wg.GameConstants("win-rate", 0.1)).settings == {"eta": pytest.approx(0.4)}
+    with pytest.raises(ValueError, match="kind must be one of"):
+        wg.GameConstants("bon", 0.1)
+    with pytest.raises(ValueError, match="beta must be non-negative"):
+        wg.GameConstants("win-rate", -0.1)
+
+
+def test_rules_are_values():
+    assert wg.wind(0.5) == wg.wind(eta=0.5)
+    assert repr(wg.iterative_bon(2, 0.5)) == "iterative_bon(n=2.0, alpha1=0.5, alpha2=0.0)"
+    assert wg.iterative_bon(2, 0.25, 0.25).beta == pytest.approx(2.0)  # (1 - 1/2)/(1 * 1/4)
+    assert wg.wind.name == "WIND"
+
+
+def test_a_custom_game_has_no_theorem():
+    class Cubed(wg.WinRateGame):
+        kind = "custom"
+
+        def payoff(self, log_policy):
+            return super().payoff(log_policy) ** 3
+
+    game = Cubed(WIN_RATE[0].preference, WIN_RATE[0].ref, 0.3)
+    assert wg.wind(0.1).plan(game).guarantee is None
+    with pytest.raises(ValueError, match="No theorem gives WIND a step"):
+        wg.wind().plan(game)
+
+
 def test_bad_steps():
     game = WIN_RATE[0]
     for eta in (0.0, -1.0, np.nan, np.inf):
@@ -186,6 +251,6 @@ def test_eta_per_context(rng):
 
 def test_outside_the_theorem_is_said():
     game = WIN_RATE[1]
-    far = wg.solve(game, wg.wind(100 * float(wg.updates.wind_step(game))), max_steps=50)
+    far = wg.solve(game, wg.wind(100 * float(wg.bounds.wind_max_step(game.beta, game.interaction))), max_steps=50)
     assert far.trace.bound is None
     assert "outside theorem 5.2" in far.status

@@ -42,7 +42,7 @@ def far(game, rng):
 
 @settings(max_examples=30)
 @given(
-    games(max_responses=4) | games("log", max_responses=4) | games("best-of-n", max_responses=4),
+    games(max_responses=4) | games("log-win-rate", max_responses=4) | games("best-of-n", max_responses=4),
     st.integers(0, 10**6),
     st.booleans(),
 )
@@ -59,7 +59,7 @@ def test_against_differences_in_many_digits(game, seed, degenerate):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * (1 + np.abs(expected).max()))
 
 
-@given(games() | games("log") | games("best-of-n"), st.integers(0, 10**6), st.booleans())
+@given(games() | games("log-win-rate") | games("best-of-n"), st.integers(0, 10**6), st.booleans())
 def test_the_gradient_is_the_transpose(game, seed, degenerate):
     rng = np.random.default_rng(seed)
     game = far(game, rng) if degenerate else game

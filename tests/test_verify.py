@@ -123,7 +123,7 @@ def test_a_policy_that_leaves_a_response_out_is_no_equilibrium():
 
 
 @settings(max_examples=25)
-@given(st.one_of(games("log"), games("best-of-n")))
+@given(st.one_of(games("log-win-rate"), games("best-of-n")))
 def test_the_best_response_to_an_equilibrium_of_a_log_game_gains_nothing(game):
     """Theory 2.2, 3.7: the loop contracts to it for beta > 1, and a convex best response stays there."""
     found = wg.solve(game, wg.wind(1.0), tol=1e-10, max_steps=5000)

@@ -22,22 +22,10 @@ from .preferences import (
     from_counts,
 )
 from .proximal import proximal_point
-from .solve import Solution, Trace, solve
-from .updates import (
-    Guarantee,
-    Plan,
-    Rule,
-    Stage,
-    extragradient,
-    inpo,
-    iterative_bon,
-    nash_md,
-    omwu,
-    optimistic,
-    sppo,
-    target,
-    wind,
-)
+from .rules import extragradient, inpo, iterative_bon, nash_md, omwu, optimistic, sppo, wind
+from .solution import Solution, Trace
+from .solve import solve
+from .updates import GameConstants, Guarantee, Plan, Rule, Stage, target
 from .verify import Verification, verify
 
 __version__ = "0.1.0"
@@ -48,6 +36,7 @@ __all__ = [
     "Comparisons",
     "Description",
     "Game",
+    "GameConstants",
     "Guarantee",
     "LogWinRateGame",
     "LowRankPreference",

@@ -14,6 +14,7 @@ from scipy.linalg import solve as solve_linear
 from scipy.sparse.csgraph import connected_components
 
 from ._array import array_namespace, to_numpy
+from ._display import html_table, text_table
 from ._validation import positive_number
 from .preferences import Preference, RewardPreference
 
@@ -125,10 +126,10 @@ class Description:
         ]
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        width = max(len(name) for name, _ in rows)
-        lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
-        return f"Description of {self.preference!r}\n{lines}"
+        return text_table(f"Description of {self.preference!r}", self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Description of {self.preference!r}", self._rows())
 
 
 def _summary(

@@ -29,6 +29,7 @@ from ._array import (
     scale,
     to_numpy,
 )
+from ._display import FEW, SHOWN, as_arguments, html_table, probabilities
 from ._validation import above, as_float, check_log_policy, check_shape, first_index, in_context, per_context
 from .preferences import MatrixPreference, Preference, RewardPreference
 
@@ -36,36 +37,30 @@ from .preferences import MatrixPreference, Preference, RewardPreference
 class Game:
     """The part that all games share; see `WinRateGame`, `LogWinRateGame`, `BestOfNGame`."""
 
-    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
+    kind: str = "custom"
+    """What the payoff is: ``"win-rate"``, ``"log-win-rate"``, ``"best-of-n"``, or of your own making."""
+    n: float | None = None
+    """Number of draws of a best-of-n game."""
+
+    def __init__(self, preference: Preference, ref: Any = None, beta: Any = None, *, log_ref: Any = None) -> None:
         if not isinstance(preference, Preference):
             raise ValueError(
                 f"preference must be a windgames preference, but it is a {type(preference).__name__}. "
                 f"Wrap a matrix in MatrixPreference, rewards in RewardPreference."
             )
+        if (ref is None) == (log_ref is None):
+            raise ValueError("Pass the reference policy either as ref (probabilities) or as log_ref.")
+        if beta is None:
+            raise ValueError("beta is missing: pass the strength of the regularisation.")
         self.preference = preference
-        ref = as_float(ref, "ref")
-        if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
-            ref = like(ref, preference.example)
-        check_shape(ref, preference, "ref")
-        try:
-            xp = array_namespace(ref, preference.example)
-        except TypeError:
-            raise ValueError(
-                f"ref is an array of {type(ref).__module__}, the preference's data of "
-                f"{type(preference.example).__module__}: use one array library for both."
-            ) from None
-        where = first_index(~((ref > 0) & (ref < inf)))
-        if where is not None:
-            raise ValueError(
-                f"ref must have full support, but ref{list(where)} is {float(ref[where])}. "
-                f"Drop responses that the reference never gives, or give them a small mass."
-            )
-        total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
-        where = first_index(xp.abs(total - 1) > 1e-6)
-        if where is not None:
-            raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
-        self.ref = ref
-        self.log_ref = log_normalize(xp.log(xp.astype(ref, xp.float64)))
+        if log_ref is None:
+            self.ref, self.log_ref = _check_ref(ref, preference)
+        else:
+            self.ref, self.log_ref = _check_log_ref(log_ref, preference)
+        ref = self.ref
+        # what `replace` passes on; probabilities may have underflowed if logarithms were given
+        in_dtype = array_namespace(ref).astype(self.log_ref, ref.dtype)
+        self._reference = {"ref": ref} if log_ref is None else {"log_ref": in_dtype}
         self.beta = per_context(beta, "beta", zero=True)
         self._beta = columns(like(to_numpy(self.beta), ref) if is_array_api_obj(self.beta) else self.beta)
         shape = np.shape(to_numpy(self.beta)) if is_array_api_obj(self.beta) else ()
@@ -106,6 +101,16 @@ class Game:
         else:
             logits = greedy if self._beta == 0 else log_ref + payoff / self._beta
         return log_normalize(logits)
+
+    @property
+    def interaction(self) -> np.ndarray:
+        """Interaction constant `L` of the preference (theory 5.2), per context."""
+        return np.broadcast_to(self.preference.interaction, self.batch_shape)
+
+    @property
+    def contraction(self) -> np.ndarray:
+        r"""Hilbert-metric Lipschitz constant :math:`\kappa \le 1` of a log payoff (theory 3.7), per context."""
+        return np.ones(self.batch_shape)
 
     # -- what the game says of a policy --------------------------------------------------------------------
 
@@ -202,19 +207,22 @@ class Game:
         r"""The factor `c` of :math:`h(\pi,\pi^*) \le c\, h(\pi,BR(\pi))`, per context; infinite where none is known."""
         raise NotImplementedError
 
-    _data: tuple[str, ...] = ("preference", "ref", "beta")
+    _data: tuple[str, ...] = ("preference", "beta")
 
     def to_numpy(self) -> Game:
         """Return the same game on numpy arrays in float64; the game itself if it is one already."""
         preference = self.preference.to_numpy()
         if preference is self.preference:
             return self
-        ref, beta = np.exp(to_numpy(self.log_ref)), np.asarray(to_numpy(self.beta), dtype=float)
-        return self.replace(preference=preference, ref=ref, beta=beta)
+        beta = np.asarray(to_numpy(self.beta), dtype=float)
+        return self.replace(preference=preference, log_ref=to_numpy(self.log_ref), beta=beta)
 
     def replace(self, **changes: Any) -> Game:
-        """Return a game of the same kind with other data: any of `preference`, `ref` and `beta`."""
-        return type(self)(**{name: getattr(self, name) for name in self._data} | changes)
+        """Return a game of the same kind with other data: any of `preference`, `ref` or `log_ref`, `beta` and `n`."""
+        data = {name: getattr(self, name) for name in self._data}
+        if "ref" not in changes and "log_ref" not in changes:
+            data |= self._reference
+        return type(self)(**data | changes)
 
     # -- validation ----------------------------------------------------------------------------------------
 
@@ -232,6 +240,76 @@ class Game:
     def __repr__(self) -> str:
         beta = f"{self.beta:g}" if not is_array_api_obj(self.beta) else "per context"
         return f"{type(self).__name__}({self.preference!r}, beta={beta})"
+
+    def _repr_html_(self) -> str:
+        log_ref = to_numpy(self.log_ref)
+        kl_to_uniform = kl(log_ref, np.full(self.n_responses, -log(self.n_responses)))
+        if log_ref.ndim == 1 and self.n_responses <= FEW:
+            reference = probabilities(np.exp(log_ref))
+        else:
+            spread = kl_to_uniform.min(), kl_to_uniform.max()
+            reference = f"KL to uniform {spread[0]:.3g}" + (f" to {spread[1]:.3g}" if spread[0] < spread[1] else "")
+        beta = to_numpy(self.beta) if is_array_api_obj(self.beta) else self.beta
+        rows = [
+            ("reference", reference),
+            ("beta", f"{self.beta:g}" if np.ndim(beta) == 0 else f"{np.min(beta):g} to {np.max(beta):g} per context"),
+        ]
+        if self.n is not None:
+            rows.append(("n", f"{self.n:g}"))
+        return html_table(type(self).__name__, rows) + self.preference._repr_html_()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print a small game as the call that makes it, in IPython and in counterexamples of hypothesis."""
+        if self.batch_shape or self.n_responses > SHOWN:
+            printer.text(repr(self))
+            return
+        data = {"ref": self.ref} | self._reference | {name: getattr(self, name) for name in self._data[1:]}
+        if "log_ref" in data:
+            del data["ref"]
+        printer.text(f"{type(self).__name__}({self.preference._as_call()}, {as_arguments(data)})")
+
+
+def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
+    """Return the reference policy, and its logarithm in float64, from probabilities."""
+    ref = as_float(ref, "ref")
+    if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
+        ref = like(ref, preference.example)
+    check_shape(ref, preference, "ref")
+    xp = _common_library(ref, preference, "ref")
+    where = first_index(~((ref > 0) & (ref < inf)))
+    if where is not None:
+        raise ValueError(
+            f"ref must have full support, but ref{list(where)} is {float(ref[where])}. Drop responses that the "
+            f"reference never gives, or give them a small mass; masses too small for a float go into log_ref."
+        )
+    total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
+    where = first_index(xp.abs(total - 1) > 1e-6)
+    if where is not None:
+        raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
+    return ref, log_normalize(xp.log(xp.astype(ref, xp.float64)))
+
+
+def _check_log_ref(log_ref: Any, preference: Preference) -> tuple[Array, Array]:
+    """Return the reference policy, and its logarithm in float64, from normalised log-probabilities."""
+    log_ref = check_log_policy(log_ref, preference, "log_ref")
+    xp = _common_library(log_ref, preference, "log_ref")
+    where = first_index(~xp.isfinite(log_ref))
+    if where is not None:
+        raise ValueError(
+            f"log_ref must be finite, since the reference has full support, but log_ref{list(where)} is "
+            f"{float(log_ref[where])}. Drop responses that the reference never gives."
+        )
+    return xp.exp(log_ref), log_normalize(xp.astype(log_ref, xp.float64))
+
+
+def _common_library(x: Array, preference: Preference, name: str) -> Any:
+    try:
+        return array_namespace(x, preference.example)
+    except TypeError:
+        raise ValueError(
+            f"{name} is an array of {type(x).__module__}, the preference's data of "
+            f"{type(preference.example).__module__}: use one array library for both."
+        ) from None
 
 
 def check_game(game: Any) -> None:
@@ -274,8 +352,10 @@ class WinRateGame(Game):
     [0.016 0.011 0.974]
     """
 
-    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
-        super().__init__(preference, ref, beta)
+    kind = "win-rate"
+
+    def __init__(self, preference: Preference, ref: Any = None, beta: Any = None, *, log_ref: Any = None) -> None:
+        super().__init__(preference, ref, beta, log_ref=log_ref)
         if not preference.is_constant_sum:
             if isinstance(preference, MatrixPreference):
                 error, (*context, i, j) = preference.asymmetry()
@@ -358,8 +438,10 @@ class LogWinRateGame(_LogGame):
         If a row or a column of the preference is zero (strict ties: the worst response beats nobody, not even itself).
     """
 
-    def __init__(self, preference: Preference, ref: Any, beta: Any) -> None:
-        super().__init__(preference, ref, beta)
+    kind = "log-win-rate"
+
+    def __init__(self, preference: Preference, ref: Any = None, beta: Any = None, *, log_ref: Any = None) -> None:
+        super().__init__(preference, ref, beta, log_ref=log_ref)
         if isinstance(preference, RewardPreference):
             if preference.ties == "strict":
                 raise ValueError(
@@ -378,13 +460,20 @@ class LogWinRateGame(_LogGame):
 
     @classmethod
     def from_best_of_n(
-        cls, preference: Preference, ref: Any, n: float, alpha1: float, alpha2: float = 0.0
+        cls,
+        preference: Preference,
+        ref: Any = None,
+        n: Any = None,
+        alpha1: Any = None,
+        alpha2: float = 0.0,
+        *,
+        log_ref: Any = None,
     ) -> LogWinRateGame:
         r"""Return the game that power-form iterative best-of-n solves, with its implied `beta` (theory 3.5).
 
         :math:`\beta = (1-\alpha_1-\alpha_2)/((n-1)\alpha_1)`.
         """
-        return cls(preference, ref, bounds.implied_beta(n, alpha1, alpha2))
+        return cls(preference, ref, bounds.implied_beta(n, alpha1, alpha2), log_ref=log_ref)
 
     def payoff(self, log_policy: Array) -> Array:
         return self.preference.log_win_rate(log_policy)
@@ -407,19 +496,30 @@ class BestOfNGame(_LogGame):
         Number of draws, a real number above 1.
     """
 
-    _data = ("preference", "ref", "n", "beta")
+    kind = "best-of-n"
+    n: float
+    _data = ("preference", "n", "beta")
 
-    def __init__(self, preference: Preference, ref: Any, n: float, beta: Any) -> None:
-        super().__init__(preference, ref, beta)
+    def __init__(
+        self, preference: Preference, ref: Any = None, n: Any = None, beta: Any = None, *, log_ref: Any = None
+    ) -> None:
+        super().__init__(preference, ref, beta, log_ref=log_ref)
         self.n = above(n, "n", 1)
         needs_order(preference, self.n)
 
     @classmethod
     def from_best_of_n(
-        cls, preference: Preference, ref: Any, n: float, alpha1: float, alpha2: float = 0.0
+        cls,
+        preference: Preference,
+        ref: Any = None,
+        n: Any = None,
+        alpha1: Any = None,
+        alpha2: float = 0.0,
+        *,
+        log_ref: Any = None,
     ) -> BestOfNGame:
         r"""Return the game that exact iterative best-of-n solves, with its implied `beta` (theory 3.5)."""
-        return cls(preference, ref, n, bounds.implied_beta(n, alpha1, alpha2))
+        return cls(preference, ref, n, bounds.implied_beta(n, alpha1, alpha2), log_ref=log_ref)
 
     @property
     def contraction(self) -> np.ndarray:

@@ -7,17 +7,16 @@ COMAL (arXiv 2410.23223) and magnetic preference optimisation (arXiv 2410.16714)
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from math import inf
 from typing import Any
 
 import numpy as np
 
 from ._array import Array, hilbert, kl, like, log_normalize, to_numpy
-from ._validation import number, whole
+from ._validation import positive_number, whole
 from .equilibria import equilibrium
 from .games import Game, WinRateGame, check_game
-from .solve import Solution, Trace
+from .solution import Solution, Trace
 
 STEP_TOL = 1e-10
 """Residual to which every step's equilibrium is solved, as far as double precision allows."""
@@ -81,9 +80,7 @@ def proximal_point(
         raise ValueError(
             "A step has no price at beta = 0: pass a game of positive beta, or take windgames.equilibrium."
         )
-    tol, max_steps = number(tol, "tol"), whole(max_steps, "max_steps")
-    if not 0 <= tol < inf:
-        raise ValueError(f"tol must be a non-negative number, but it is {tol}.")
+    tol, max_steps = positive_number(tol, "tol", zero=True), whole(max_steps, "max_steps")
     local = game.to_numpy()
     shape = (*game.batch_shape, game.n_responses)
     log_policy = to_numpy(game.log_ref) if start is None else to_numpy(game.check_policy(start, "start"))
@@ -109,7 +106,7 @@ def proximal_point(
         reached = np.where(converged, np.where(reached < 0, step, reached), -1)
         if np.all(converged) or step == max_steps:
             break
-        found = equilibrium(_moved(local, log_policy), tol=STEP_TOL, start=log_policy)
+        found = equilibrium(local.replace(log_ref=log_policy), tol=STEP_TOL, start=log_policy)
         log_policy, systems, step = found.log_policy, systems + int(np.max(found.steps, initial=0)), step + 1
         if callback is not None:
             callback(step, like(log_policy, game.log_ref))
@@ -135,10 +132,3 @@ def proximal_point(
         settings={"beta": to_numpy(game.beta), "systems": systems},
         trace=Trace(steps=np.arange(step + 1), **columns),
     )
-
-
-def _moved(game: Game, log_ref: np.ndarray) -> Game:
-    """Return the game with another reference, given by its logarithm: probabilities would underflow."""
-    moved = copy(game)
-    moved.log_ref, moved.ref = log_ref, np.exp(log_ref)
-    return moved

@@ -16,9 +16,10 @@ import numpy as np
 from scipy.special import entr, xlogy
 
 from ._array import Array, array_namespace, is_array_api_obj, kl, log_normalize, safe_log, to_numpy
+from ._display import html_table, text_table
 from ._validation import positive_number
 from .games import Game, WinRateGame, check_game
-from .solve import Solution
+from .solution import Solution
 
 LARGEST = 2000
 """Most responses for which the win-rate game's program, which holds the matrix, is handed to a solver."""
@@ -127,10 +128,10 @@ class Verification:
         return rows + [("trouble", words) for words in self.trouble]
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        width = max(len(name) for name, _ in rows)
-        lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in rows)
-        return f"Verification of {self.game!r}\n{lines}"
+        return text_table(f"Verification of {self.game!r}", self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Verification of {self.game!r}", self._rows())
 
 
 def verify(

@@ -1,13 +1,16 @@
-"""Prompts and labelled pairs, from local files or the hub, by column.
+"""Prompts and labelled pairs, from local files or the hub.
 
-A source is a local file (JSON lines, JSON, parquet, or plain text with a prompt on each line) or the name of a hub data
-set. Columns are named by the user, or known: UltraFeedback in its raw and binarised forms is known by its name, and the
-same schema is recognised in a file.
+A source is a local file (JSON lines, JSON, parquet, or plain text with one prompt per line, all but parquet also
+compressed as .gz) or the name of a hub data set. Columns are named by the user, or recognized by the names that common
+data sets use.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,42 +19,61 @@ from typing import Any
 from .policy import Prompt
 
 Row = Mapping[str, Any]
+"""One row of a data set."""
 
 SPLITS = {
     "openbmb/UltraFeedback": "train",
     "HuggingFaceH4/ultrafeedback_binarized": "train_prefs",
     "trl-lib/ultrafeedback-prompt": "train",
 }
-"""Splits of hub data sets that are known by name; of others, "train"."""
-PROMPT_COLUMNS = ("prompt", "instruction", "question", "messages", "text")
-"""Where a prompt is looked for if no column is named, in this order."""
+"""Default splits of known hub data sets; "train" for all others."""
+SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+"""Formats of local files; all but parquet may be followed by .gz."""
+PROMPT_COLUMNS = ("prompt", "instruction", "question", "messages", "text", "input")
+"""Columns in which a prompt is looked for if none is named, in this order."""
+VERDICTS = {
+    ("response1", "response2"): {1: 0, 2: 1, 0: None},
+    ("output_1", "output_2"): {1: 0, 2: 1, 0: None},
+    ("response_a", "response_b"): {"A": 0, "B": 1, "tie": None, "C": None},
+}
+"""Columns of two answers, and which of them a label prefers; None for a tie."""
+TURN = re.compile(r"\n\n(Human|Assistant):")
+"""The start of a turn in a transcript, as in HH-RLHF."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where prompts come from."""
+    """Source of prompts or labelled pairs."""
 
     source: str
-    """Local file (.jsonl, .json, .parquet, .txt) or hub name, such as HuggingFaceH4/ultrafeedback_binarized."""
+    """Local file (.jsonl, .json, .parquet, .txt, or .gz of these) or hub name, such as openbmb/UltraFeedback."""
     subset: str | None = None
-    """Configuration of a hub data set, such as "main"."""
+    """Configuration of a hub data set, such as main."""
     split: str | None = None
-    """Split of a hub data set; None for the one that is known by name, or "train"."""
+    """Split of a hub data set; None for the usual one of a known data set, else train."""
     prompt: str | None = None
-    """Column of the prompt: a text, or chat messages. None looks for prompt, instruction, question, messages, text."""
+    """Column of the prompt, a text or chat messages; None to look for prompt, instruction (joined with a column input),
+    question, messages, text, input, or the common beginning of the conversations chosen and rejected."""
     limit: int | None = None
-    """Take only so many prompts, the first ones."""
+    """Maximum number of prompts or pairs, the first ones; None for all."""
     chat: bool = False
-    """Turn a text into a user's message, so that the model's chat template is applied."""
+    """Whether to turn a text into a user message, to which the model's chat template is applied."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, but it is {self.limit}.")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A labelled comparison."""
+    """A prompt with a chosen and a rejected answer."""
 
     prompt: Prompt
     chosen: str
     rejected: str
+
+
+# -- files ---------------------------------------------------------------------------------------------------
 
 
 def read(source: str, subset: str | None = None, split: str | None = None) -> list[dict[str, Any]]:
@@ -60,130 +82,209 @@ def read(source: str, subset: str | None = None, split: str | None = None) -> li
     Raises
     ------
     ValueError
-        If there is no such file, its form is unknown, or a line of it is no JSON object.
+        If there is no such file, its format is unknown, or a row is not a JSON object of valid text; the line is named.
     """
     path = Path(source).expanduser()
-    suffix = path.suffix.lower()
-    if not path.exists() and (suffix in (".jsonl", ".json", ".parquet", ".txt") or source.count("/") != 1):
-        raise ValueError(f"There is no file {source!r}, and it is no hub name either: that is owner/name.")
+    compressed = path.suffix.lower() == ".gz"
+    suffix = Path(path.stem if compressed else path.name).suffix.lower()
+    if not path.exists() and (suffix in SUFFIXES or source.count("/") != 1):
+        raise ValueError(f"There is no file {source!r}, and a hub name would be owner/name.")
     if not path.exists():
         import datasets
 
         return [dict(row) for row in datasets.load_dataset(source, subset, split=split or SPLITS.get(source, "train"))]
+    if path.is_dir() or suffix not in SUFFIXES or (compressed and suffix == ".parquet"):
+        raise ValueError(f"{source} must be a file that ends in {', '.join(SUFFIXES)}, or .gz for all but parquet.")
     if suffix == ".parquet":
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path).to_pylist()
-    text = path.read_text(encoding="utf-8")
-    if suffix == ".txt":
-        return [{"prompt": line} for line in text.splitlines() if line.strip()]
-    if suffix == ".json":
-        rows = json.loads(text)
-        if not isinstance(rows, list):
-            raise ValueError(f"{source} must hold a list of objects, but it holds a {type(rows).__name__}.")
-    elif suffix == ".jsonl":
-        rows = [_object(source, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    else:
-        raise ValueError(f"{source} must end in .jsonl, .json, .parquet or .txt.")
-    return rows
-
-
-def _object(source: str, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Line {number} of {source} is no JSON: {error}.") from None
+        content = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"{source} is not a complete gzip file: {error}.") from None
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"Line {line} of {source} is not UTF-8: {error.reason}, byte {error.start}.") from None
+    lines = {f"Line {i} of {source}": line for i, line in enumerate(text.split("\n"), 1) if line.strip()}
+    if suffix == ".txt":
+        return [{"prompt": line.removesuffix("\r")} for line in lines.values()]
+    if suffix == ".jsonl":
+        return [_row(_parse(line, where), where) for where, line in lines.items()]
+    rows = _parse(text, source)
+    if not isinstance(rows, list):
+        raise ValueError(f"{source} must hold a list of objects, but it holds a {type(rows).__name__}.")
+    return [_row(row, f"Row {i} of {source}") for i, row in enumerate(rows)]
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, strict=False)  # control characters in strings have one meaning
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}.") from None
+
+
+def _row(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"Line {number} of {source} must be a JSON object, but it is a {type(row).__name__}.")
+        raise ValueError(f"{where} must be a JSON object, but it is a {type(row).__name__}.")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = str(error.object)[error.start].encode("unicode_escape").decode()
+        raise ValueError(f"{where} holds a lone surrogate, {half}, half a character: correct or remove it.") from None
     return row
 
 
+# -- prompts -------------------------------------------------------------------------------------------------
+
+
 def load_prompts(data: Data) -> list[Prompt]:
-    """Return the prompts of a source, each once, in order.
+    """Return the distinct prompts of a source, in order.
 
     Raises
     ------
     ValueError
-        If the source cannot be read, has no prompts, or has no such column; the columns that it has are named.
+        If the source cannot be read, is empty, or has no column of prompts; the existing columns are named.
     """
     rows = read(data.source, data.subset, data.split)
     if not rows:
         raise ValueError(f"{data.source} has no rows.")
-    found: dict[str, Prompt] = {}
-    name = column(rows[0], data.prompt, PROMPT_COLUMNS, data.source)
+    prompts: dict[str, Prompt] = {}
+    name = None if _implicit(rows[0], data) else column(rows[0], data.prompt, PROMPT_COLUMNS, data.source)
     for i, row in enumerate(rows):
-        value = column(row, name, (), f"Row {i} of {data.source}") and row[name]
-        prompt = to_prompt(value, f"Row {i} of {data.source}, column {name!r}")
-        if data.chat and isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        found.setdefault(json.dumps(prompt), prompt)
-        if len(found) == data.limit:
+        where = f"Row {i} of {data.source}"
+        if name is None:
+            prompt: Prompt = split_conversations(row["chosen"], row["rejected"], where)[0]
+        else:
+            prompt = _prompt(row, name, data, where)
+        prompts.setdefault(json.dumps(prompt), prompt)
+        if len(prompts) == data.limit:
             break
-    return list(found.values())
+    return list(prompts.values())
 
 
 def column(row: Row, name: str | None, usual: Sequence[str], where: str) -> str:
-    """Return the column that is named, or the first usual one that is there."""
+    """Return the named column, or the first of the usual ones that the row has."""
     for candidate in [name] if name else usual:
         if candidate in row:
             return candidate
     wanted = repr(name) if name else " or ".join(map(repr, usual))
-    raise ValueError(f"{where} has no column {wanted}; it has {', '.join(map(repr, row))}. Name the right one.")
+    raise ValueError(
+        f"{where} has no column {wanted}; it has {', '.join(map(repr, row))}. Set the column to one of them."
+    )
+
+
+def _implicit(row: Row, data: Data, chosen: str = "chosen", rejected: str = "rejected") -> bool:
+    """Return whether the prompt is the common beginning of two conversations."""
+    return not data.prompt and not row.keys() & set(PROMPT_COLUMNS) and {chosen, rejected} <= row.keys()
+
+
+def _prompt(row: Row, name: str, data: Data, where: str) -> Prompt:
+    value = row[column(row, name, (), where)]
+    if name == "instruction" and not data.prompt and isinstance(value, str):  # Alpaca's columns
+        more = row.get("input")
+        value = f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value
+    prompt = to_prompt(value, f"{where}, column {name!r}")
+    return [{"role": "user", "content": prompt}] if data.chat and isinstance(prompt, str) else prompt
 
 
 def to_prompt(value: Any, where: str) -> Prompt:
-    """Return a text as it is, and of chat messages everything up to the last one that the model is not to answer.
+    """Return a text unchanged, and a conversation without the assistant messages at its end.
 
-    An answer at the end of a conversation is cut off: it is what the model is asked for.
+    Raises
+    ------
+    ValueError
+        If the value is neither, or nothing is left.
     """
     if isinstance(value, str):
         if not value.strip():
             raise ValueError(f"{where}: the prompt is empty.")
         return value
+    messages = _messages(value, where)
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages:
+        raise ValueError(f"{where}: the conversation has only assistant messages.")
+    return messages
+
+
+def _messages(value: Any, where: str) -> list[dict[str, str]]:
     messages = list(value) if isinstance(value, list | tuple) else []
     if not messages or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise ValueError(f"{where}: a prompt is a text or a list of messages with role and content, not {value!r:.80}.")
-    talk = [{"role": m["role"], "content": m["content"]} for m in messages]
-    while talk and talk[-1]["role"] == "assistant":
-        talk.pop()
-    if not talk:
-        raise ValueError(f"{where}: the conversation has only answers.")
-    return talk
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+# -- pairs ---------------------------------------------------------------------------------------------------
 
 
 def load_pairs(
     data: Data, chosen: str = "chosen", rejected: str = "rejected", completions: str = "completions"
 ) -> list[Pair]:
-    """Return labelled pairs.
+    """Return labelled pairs; ties and pairs of equal answers are left out.
 
-    Two schemas are read: columns of the chosen and the rejected answer, texts or conversations (UltraFeedback
-    binarised), and a column of completions with ``response`` and ``overall_score`` (raw UltraFeedback), of which the
-    best and the worst make a pair, unless their scores are equal.
+    The schemas are
+
+    - columns of the chosen and of the rejected answer, as texts or conversations (UltraFeedback, binarized);
+    - the same without a prompt, which is then the common beginning of the two conversations or transcripts (HH-RLHF);
+    - a column of completions with ``response`` and ``overall_score`` (UltraFeedback), whose best and worst are a pair;
+    - two answers with a label, or with annotators whose majority decides (LLMBar, PandaLM), see `VERDICTS`;
+    - ``targets`` with ``choices`` and ``labels``, 1 for the better one (HHH).
 
     Raises
     ------
     ValueError
-        If neither schema is there; the columns that are there are named.
+        If a row has none of these; its columns are named.
     """
     pairs = []
     for i, row in enumerate(read(data.source, data.subset, data.split)):
         where = f"Row {i} of {data.source}"
-        name = column(row, data.prompt, (*PROMPT_COLUMNS, chosen), where)
-        prompt = to_prompt(row[name], where)
-        if chosen in row and rejected in row:
-            best, worst = _answer(row[chosen], where), _answer(row[rejected], where)
+        if _implicit(row, data, chosen, rejected):
+            pair = Pair(*split_conversations(row[chosen], row[rejected], where))
         else:
-            field = column(row, None, (completions,), where + f", without {chosen!r} and {rejected!r},")
-            ranked = sorted(row[field], key=lambda c: float(c["overall_score"]))
-            if len(ranked) < 2 or float(ranked[0]["overall_score"]) == float(ranked[-1]["overall_score"]):
+            prompt = _prompt(row, column(row, data.prompt, PROMPT_COLUMNS, where), data, where)
+            answers = _answers(row, chosen, rejected, completions, where)
+            if answers is None:
                 continue
-            best, worst = ranked[-1]["response"], ranked[0]["response"]
-        pairs.append(Pair(prompt, best, worst))
+            pair = Pair(prompt, *answers)
+        if pair.chosen == pair.rejected:
+            continue
+        pairs.append(pair)
         if len(pairs) == data.limit:
             break
     if not pairs:
-        raise ValueError(f"{data.source} has no pairs.")
+        raise ValueError(f"{data.source} has no pairs: every row is a tie.")
     return pairs
+
+
+def _answers(row: Row, chosen: str, rejected: str, completions: str, where: str) -> tuple[str, str] | None:
+    """Return the better and the worse answer of a row, or None for a tie."""
+    if chosen in row and rejected in row:
+        return _answer(row[chosen], where), _answer(row[rejected], where)
+    for names, verdicts in VERDICTS.items():
+        if row.keys() >= set(names):
+            better = _verdict(row, verdicts, where)
+            texts = [_answer(row[name], where) for name in names]
+            return None if better is None else (texts[better], texts[1 - better])
+    if isinstance(row.get("targets"), Mapping) and sorted(row["targets"].get("labels", ())) == [0, 1]:
+        texts, better = row["targets"]["choices"], list(row["targets"]["labels"]).index(1)
+        return texts[better], texts[1 - better]
+    name = column(row, None, (completions,), where + f", without {chosen!r} and {rejected!r},")
+    ranked = sorted(row[name], key=lambda c: float(c["overall_score"]))
+    if len(ranked) < 2 or float(ranked[0]["overall_score"]) == float(ranked[-1]["overall_score"]):
+        return None
+    return ranked[-1]["response"], ranked[0]["response"]
+
+
+def _verdict(row: Row, verdicts: Mapping[Any, int | None], where: str) -> int | None:
+    """Return which answer the label, or the majority of the annotators, prefers; None for a tie."""
+    labels = [row["label"]] if "label" in row else [row[name] for name in row if re.fullmatch(r"annotator\d+", name)]
+    if not labels or not all(label in verdicts for label in labels):
+        wanted = ", ".join(map(repr, verdicts))
+        raise ValueError(f"{where}: the label, or every annotator's, must be one of {wanted}, but it is {labels}.")
+    (best, count), *others = Counter(verdicts[label] for label in labels).most_common()
+    return None if others and others[0][1] == count else best
 
 
 def _answer(value: Any, where: str) -> str:
@@ -192,3 +293,48 @@ def _answer(value: Any, where: str) -> str:
     if isinstance(value, list) and value and isinstance(value[-1], Mapping) and "content" in value[-1]:
         return str(value[-1]["content"])
     raise ValueError(f"{where}: an answer is a text or a conversation that ends with it, not {value!r:.80}.")
+
+
+def split_conversations(chosen: Any, rejected: Any, where: str) -> tuple[Prompt, str, str]:
+    """Return the common beginning of two conversations, and the assistant's next turn in each.
+
+    Parameters
+    ----------
+    chosen, rejected : str or list of messages
+        A text is a transcript whose turns begin with ``Human:`` and ``Assistant:`` after an empty line.
+    where : str
+        Location of the row, for errors.
+
+    Raises
+    ------
+    ValueError
+        If a text is not such a transcript, or the conversations do not begin alike and go on with the assistant.
+    """
+    first, second = (transcript(x, where) if isinstance(x, str) else _messages(x, where) for x in (chosen, rejected))
+    n = 0
+    while n < min(len(first), len(second)) and first[n] == second[n]:
+        n += 1
+    while n and first[n - 1]["role"] == "assistant":
+        n -= 1
+    answers = [talk[n] if n < len(talk) else {"role": "nobody", "content": ""} for talk in (first, second)]
+    if not n or any(answer["role"] != "assistant" for answer in answers):
+        raise ValueError(f"{where}: chosen and rejected must begin alike and go on with the assistant's answers.")
+    return first[:n], answers[0]["content"], answers[1]["content"]
+
+
+def transcript(text: str, where: str) -> list[dict[str, str]]:
+    """Return a transcript as messages; consecutive turns of one speaker are joined."""
+    start, *parts = TURN.split("\n\n" + text.lstrip())
+    if start or len(parts) < 2:
+        raise ValueError(
+            f"{where} has no prompt: name its column, or give chosen and rejected as conversations, or as transcripts "
+            f"of Human and Assistant. It begins with {text[:40]!r}."
+        )
+    messages: list[dict[str, str]] = []
+    for speaker, content in zip(parts[::2], parts[1::2], strict=True):
+        role = {"Human": "user", "Assistant": "assistant"}[speaker]
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] = f"{messages[-1]['content']}\n\n{content.strip()}".strip()
+        else:
+            messages.append({"role": role, "content": content.strip()})
+    return messages

@@ -1,9 +1,9 @@
-"""Draws by vLLM instead of our own loop. Written to vLLM's documented interface; it has not been run with vLLM yet.
+"""Sampling by vLLM instead of the built-in loop. Written to vLLM's documented interface; not yet run with vLLM.
 
-An engine is called by `LanguagePolicy.sample` with the policy, the token ids of the prompts, the number of draws and
-one generator per prompt, and returns token ids. vLLM has its own arithmetic and random numbers: what it draws is a
-function of the same seeds, but another one, and differs from the policy's probabilities by rounding. Log-probabilities
-are always the policy's own.
+An engine is called by `LanguagePolicy.sample` with the policy, the token ids of the prompts, the number of responses
+and one generator per prompt, and returns token ids. vLLM has its own arithmetic and random numbers: its samples are
+reproducible from the same seeds but differ from the built-in ones, and its probabilities differ by rounding.
+Log-probabilities are always computed by the policy itself.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .policy import LanguagePolicy
 
 
 class VLLM:
-    """A vLLM engine that holds a copy of the policy and is brought up to date before it draws.
+    """A vLLM engine with a copy of the policy, updated before each call.
 
-    An adapter is handed over as a LoRA request; all weights are written to a folder and loaded again from it.
+    An adapter is passed as a LoRA request; full weights are saved to a folder and reloaded from it.
 
     Parameters
     ----------
     policy : LanguagePolicy
     memory : float
-        Share of the GPU's memory that the engine may take; training needs the rest.
+        Fraction of the GPU's memory for the engine; training needs the rest.
     settings
-        More of vLLM's engine arguments.
+        Further engine arguments of vLLM.
 
     Raises
     ------
@@ -42,7 +42,7 @@ class VLLM:
         try:
             import vllm
         except ImportError:
-            raise ValueError("vLLM is not installed: install it, or let sampler be 'own'.") from None
+            raise ValueError("vLLM is not installed: install it, or set sampler to 'own'.") from None
         self.folder, self.count = Path(tempfile.mkdtemp(prefix="windlm-vllm-")), 0
         if policy.has_adapter:
             lora = next(iter(policy.model.peft_config.values()))
@@ -56,7 +56,7 @@ class VLLM:
     def __call__(
         self, policy: LanguagePolicy, prompts: Sequence[Sequence[int]], k: int, rngs: Sequence[np.random.Generator]
     ) -> list[list[list[int]]]:
-        """Return the token ids of `k` draws for each prompt, with the token that ended them."""
+        """Return the token ids of `k` responses to each prompt, end token included."""
         import vllm
 
         common = {

@@ -1,7 +1,7 @@
-"""The equilibrium as a differentiable function in torch: train a reward, a judge or a reference through it.
+"""The equilibrium as a differentiable function in torch, to train a reward, a judge or a reference through it.
 
-Forward solves the game, backward solves one transposed linear system (theory 6.4 of windgames); no solver step is
-recorded, and both are windgames' own.
+The forward pass solves the game with windgames, the backward pass solves one transposed linear system (theory 6.4); no
+solver step is recorded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 import windgames as wg
 
 NAMES = ("reward", "matrix", "embedding", "skew", "log_ref", "beta")
+"""What defines a game, in the order of the autograd function's arguments."""
 
 
 def equilibrium_policy(
@@ -29,44 +30,43 @@ def equilibrium_policy(
     log_game: bool = False,
     tol: float = 1e-10,
 ) -> Tensor:
-    r"""Return the log-probabilities of a game's equilibrium, differentiable by all that defines the game.
+    r"""Return the log-probabilities of a game's equilibrium, differentiable in preference, reference and beta.
 
-    Exactly one preference is given: `reward` (Bradley-Terry: a 0/1 comparison of rewards has no useful derivative),
-    `matrix`, or `embedding` and `skew` (low rank).
+    Exactly one preference is given: `reward` (Bradley-Terry, since a 0/1 comparison of rewards has no useful
+    derivative), `matrix`, or `embedding` and `skew` (low rank).
 
     Parameters
     ----------
     reward : tensor, shape ``(..., m)``, optional
     matrix : tensor, shape ``(..., m, m)``, optional
-        Constant-sum in a win-rate game; its gradient is skew, the part that such matrices can follow.
+        Must be constant-sum in a win-rate game; its gradient is the skew-symmetric part, which keeps it constant-sum.
     embedding, skew : tensors, shapes ``(..., m, k)`` and ``(..., k, k)``, optional
-        As in `windgames.LowRankPreference`; `skew` may be left out for even `k`.
+        As in `windgames.LowRankPreference`; `skew` is optional for even `k`.
     log_ref : tensor, shape ``(..., m)``
-        Log-probabilities of the reference, or any logits: they are normalised.
+        Log-probabilities of the reference, or unnormalized logits.
     beta : tensor or float
-        Positive; one, or one per context.
+        Positive regularization strength, one or one per context.
     scale : float
-        Of the Bradley-Terry comparison.
+        Temperature of the Bradley-Terry comparison, in units of the reward.
     log_game : bool
-        The log-win-rate game instead of the win-rate game.
+        Whether to solve the log-win-rate game instead of the win-rate game.
     tol : float
-        As in `windgames.equilibrium`.
+        Tolerance, as in `windgames.equilibrium`.
 
     Returns
     -------
     tensor, shape ``(..., m)``
-        With the dtype and on the device of `log_ref`. The computation is in float64 on the CPU.
+        Dtype and device are those of `log_ref`; the computation is in float64 on the CPU.
 
     Raises
     ------
     ValueError
-        If the game is not one (windgames' message says what is wrong), ``beta = 0``, the solver did not converge, or
-        the equilibrium has no derivative.
+        If the game is invalid, ``beta = 0``, the solver did not converge, or the equilibrium is not differentiable.
     """
     if (reward is not None) + (matrix is not None) + (embedding is not None) != 1:
         raise ValueError("Give exactly one of reward, matrix and embedding.")
     if skew is not None and embedding is None:
-        raise ValueError("skew goes with embedding.")
+        raise ValueError("skew is only used with embedding.")
     settings = {"scale": scale, "log_game": log_game, "tol": tol}
     return _Equilibrium.apply(settings, reward, matrix, embedding, skew, log_ref, beta)
 

@@ -1,4 +1,4 @@
-"""Models from a hub name, a folder or a GGUF file, as policies and as judges."""
+"""Loading of models, as policies and as judges, from a hub name, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,72 +23,97 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
-from .policy import LanguagePolicy
+from .judges import Judge, JudgeError, PairwiseJudge, RewardJudge, RewardModel
+from .judges.base import own_code
+from .policy import LanguagePolicy, finite
 
 Precision = Literal["float32", "bfloat16", "float16"]
+"""Names of the dtypes that weights can be loaded in."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A causal language model and how it is drawn from."""
+    """A causal language model and its sampling settings."""
 
     name: str
-    """Hub name, local folder, or a .gguf file, which is turned into ordinary weights."""
+    """Hub name, local folder, or a .gguf file, which is dequantized."""
     revision: str = "main"
-    """Of a hub model."""
+    """Branch, tag or commit of a hub model."""
     precision: Precision = "float32"
-    """Of the weights. An adapter stays in float32 over them; without an adapter, the optimiser's steps are rounded to
-    this precision."""
+    """Precision of the weights. A LoRA adapter is always float32; training without an adapter requires float32."""
     max_new_tokens: int = 128
-    """Longest response."""
+    """Maximum length of a response, in tokens."""
     temperature: float = 1.0
-    """Of draws; log-probabilities are those at 1, see LanguagePolicy."""
+    """Sampling temperature; log-probabilities are always those at temperature 1."""
     top_p: float = 1.0
-    """Of draws, as well."""
+    """Nucleus-sampling threshold."""
     stop: tuple[str, ...] = ()
-    """Texts that end a response, beside the end of sequence."""
+    """Strings that end a response, in addition to the end-of-sequence tokens."""
     forward_batch_size: int = 64
-    """Sequences in one forward pass while drawing and scoring."""
+    """Sequences per forward pass in sampling and scoring."""
     logits_chunk: int = 4096
-    """Tokens whose logits exist at one time while scoring."""
+    """Number of tokens whose logits are held in memory at a time in scoring."""
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """LoRA; rank 0 trains all weights."""
+    """A LoRA adapter; rank 0 trains all weights instead."""
 
     rank: int = 0
-    """Rank of the adapter; 0 for none."""
+    """Rank of the adapter; 0 for no adapter."""
     alpha: int = 32
-    """Its scale is alpha / rank."""
+    """Scaling numerator: the adapter's output is scaled by alpha / rank."""
     targets: tuple[str, ...] = ("all-linear",)
-    """Names of the layers that get one; "all-linear" for all but the output layer."""
+    """Names of the adapted layers; all-linear for all linear layers but the output layer."""
+
+    def __post_init__(self) -> None:
+        if not self.rank:
+            refuse_unused(self, ("rank",), "lora with rank 0")
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """Who says which response wins."""
+    """The judge that decides which response wins."""
 
     kind: Literal["reward-model", "reward", "pairwise"] = "reward-model"
-    """A sequence classifier by name or folder; a Python function of (prompts, responses); one of (prompts, first,
-    second)."""
+    """Kind of judge: a sequence classifier (reward-model), a Python function of prompts and responses (reward), or one
+    of prompts, first and second responses (pairwise)."""
     name: str = ""
-    """Hub name or folder of the classifier, or module:function, or file.py:function."""
+    """Hub name or folder of the classifier, or the function as module:function or file.py:function."""
     preference: Literal["reward", "bradley-terry"] = "reward"
-    """Whether the larger reward wins with certainty, or with the Bradley-Terry probability."""
+    """Win probability of the larger reward: 1 (reward), or the sigmoid of the difference (bradley-terry)."""
     scale: float = 1.0
-    """Temperature of Bradley-Terry, in units of the reward."""
+    """Bradley-Terry temperature, in units of the reward."""
     ties: Literal["half", "weak", "strict"] = "half"
-    """What equal rewards mean."""
+    """Win probability at equal rewards: 1/2 (half), 1 (weak) or 0 (strict)."""
     precision: Precision = "float32"
-    """Of a classifier's weights."""
+    """Precision of a classifier's weights."""
     batch_size: int = 16
-    """Responses in one forward pass of a classifier."""
+    """Responses per forward pass of a classifier."""
+
+    def __post_init__(self) -> None:
+        used = ["kind", "name"]
+        if self.kind != "pairwise":
+            used += ["preference", "scale" if self.preference == "bradley-terry" else "ties"]
+        used += ["precision", "batch_size"] if self.kind == "reward-model" else []
+        refuse_unused(self, used, f"judge {self.kind}")
+
+
+def refuse_unused(settings: Any, used: Sequence[str], what: str) -> None:
+    """Raise ValueError if a setting that is not used differs from its default: it would be ignored silently."""
+    changed = [f.name for f in fields(settings) if f.name not in used and getattr(settings, f.name) != f.default]
+    if changed:
+        raise ValueError(f"{what} does not use {', '.join(changed)}: leave it out. It uses {', '.join(used)}.")
 
 
 def source(name: str) -> dict[str, str]:
-    """Return what `from_pretrained` takes for a hub name, a folder or a GGUF file."""
+    """Return the arguments of `from_pretrained` for a hub name, a folder or a GGUF file.
+
+    Raises
+    ------
+    ValueError
+        If the name is a path and there is no such model.
+    """
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.exists():
@@ -97,14 +122,14 @@ def source(name: str) -> dict[str, str]:
     if not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise ValueError(f"There is no model folder {name!r}.")
     if path.is_dir() and not (path / "config.json").exists():
-        raise ValueError(f"{name!r} is no model folder: it has no config.json.")
+        raise ValueError(f"{name!r} is not a model folder: it has no config.json.")
     return {"pretrained_model_name_or_path": name}
 
 
 def load_policy(
     model: ModelSettings, adapter: LoraSettings | None = None, gradient_checkpointing: bool = False, seed: int = 0
 ) -> LanguagePolicy:
-    """Return a model as a policy, with a new adapter if its rank is positive; the seed is of the adapter's weights.
+    """Load a model as a policy, with a new adapter if its rank is positive; `seed` initializes the adapter.
 
     Raises
     ------
@@ -118,7 +143,9 @@ def load_policy(
         from transformers import GgufConfig
 
         settings["quantization_config"] = GgufConfig(dequantize=True)
-    net = AutoModelForCausalLM.from_pretrained(**where, **settings)
+    net, info = AutoModelForCausalLM.from_pretrained(**where, **settings, output_loading_info=True)
+    complete(info, f"The causal language model {model.name!r}")
+    finite(net)
     if gradient_checkpointing:
         checkpoint_layers(net)
     if adapter and adapter.rank:
@@ -128,14 +155,24 @@ def load_policy(
     return as_policy(net, tokenizer, model)
 
 
+def complete(info: Mapping[str, Any], what: str) -> None:
+    """Raise ValueError if a loaded model lacks weights, which would have been initialized at random."""
+    absent = sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", ()))})
+    if absent:
+        raise ValueError(
+            f"{what} has no weights for {', '.join(absent[:3])}{' and others' * (len(absent) > 3)}: they would be "
+            f"random. It is a model of another kind, or its files are incomplete."
+        )
+
+
 def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
-    """Return a network and its tokenizer as a policy with these settings of draws."""
+    """Return a network and its tokenizer as a policy with these sampling settings."""
     names = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size", "logits_chunk")
     return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in names})
 
 
 def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
-    """Return a network with a new LoRA adapter, which changes nothing until it is trained."""
+    """Return a network with a new LoRA adapter, which is the identity until it is trained."""
     import peft
 
     targets: Any = "all-linear" if adapter.targets == ("all-linear",) else list(adapter.targets)
@@ -146,7 +183,7 @@ def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
 
 
 def skeleton(model: ModelSettings, adapter: LoraSettings | None = None) -> Any:
-    """Return the network without its weights: nothing of them is read or downloaded but the configuration."""
+    """Return the network on the meta device; only its configuration is read or downloaded."""
     config = AutoConfig.from_pretrained(**source(model.name), revision=model.revision)
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.precision))
@@ -155,18 +192,18 @@ def skeleton(model: ModelSettings, adapter: LoraSettings | None = None) -> Any:
 
 
 def checkpoint_layers(net: PreTrainedModel) -> None:
-    """Let every layer compute its activations again in the backward pass.
+    """Recompute the activations of every layer in the backward pass (gradient checkpointing).
 
-    Transformers' own switch needs training mode, where dropout would make another policy of every pass.
+    Transformers' own switch needs training mode, where dropout would change the policy in every pass.
 
     Raises
     ------
     ValueError
-        If the model marks no layers for it.
+        If the model has no layers that support it.
     """
     layers = [layer for layer in net.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
-        raise ValueError(f"{type(net).__name__} has no layers that gradient checkpointing knows: leave it off.")
+        raise ValueError(f"{type(net).__name__} does not support gradient checkpointing: leave it off.")
     for layer in layers:
         layer.forward = _checkpointed(layer.forward)
 
@@ -182,9 +219,9 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def save_merged(policy: LanguagePolicy, folder: Path) -> None:
-    """Write an ordinary model folder.
+    """Save a policy as an ordinary model folder.
 
-    An adapter is merged into its base, rounded to the base's precision, and the policy has none any more.
+    An adapter is first merged into the base model, in the base's precision, and removed from the policy.
     """
     if policy.has_adapter:
         policy.model = policy.model.merge_and_unload()
@@ -192,19 +229,19 @@ def save_merged(policy: LanguagePolicy, folder: Path) -> None:
 
 
 def load_judge(settings: JudgeSettings) -> Judge:
-    """Return a judge by name.
+    """Load a judge.
 
     Raises
     ------
     ValueError
-        If no name is given, a function is not found, or a classifier is no reward model.
+        If no name is given, a function is not found, or a classifier is not a reward model.
     """
     if not settings.name:
         raise ValueError(f"The judge has no name: give the {settings.kind} as judge.name.")
     if settings.kind == "pairwise":
-        return PairwiseJudge(load_function(settings.name))
+        return PairwiseJudge(own_code(load_function(settings.name), settings.name))
     if settings.kind == "reward":
-        reward = load_function(settings.name)
+        reward = own_code(load_function(settings.name), settings.name)
     elif ":" in settings.name:
         raise ValueError(f"judge.name {settings.name!r} is a function: add judge.kind reward, or pairwise.")
     else:
@@ -213,24 +250,28 @@ def load_judge(settings: JudgeSettings) -> Judge:
 
 
 def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
-    """Return a sequence classifier with its own tokenizer, on this process's GPU if there is one."""
+    """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
     where = source(name)
-    net = AutoModelForSequenceClassification.from_pretrained(**where, dtype=getattr(torch, precision))
+    net, info = AutoModelForSequenceClassification.from_pretrained(
+        **where, dtype=getattr(torch, precision), output_loading_info=True
+    )
+    complete(info, f"The reward model {name!r}")
+    finite(net)
     net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     return RewardModel(net, AutoTokenizer.from_pretrained(**where), batch_size)
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """Return a function by import path, ``module:function`` or ``file.py:function``.
+    """Import a function given as ``module:function`` or ``file.py:function``.
 
     Raises
     ------
     ValueError
-        If the form is another one, or the module has no such function.
+        If the name has another form, or there is no such file, module or function.
     """
     module_name, colon, attribute = name.rpartition(":")
     if not colon:
-        raise ValueError(f"A function is given as module:function or file.py:function, but it is {name!r}.")
+        raise ValueError(f"A function must be given as module:function or file.py:function, but it is {name!r}.")
     path = Path(module_name)
     if path.suffix == ".py":
         if not path.exists():
@@ -238,13 +279,18 @@ def load_function(name: str) -> Callable[..., Any]:
         spec = importlib.util.spec_from_file_location(f"_windlm_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-        spec.loader.exec_module(module)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look up their module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise JudgeError(f"{module_name} raised {type(error).__name__} when imported: {error}") from error
     else:
         try:
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"{name!r}: {error}. Is its folder on PYTHONPATH?") from None
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+                raise ValueError(f"{name!r}: {error}. Is its folder on PYTHONPATH?") from None
+            raise JudgeError(f"{module_name} raised {type(error).__name__} when imported: {error}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ValueError(f"{module_name!r} has no function {attribute!r}.")

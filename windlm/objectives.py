@@ -1,8 +1,8 @@
-r"""What a round trains on: rules of windgames as regressions, J-BOND, and best-of-n by maximum likelihood.
+r"""Training objectives: rules of windgames as regressions, J-BOND, and best-of-n by maximum likelihood.
 
-An objective says which policies are drawn from, and freezes all that training needs beside the model: the draws, the
-log-probabilities of other policies at them, the labels. Then :math:`\log\pi_\theta` of the draws is the only thing
-that moves. Formulas are those of `windgames.objectives` and `windgames.updates`.
+An objective samples from the policies it needs and stores everything that the loss depends on beside the model: the
+responses, their log-probabilities under other policies, the labels. In training only :math:`\log\pi_\theta` of these
+responses changes. The formulas are those of `windgames.objectives` and `windgames.updates`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .weights import WeightSnapshots
 
 
 class Objective(Protocol):
-    """What the training loop asks of an objective."""
+    """Interface of an objective to the training loop."""
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Slots that it keeps from round to round; each begins as the reference."""
+        """Slots that persist from round to round; each is initialized to the reference."""
         ...
 
     def stages(self, progress: float) -> Sequence[Any]:
@@ -36,15 +36,15 @@ class Objective(Protocol):
         ...
 
     def collect(self, stage: Any, rollout: Rollout, draws: int) -> RolloutBatch:
-        """Draw, judge and freeze what a stage trains on."""
+        """Sample and judge the responses that a stage trains on."""
         ...
 
     def loss(self, stage: Any, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
-        """Return the loss of each prompt, shape ``(B,)``; only `log_policy` depends on the parameters."""
+        """Return the loss of each prompt, shape ``(B,)``; only `log_policy`, ``(B, K)``, depends on the parameters."""
         ...
 
     def finish(self, stage: Any, snapshots: WeightSnapshots) -> None:
-        """Write the slots that a stage leaves behind."""
+        """Save the slots that a stage writes, after training on it."""
         ...
 
 
@@ -53,31 +53,30 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Regression:
-    r"""Any rule of windgames as a regression on draws (theory 7.1 to 7.4).
+    r"""Any rule of windgames as a regression on sampled responses (theory 7.1 to 7.4).
 
-    Every stage of the rule's plan becomes one regression onto its target. The draws come from the policy that the
-    payoff is against, so that the centring is right; the stage's `start` and the reference are log-probabilities that
-    are stored with the draws. A stage without a payoff, such as Nash-MD's mixture, is regressed onto its target at the
-    level of whole responses: it is the geometric mixture of sequence models itself, as far as the model can express
-    it, and not a mixture of next-token distributions.
+    Every stage of the rule's plan becomes one regression onto its target. Responses are sampled from the policy that
+    the payoff is taken against, as the centring requires; the log-probabilities under the stage's `start` and under
+    the reference are stored with them. A stage without a payoff, such as Nash-MD's mixture, is a regression onto the
+    geometric mixture of whole responses, not of next-token distributions.
 
-    A regression says nothing of responses that it did not see: there the model generalises as it likes, and every
-    guarantee of the exact step needs the draws to cover what matters (theory 7.1).
+    A regression constrains nothing at responses that were not sampled: the guarantees of the exact step need samples
+    that cover the responses that matter (theory 7.1).
 
     Parameters
     ----------
     rule : windgames rule, or callable of the progress in [0, 1] that returns one
-        Its step must be given, or follow from `game` in the worst case (`stand_in`). A callable is a schedule.
+        A step left at None becomes the largest that the theory allows at `interaction`. A callable is a schedule.
     beta : float
-        Pull to the reference; for `windgames.iterative_bon` it must be the implied one, or None.
+        Weight of the KL divergence to the reference; for `windgames.iterative_bon` the implied one, or None.
     payoff : {"win-rate", "log-win-rate"}
-        The game. The log payoff is the power form of best-of-n: a draw's own game counts 1 in it, which keeps the
-        logarithm finite and biases it.
+        The game. The log payoff is the power form of best-of-n; a response counts as winning against itself, which
+        keeps the logarithm finite and biases it.
     risk : {"squared", "kl", "nce"}
     pairing : {"group", "leave-one-out", "constant"}
-        How win rates and centring are matched; "constant" is SPPO's, which is not the exact step.
+        How win rates are estimated and centred; "constant" is SPPO's, which does not give the exact step.
     interaction : float
-        The constant `L` of theory 5.2 that default steps are taken from: 1 for any judge, 1/2 for a reward and for
+        The constant `L` of theory 5.2 that default steps depend on: 1 for any judge, 1/2 for a reward or
         Bradley-Terry.
     """
 
@@ -98,12 +97,12 @@ class Regression:
         if self.pairing not in shared.PAIRINGS or self.pairing == "independent":
             raise ValueError(f"pairing must be 'group', 'leave-one-out' or 'constant', but it is {self.pairing!r}.")
         if self.payoff == "log-win-rate" and (self.risk, self.pairing) != ("squared", "group"):
-            raise ValueError("A log payoff is no probability: it takes the squared risk and the group's centring.")
+            raise ValueError("A log payoff is not a probability: it needs risk='squared' and pairing='group'.")
         stages = self.stages(0.0)
         if self.pairing == "constant" and any(stage.beta > 0 for stage in stages):
             raise ValueError(
-                "pairing='constant' takes a normaliser for granted that only holds without a pull (theory 7.4): take "
-                "'group', or a rule such as windgames.sppo."
+                "pairing='constant' assumes a normalizer that only holds at beta = 0 (theory 7.4): use 'group', or a "
+                "rule such as windgames.sppo."
             )
         object.__setattr__(self, "n_stages", len(stages))
         read = {slot for s in stages for slot in (s.start, *s.against)}
@@ -111,7 +110,7 @@ class Regression:
 
     def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        stages = rule.plan(stand_in(rule, self.beta, self.payoff, self.interaction)).stages
+        stages = rule.plan(game_constants(rule, self.beta, self.payoff, self.interaction)).stages
         return tuple(
             replace(s, beta=float(s.beta), eta=float(s.eta), against={k: float(w) for k, w in s.against.items()})
             for s in stages
@@ -124,11 +123,11 @@ class Regression:
         for slot, weight in stage.against.items():
             opponents = None if slot == at else rollout.sample(slot, draws)
             estimate = self._label(rollout.outcomes(samples, opponents), opponents is not None)
-            if opponents is not None:  # independent win rates are centred as the score is
+            if opponents is not None:  # independent win rates are centred like the score
                 estimate = shared.centred(estimate, self.pairing)
             label = label + weight * estimate
         if stage.against != {at: 1.0} or self.payoff == "log-win-rate":
-            label = shared.centred(label)  # the mean is unknown, and the centred score does not see it
+            label = shared.centred(label)  # the mean is unknown, and cancels against the centred score
         fixed = {"start": rollout.log_prob(samples, stage.start), "label": label}
         if stage.beta > 0:
             fixed["ref"] = rollout.log_prob(samples, "ref")
@@ -145,7 +144,7 @@ class Regression:
     def loss(self, stage: wg.Stage, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
         fixed = {name: x.to(log_policy.device) for name, x in batch.fixed.items()}
         start, label = fixed["start"], fixed["label"]
-        ref = fixed.get("ref", start)  # which nothing is pulled to at beta = 0
+        ref = fixed.get("ref", start)  # unused at beta = 0
         settings = {"beta": stage.beta, "eta": stage.eta, "pairing": self.pairing, "kind": self.risk}
         return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
 
@@ -154,39 +153,31 @@ class Regression:
             snapshots.save(stage.out)
 
 
-def stand_in(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.Game:
-    """Return a small game in place of one that nobody has enumerated, for the rule to plan on.
-
-    A rule asks a game for its kind, its `beta` and its interaction constant, here the given one.
-    """
+def game_constants(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.GameConstants:
+    """Return what a rule plans with, of a game that nobody has enumerated: `interaction` is the worst case of it."""
     if not 0 < interaction <= 1:
         raise ValueError(f"interaction must lie in (0, 1], but it is {interaction}.")
-    even, low, high = 0.5, 0.5 - interaction / 2, 0.5 + interaction / 2
-    matrix = [[even, even, high, low], [even, even, low, high], [low, high, even, even], [high, low, even, even]]
-    preference, ref = wg.MatrixPreference(matrix), [0.25] * 4
-    if payoff == "win-rate":
-        if beta is None:
-            raise ValueError("beta must be given for a win-rate game.")
-        return wg.WinRateGame(preference, ref, beta)
     if beta is None:
-        if not isinstance(rule, wg.updates.IterativeBestOfN):
+        if payoff == "win-rate":
+            raise ValueError("beta must be given for a win-rate game.")
+        if not isinstance(rule, wg.iterative_bon):
             raise ValueError("beta must be given, except for windgames.iterative_bon, which implies it.")
-        return wg.LogWinRateGame.from_best_of_n(preference, ref, rule.n, rule.alpha1, rule.alpha2)
-    return wg.LogWinRateGame(preference, ref, beta)
+        beta = rule.beta
+    return wg.GameConstants(payoff, beta, interaction)
 
 
 def wind(beta: float, eta: Any = None, **settings: Any) -> Regression:
-    """Return WIND with a fixed step; see `Regression` for risks and pairings."""
+    """Return WIND with a fixed step as a `Regression`; further settings are its own."""
     return Regression(wg.wind(eta), beta, **settings)
 
 
 def sppo(eta: float, **settings: Any) -> Regression:
-    r"""Return SPPO as published: :math:`\log\pi/\pi_t` onto :math:`\eta(\hat P-1/2)`, with no centring (theory 7.4)."""
+    r"""Return SPPO as published: regress :math:`\log\pi/\pi_t` on :math:`\eta(\hat P-1/2)`, uncentred (theory 7.4)."""
     return Regression(wg.sppo(eta), 0.0, **{"pairing": "constant", **settings})
 
 
 def bond(n: float, alpha1: float = 1.0, alpha2: float = 0.0) -> Regression:
-    """Return iterative BOND: each round's best-of-n by regression on log-quantiles, mixed with the reference."""
+    """Return iterative BOND: regress on log-quantiles toward the round's best-of-n, mixed with the reference."""
     return Regression(wg.iterative_bon(n, alpha1, alpha2), None, payoff="log-win-rate")
 
 
@@ -194,27 +185,27 @@ def bond(n: float, alpha1: float = 1.0, alpha2: float = 0.0) -> Regression:
 
 
 def weighted_likelihood(log_policy: Tensor, weight: Tensor) -> Tensor:
-    """Return minus the weighted log-likelihood of each prompt, shape ``(B,)``."""
+    """Return the negative weighted log-likelihood of each prompt, shape ``(B,)``."""
     return -(weight.to(log_policy.device) * log_policy).sum(-1)
 
 
 @dataclass(frozen=True)
 class JBond:
-    r"""J-BOND: Jeffreys' divergence to the best of two draws of a moving anchor (Sessa et al. 2024; theory 7.5).
+    r"""J-BOND: Jeffreys divergence to the best-of-2 of a moving anchor (Sessa et al. 2024; theory 7.5).
 
-    A round draws `K` responses of the policy and `K` of the anchor, whose neighbours make `K/2` pairs. Its gradient is
-    on-policy: train one epoch, all prompts in one mini-batch. There is no equilibrium that it aims at: the anchor
-    follows the policy, which follows the anchor's best of two, without limit. It knows an order of responses, not
-    probabilities: a response loses where it wins less than half of its games.
+    A round samples `K` responses from the policy and `K` from the anchor, paired with their neighbours. The gradient
+    is on-policy: train for one epoch with all prompts in one mini-batch. There is no equilibrium to converge to: the
+    anchor follows the policy, which follows the anchor's best-of-2, without limit. Only the order of responses
+    matters: a response loses to another if its win probability is below one half.
 
     Parameters
     ----------
     gamma : float
-        Weight of the divergence to the anchor.
+        Weight of the KL divergence to the anchor.
     anchor_rate : float
-        Share of the policy that the anchor takes in after each round.
+        Fraction by which the anchor's weights move toward the policy's after each round.
     count_ties : bool
-        Whether a tie with an anchor draw counts as a loss to it.
+        Whether a tie with a response of the anchor counts as a loss.
     """
 
     gamma: float = 0.0
@@ -233,7 +224,7 @@ class JBond:
 
     def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
         if draws % 2:
-            raise ValueError(f"J-BOND takes anchor draws in pairs: draws must be even, but it is {draws}.")
+            raise ValueError(f"J-BOND pairs the anchor's responses: draws must be even, but it is {draws}.")
         own, theirs = rollout.sample("current", draws), rollout.sample("anchor", draws)
         current, anchor = rollout.log_prob(own, "current"), rollout.log_prob(own, "anchor")
         everyone = Samples.beside([own, theirs])
@@ -246,10 +237,9 @@ class JBond:
         return RolloutBatch(everyone, {"weight": weight, "current": current})
 
     def worse_than_both(self, outcomes: Tensor) -> Tensor:
-        """Return, from own draws against anchor draws ``(B, K, K)``, whether draw `i` loses to both of its pair.
+        """Return whether response `i` loses to both of its pair of anchor responses, from outcomes ``(B, K, K)``.
 
-        Draw `i` meets the anchor's draws `i` and `i + 1` (the last one meets the first), so that draws of one prompt
-        do not all hang on one pair.
+        The pair of response `i` is `i` and `i + 1` (cyclic), so that the responses to a prompt do not share one pair.
         """
         lost = outcomes <= 0.5 if self.count_ties else outcomes < 0.5
         first = torch.diagonal(lost, dim1=-2, dim2=-1)
@@ -265,14 +255,15 @@ class JBond:
 
 @dataclass(frozen=True)
 class BestOfN:
-    r"""Best-of-n distillation by maximum likelihood: the winners among every `n` draws are imitated.
+    r"""Best-of-n distillation by maximum likelihood on the best of every `n` responses.
 
     Parameters
     ----------
     n : int
-        Draws that compete for one place; a round's draws are cut into groups of `n`.
+        Group size: a round's responses are split into groups of `n`, and the best of each is imitated.
     source : {"current", "ref"}
-        Whose draws: of the current policy (iterated, without limit) or of the reference (which ends at its best-of-n).
+        The policy sampled from: the current one (iterated best-of-n, without limit) or the reference (which converges
+        to its best-of-n).
     """
 
     n: int = 2
@@ -303,10 +294,15 @@ class BestOfN:
 
 
 def best_of_n_index(outcomes: Tensor, n: int) -> Tensor:
-    """Return the share of each draw in the victory of its group of `n`, from outcomes ``(B, K, K)``; shape ``(B, K)``.
+    """Return the probability that each response is the best of its group of `n`, from outcomes ``(B, K, K)``.
 
-    The winner is who wins most games inside the group; equal ones share, as breaking ties at random would on average.
-    With a reward it is the best, with a cycle everyone.
+    The best response of a group wins most comparisons within it; ties are broken at random, in expectation. With a
+    reward it has the largest reward; in a cycle all are equally likely.
+
+    Returns
+    -------
+    tensor, shape ``(B, K)``
+        Sums to one over each group.
     """
     b, k, _ = outcomes.shape
     blocks = outcomes.view(b, k // n, n, k // n, n).diagonal(dim1=1, dim2=3)  # (B, n, n, groups)

@@ -1,12 +1,12 @@
-r"""A causal language model as a policy: responses that are drawn, and their exact log-probabilities.
+r"""A causal language model as a policy: sampled responses and their exact log-probabilities.
 
-A response is the sequence of tokens that was drawn, up to and including the token that ended it; a response that is
-cut at `max_new_tokens` is its tokens, without an end. Either way
+A response is the sequence of sampled tokens, up to and including the token that ended it; a response that is truncated
+at `max_new_tokens` has no end token. Either way
 
 .. math:: \log\pi(y|x) = \sum_j \log\pi(y_j | x, y_{<j})
 
-is the log-probability of a distribution over all such responses, which sums to one. Tokens are kept as they were drawn
-and never written to text and read again.
+is the log-probability of a distribution over all such responses, which sums to one. Tokens are stored as sampled, never
+decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.utils.checkpoint import checkpoint
 from .sampling import draw
 
 Prompt = str | Sequence[Mapping[str, str]]
-"""A text, or the messages of a conversation (then the tokenizer's chat template is used)."""
+"""A text, or the messages of a conversation, to which the tokenizer's chat template is applied."""
 
 Engine = Callable[["LanguagePolicy", list[list[int]], int, list[np.random.Generator]], list[list[list[int]]]]
-"""Draws `k` responses to each of `B` prompts, with a generator for each, and returns their token ids."""
+"""Samples `k` responses to each of `B` prompts, given one generator per prompt, and returns their token ids."""
 
 AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""What configurations call an operation between the output layer and the logits."""
+"""Names that model configurations give to an operation between the output layer and the logits."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Samples:
     prompts: list[list[int]]
     """Token ids of the prompts."""
     tokens: Tensor
-    """Shape ``(B, K, L)``; what lies outside the mask is padding."""
+    """Token ids of the responses, shape ``(B, K, L)``, padded outside the mask."""
     mask: Tensor
-    """Shape ``(B, K, L)``: the tokens that belong to the response, its end included."""
+    """Which tokens belong to the response, the end token included; shape ``(B, K, L)``."""
     text: list[list[str]]
-    """The responses as text, without special tokens: for judges and readers."""
+    """The responses as text, without special tokens, as judges and readers see them."""
 
     @property
     def n_tokens(self) -> int:
-        """The number of tokens that were drawn."""
+        """The number of sampled tokens."""
         return int(self.mask.sum())
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Samples:
 
     @staticmethod
     def stack(parts: Sequence[Samples]) -> Samples:
-        """Put the prompts of several samples one after the other."""
+        """Concatenate samples along the prompts."""
         return Samples(
             [p for part in parts for p in part.prompts],
             torch.cat([part.tokens for part in parts]),
@@ -77,7 +77,7 @@ class Samples:
 
     @staticmethod
     def beside(parts: Sequence[Samples]) -> Samples:
-        """Put several samples of the same prompts beside each other."""
+        """Concatenate samples of the same prompts along the responses."""
         return Samples(
             parts[0].prompts,
             torch.cat([part.tokens for part in parts], dim=1),
@@ -89,29 +89,31 @@ class Samples:
 class LanguagePolicy(torch.nn.Module):
     r"""A Hugging Face causal language model and its tokenizer as a policy over responses.
 
-    Dropout stays off: a policy is one distribution, the same when it is drawn from, scored and trained.
+    Dropout is always off, so that sampling, scoring and training see the same distribution.
 
-    `temperature` and `top_p` change what is *drawn*; log-probabilities are always those of the model itself,
-    :math:`\log\pi` at temperature 1. Every objective of windlm takes its draws to come from :math:`\pi_t`, so at other
-    values its expectations are over another distribution :math:`q`: a regression still has the same minimiser where
-    `q` has mass, but the win rates are those against `q`, and KL and entropy in the metrics are no longer estimates.
+    `temperature` and `top_p` change the *sampling* distribution; log-probabilities are always those of the model
+    itself, :math:`\log\pi` at temperature 1. The objectives of windlm assume samples from :math:`\pi_t`. At other
+    values they use another distribution :math:`q`: a regression has the same minimizer on the support of `q`, but win
+    rates are those against `q`, and KL and entropy in the metrics are biased.
 
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
-        Any causal transformer. With LoRA the reference policy is the base model with the adapter off.
+        A causal transformer. With LoRA, the reference policy is the base model with the adapter off.
     tokenizer : PreTrainedTokenizerBase
-        It needs an end-of-sequence token, or `stop` must be given.
+        Must have an end-of-sequence token, unless `stop` is given.
     max_new_tokens : int
-        Longest response.
-    temperature, top_p : float
-        Of the draws, see above.
+        Maximum length of a response, in tokens.
+    temperature : float
+        Sampling temperature, see above.
+    top_p : float
+        Nucleus-sampling threshold, see above.
     stop : sequence of str
-        Texts that end a response, beside the end-of-sequence tokens of tokenizer and model.
+        Strings that end a response, in addition to the end-of-sequence tokens of tokenizer and model.
     forward_batch_size : int
-        Sequences in one forward pass while drawing and scoring.
+        Sequences per forward pass in sampling and scoring.
     logits_chunk : int
-        Tokens whose logits over the vocabulary exist at one time while scoring, also in the backward pass.
+        Number of tokens whose logits over the vocabulary are held in memory at a time, also in the backward pass.
 
     Raises
     ------
@@ -155,8 +157,8 @@ class LanguagePolicy(torch.nn.Module):
         for name, adapter in (getattr(model, "peft_config", None) or {}).items():
             if adapter.is_prompt_learning and adapter.peft_type != "PREFIX_TUNING":
                 raise ValueError(
-                    f"Adapter {name!r} puts virtual tokens before the prompt ({adapter.peft_type.value}), which scores "
-                    f"would be read off: take LoRA, or prefix tuning."
+                    f"Adapter {name!r} ({adapter.peft_type.value}) puts virtual tokens before the prompt, which shifts "
+                    f"the scores: use LoRA, or prefix tuning."
                 )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
@@ -165,13 +167,13 @@ class LanguagePolicy(torch.nn.Module):
         self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.engine: Engine | None = None
-        """What draws in place of the loop here; see `windlm.engines`."""
+        """Sampling engine that replaces the built-in loop; see `windlm.engines`."""
         self._split: bool | None = None
         self._shares: bool | None = None
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
     @property
@@ -180,28 +182,34 @@ class LanguagePolicy(torch.nn.Module):
         return hasattr(self.model, "disable_adapter") and hasattr(self.model, "peft_config")
 
     def train(self, mode: bool = True) -> LanguagePolicy:
-        """Stay in evaluation mode, whatever a trainer asks for: dropout would make another policy of every pass."""
+        """Stay in evaluation mode regardless of `mode`: dropout would change the policy in every pass."""
         return super().train(False)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write model and tokenizer as `from_pretrained` reads them, with other weights if some are given."""
+        """Save model and tokenizer for `from_pretrained`, with other weights if given."""
         self.model.save_pretrained(folder, **({} if weights is None else {"state_dict": dict(weights)}))
         self.tokenizer.save_pretrained(folder)
 
     # -- prompts ---------------------------------------------------------------------------------------------
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Return the token ids of each prompt, or say which one cannot be answered."""
+        """Return the token ids of each prompt.
+
+        Raises
+        ------
+        ValueError
+            If a prompt has no tokens, or does not fit the context together with a response; its index is named.
+        """
         encoded = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
-                ids = self.tokenizer(prompt)["input_ids"]
+                ids = plain_ids(self.tokenizer, prompt)
             else:
                 ids = self.tokenizer.apply_chat_template(
                     list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
                 )["input_ids"]
             if not ids:
-                raise ValueError(f"Prompt {i} is empty: it has no tokens, so there is nothing to respond to.")
+                raise ValueError(f"Prompt {i} is empty: it has no tokens.")
             if self.context is not None and len(ids) + self.max_new_tokens > self.context:
                 raise ValueError(
                     f"Prompt {i} has {len(ids)} tokens; with a response of up to {self.max_new_tokens} it does not "
@@ -211,23 +219,23 @@ class LanguagePolicy(torch.nn.Module):
         return encoded
 
     def read(self, tokens: Tensor, mask: Tensor, special: bool = False) -> list[list[str]]:
-        """Return the text of tokens of shape ``(B, K, L)``, with special tokens or without."""
+        """Decode tokens of shape ``(B, K, L)``, with or without special tokens."""
         b, k, _ = tokens.shape
         ids = [t[m].tolist() for t, m in zip(tokens.flatten(0, 1), mask.flatten(0, 1), strict=True)]
         flat = self.tokenizer.batch_decode(ids, skip_special_tokens=not special)
         return [flat[i * k : (i + 1) * k] for i in range(b)]
 
-    # -- drawing ---------------------------------------------------------------------------------------------
+    # -- sampling --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[Prompt], k: int, rng: np.random.Generator | Sequence[np.random.Generator]
     ) -> Samples:
-        """Draw `k` responses to each prompt.
+        """Sample `k` responses to each prompt.
 
-        Each token is the inverse of the cumulative distribution at a uniform number, and these numbers belong to the
-        prompt: given one generator per prompt, what is drawn depends neither on the batch that a prompt is in nor on
-        the device nor on the number of processes (up to rounding of the model's probabilities).
+        Each token is the inverse cumulative distribution at a uniform number of the prompt's generator. Given one
+        generator per prompt, the samples depend neither on the batch nor on the device nor on the number of processes
+        (up to rounding of the model's probabilities).
 
         Parameters
         ----------
@@ -250,7 +258,7 @@ class LanguagePolicy(torch.nn.Module):
         return Samples(encoded, tokens, mask, self.read(tokens, mask))
 
     def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
-        """Return token ids of any length as tokens and mask."""
+        """Return token ids of different lengths as padded tokens and mask."""
         tokens = torch.full((len(drawn), len(drawn[0]), self.max_new_tokens), self.pad_id)
         mask = torch.zeros_like(tokens, dtype=torch.bool)
         for i, row in enumerate(drawn):
@@ -259,7 +267,7 @@ class LanguagePolicy(torch.nn.Module):
         return tokens, mask
 
     def tempered(self, logits: Tensor) -> Tensor:
-        """Return the log-probabilities that are drawn from."""
+        """Return the log-probabilities of the sampling distribution."""
         log_p = torch.log_softmax(logits.float() / self.temperature, dim=-1)
         if self.top_p == 1:
             return log_p
@@ -306,22 +314,22 @@ class LanguagePolicy(torch.nn.Module):
 
     @torch.no_grad()
     def log_prob(self, samples: Samples) -> Tensor:
-        """Return what `forward` does, without gradients, a few prompts at a time, on the CPU."""
+        """Return `forward` without gradients, in batches of `forward_batch_size` sequences, on the CPU."""
         step = max(1, self.forward_batch_size // samples.tokens.shape[1])
         parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
         return torch.cat([self(part).cpu() for part in parts])
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Return the logits after each token of rows that have no padding."""
+        """Return the logits after each token of unpadded rows."""
         return self.model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
 
     @property
     def base(self) -> Any:
-        """The model without an adapter."""
+        """The model without its adapter."""
         return self.model.get_base_model() if self.has_adapter else self.model
 
     def tie_weights(self) -> None:
-        """Make one of weights that the model shares: accelerate asks for it after it has put weights in."""
+        """Tie shared weights; accelerate calls this after loading weights."""
         self.base.tie_weights()
 
     def _token_log_probs(self, inputs: Mapping[str, Tensor], place: Any, targets: Tensor) -> Iterator[Tensor]:
@@ -379,7 +387,7 @@ class LanguagePolicy(torch.nn.Module):
 
     @torch.no_grad()
     def _head_is_all(self) -> bool:
-        """Ask whether logits are the output layer of hidden states: some models cap or scale them on top of that."""
+        """Return whether the logits are the output layer of the hidden states; some models also cap or scale them."""
         head, config = self.base.get_output_embeddings(), self.base.config.get_text_config()
         if head is None or any(getattr(config, name, None) not in (None, 1) for name in AFTER_THE_HEAD):
             return False
@@ -392,6 +400,19 @@ class LanguagePolicy(torch.nn.Module):
 def plain_precision(model: torch.nn.Module) -> bool:
     """Return whether all weights are in single or double precision."""
     return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of a text; one that begins with the beginning-of-sequence token gets no second one."""
+    rendered = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    return tokenizer(text, add_special_tokens=not rendered)["input_ids"]
+
+
+def finite(model: torch.nn.Module) -> None:
+    """Raise ValueError if a weight of the model is not finite; the first such tensor is named."""
+    for name, p in model.named_parameters():
+        if p.device.type != "meta" and not torch.isfinite(p.detach()).all():
+            raise ValueError(f"The weights {name} hold nan or inf: the model is damaged, or overflowed in {p.dtype}.")
 
 
 def pack_rows(

@@ -1,4 +1,4 @@
-"""A round's data: the draws of a prompt's policies, their log-probabilities and verdicts, and what is fixed of them."""
+"""The data of a round: responses, their log-probabilities under several policies, and the judge's verdicts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from .weights import WeightSnapshots
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """The draws of a stage and what was fixed about them; arrays have the shape ``(B, K)``."""
+    """The responses that a stage trains on, with everything the loss needs beside the model.
+
+    Attributes
+    ----------
+    samples : Samples
+        `K` responses to each of `B` prompts.
+    fixed : mapping of name to tensor of shape ``(B, K)``
+        Log-probabilities and labels, which do not depend on the parameters.
+    """
 
     samples: Samples
     fixed: Mapping[str, Tensor]
     on_policy: bool = True
-    """Whether the first draws are those of the round's policy, for the metrics; ``"current"`` and ``"ref"`` among the
-    fixed arrays are then its and the reference's log-probabilities."""
+    """Whether the first responses were sampled from the round's policy, so that metrics can be computed from them;
+    ``fixed["current"]`` and ``fixed["ref"]`` are then their log-probabilities."""
 
     def __getitem__(self, index: Iterable[int]) -> RolloutBatch:
         rows = [int(i) for i in index]
@@ -32,29 +40,33 @@ class RolloutBatch:
 
     @staticmethod
     def stack(parts: Sequence[RolloutBatch]) -> RolloutBatch:
-        """Put the prompts of several parts one after the other."""
+        """Concatenate batches along the prompts."""
         fixed = {name: torch.cat([part.fixed[name] for part in parts]) for name in parts[0].fixed}
         return RolloutBatch(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
 
 
 @dataclass
 class Rollout:
-    """What an objective may ask for while it collects: draws of a slot, log-probabilities, verdicts."""
+    """Access to a round's policies and judge, for `Objective.collect`: samples, log-probabilities, verdicts.
+
+    Policies are named by their slot: "current" (the round's policy), "ref", and those that a rule keeps.
+    """
 
     policy: LanguagePolicy
     snapshots: WeightSnapshots
     judge: Judge
     prompts: Sequence[Prompt]
     generators: Callable[[], list[np.random.Generator]]
-    """New generators, one per prompt, at every call."""
+    """Returns new generators, one per prompt, at every call."""
     loaded: str = "current"
     """The slot whose weights are in the model."""
     tokens: int = 0
-    """Tokens drawn so far."""
+    """Tokens sampled so far."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sampling", "scoring", "judging"), 0.0))
+    """Seconds spent so far, by activity."""
 
     def sample(self, slot: str, k: int) -> Samples:
-        """Draw `k` responses to each prompt from the policy of a slot."""
+        """Sample `k` responses to each prompt from the policy of a slot."""
         with self._timed("sampling"), self._at(slot):
             samples = self.policy.sample(self.prompts, k, self.generators())
         self.tokens += samples.n_tokens
@@ -66,7 +78,7 @@ class Rollout:
             return self.policy.log_prob(samples)
 
     def outcomes(self, samples: Samples, opponents: Samples | None = None) -> Tensor:
-        """Return what each response gets against each, ``(B, K, K)``, or against each opponent, ``(B, K, J)``."""
+        """Return the preference of each response over each, ``(B, K, K)``, or over each opponent, ``(B, K, J)``."""
         k = samples.tokens.shape[1]
         everyone = samples if opponents is None else Samples.beside([samples, opponents])
         with self._timed("judging"):

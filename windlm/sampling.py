@@ -188,6 +188,13 @@ class Drawing:
         ids, inputs, positions = (x.repeat_interleave(repeats, 0) for x in (ids, attention, positions))
         cache = Cache(layer_class_to_replicate=GrowingLayer) if self.own_cache else None
         out = self._model(ids, inputs, positions, cache)
+        broken = out.logits[:, -1].isnan().any(-1)
+        if broken.any():
+            first = self.prompts[chosen[int(broken.nonzero()[0]) // repeats]]
+            raise ValueError(
+                f"The model's probabilities after the prompt {self.policy.tokenizer.decode(first)[:60]!r} are nan: its "
+                f"weights are damaged, or {out.logits.dtype} overflows."
+            )
         cache = out.past_key_values if cache is None else cache
         if not self.own_cache and not self.recurrent:
             cache.batch_repeat_interleave(k)

@@ -1,8 +1,8 @@
-"""Weights in parts: what changes when every process holds only its share of them, by FSDP2 as accelerate sets it up.
+"""Sharded weights (FSDP2, as accelerate configures it).
 
-A share of a weight is a plain tensor, so whatever is set aside or written to a checkpoint is the shares of one process,
-and nothing is sent around for it. Whole weights come together layer by layer in a forward pass, which all processes
-must therefore run together, and once at the end, to be saved.
+The shard of a weight is a plain tensor, so snapshots and checkpoints hold the shards of one process and need no
+communication. Full weights are gathered layer by layer in a forward pass, which all processes must therefore run
+together, and once at the end, to be saved.
 """
 
 from __future__ import annotations
@@ -21,34 +21,37 @@ from torch.distributed.tensor import DTensor
 
 
 def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-    """Return a policy and its optimiser as accelerate's configuration wants them, in parts or copied.
+    """Return a policy and its optimizer prepared by accelerate, sharded or replicated as it is configured.
 
     Raises
     ------
     ValueError
-        If it wants what responses cannot be drawn from.
+        If responses could not be sampled under that configuration.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise ValueError(
-            "DeepSpeed takes training steps of its own: take FSDP with fsdp_version 2, which shards as much."
+            "DeepSpeed is not supported, since it runs training steps of its own: use FSDP with fsdp_version 2, which "
+            "shards as much."
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin = accelerator.state.fsdp_plugin
         if plugin.fsdp_version != 2:
-            raise ValueError("FSDP's first version cannot draw responses: set fsdp_version to 2.")
+            raise ValueError("FSDP version 1 cannot sample responses: set fsdp_version to 2.")
         if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
-            raise ValueError("Weights that wait on the CPU have not been tried: set fsdp_offload_params to false.")
+            raise ValueError("CPU offload is untested: set fsdp_offload_params to false.")
         if policy.engine is not None:
-            raise ValueError("Another engine draws from whole weights, and FSDP has none: let sampler be 'own'.")
-        if plugin.transformer_cls_names_to_wrap is None:  # accelerate looks for these at the model, not in the policy
+            raise ValueError(
+                "Another sampling engine needs unsharded weights, which FSDP does not keep: set sampler to 'own'."
+            )
+        if plugin.transformer_cls_names_to_wrap is None:  # accelerate would look for them on the policy
             layers = {type(module).__name__ for module in policy.modules()} & set(policy.base._no_split_modules or ())
             plugin.transformer_cls_names_to_wrap = sorted(layers)
-        if plugin.mixed_precision_policy is not None:  # a log-probability of -100 in bfloat16 is off by 0.25
+        if plugin.mixed_precision_policy is not None:  # in bfloat16 a log-probability of -100 is rounded by up to 0.25
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
     elif accelerator.mixed_precision != "no":
         raise ValueError(
-            f"Mixed precision ({accelerator.mixed_precision}) would score responses otherwise than they are drawn: set "
-            f"it to no, and load the model in the precision that is wanted, under a float32 adapter."
+            f"Mixed precision ({accelerator.mixed_precision}) would score responses in another precision than they are "
+            f"sampled in: set it to no, and load the model in the precision you want, with a float32 adapter."
         )
     model, optimizer = accelerator.prepare(policy, optimizer)
     for name in ("sample", "logits"):
@@ -57,29 +60,29 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
 
 
 def is_sharded(policy: torch.nn.Module) -> bool:
-    """Return whether this process holds only its share of a policy's weights."""
+    """Return whether the policy's weights are sharded."""
     return isinstance(policy, FSDPModule)
 
 
 def settle(module: torch.nn.Module) -> None:
-    """Drop whole weights that a forward pass has left, so that the module's parameters are the shares."""
+    """Free full weights that a forward pass has gathered, so that the module's parameters are the shards."""
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
 
 
 def share(tensor: Tensor) -> Tensor:
-    """Return this process's share of a tensor, in the same memory."""
+    """Return this process's shard of a tensor, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor from the shares of all processes, which must all ask for it."""
+    """Gather a tensor from the shards of all processes; all must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(kept: Tensor, tensor: Tensor) -> Tensor:
-    """Return a share as a tensor that is spread as another one."""
+    """Return a shard as a tensor that is distributed like another one."""
     if not isinstance(tensor, DTensor):
         return kept
     here = kept.to(tensor.to_local().device)
@@ -88,40 +91,40 @@ def like(kept: Tensor, tensor: Tensor) -> Tensor:
 
 
 def all_agree(flag: bool, policy: torch.nn.Module) -> bool:
-    """Return whether all processes say so, where they must run forward passes together; else what this one says."""
+    """Return whether the flag is true on all processes if the policy is sharded; else return the flag."""
     if not is_sharded(policy):
         return flag
-    said = torch.tensor(int(flag), device=share(next(policy.parameters())).device)
-    all_reduce(said, ReduceOp.MIN)
-    return bool(said)
+    value = torch.tensor(int(flag), device=share(next(policy.parameters())).device)
+    all_reduce(value, ReduceOp.MIN)
+    return bool(value)
 
 
 def whole_weights(policy: Any, main: bool) -> dict[str, Tensor] | None:
-    """Return a sharded policy's whole weights on the main process's CPU; None where the model has them itself."""
+    """Gather a sharded policy's weights on the main process's CPU; return None if they are not sharded."""
     if not is_sharded(policy):
         return None
     settle(policy)
-    found: dict[int, Tensor] = {}  # tied weights come together once
+    gathered: dict[int, Tensor] = {}  # tied weights once
     kept: dict[str, Tensor] = {}
     for name, tensor in policy.model.state_dict(keep_vars=True).items():
-        if id(tensor) not in found:
+        if id(tensor) not in gathered:
             full = whole(tensor.detach())
-            found[id(tensor)] = full.cpu() if main else full.new_empty(0)
-        kept[name] = found[id(tensor)]
+            gathered[id(tensor)] = full.cpu() if main else full.new_empty(0)
+        kept[name] = gathered[id(tensor)]
     return kept
 
 
-# -- the optimiser's state -----------------------------------------------------------------------------------
+# -- the optimizer's state -----------------------------------------------------------------------------------
 
 
 def pack(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimiser's state as this process's share of it, for a file."""
+    """Return this process's shard of an optimizer's state dict."""
     shares = {i: {k: share(x) if isinstance(x, Tensor) else x for k, x in s.items()} for i, s in state["state"].items()}
     return {**state, "state": shares}
 
 
 def unpack(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what `pack` returned as a state for this optimiser; numbers such as the step's are not spread."""
+    """Turn the result of `pack` into a state dict for this optimizer; scalars such as the step count stay plain."""
     order = [p for group in optimizer.param_groups for p in group["params"]]
     spread = {
         i: {k: like(x, order[i]) if isinstance(x, Tensor) and x.dim() else x for k, x in s.items()}

@@ -1,8 +1,8 @@
-r"""Small language models as tables: every response with its exact probability.
+r"""Enumeration of small language models: every response with its exact probability.
 
 With a vocabulary of `V` tokens, one of which ends a response, and at most `L` tokens, there are
 :math:`(V-1)^L + \sum_{j<L} (V-1)^j` responses. For such a model all of windgames applies to a transformer: its exact
-divergence from the equilibrium, its gap, its win rate.
+KL divergence from the equilibrium, its gap, its win rate.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Enumeration:
     Attributes
     ----------
     tokens, mask : tensors, shape ``(m, L)``
-        The tokens of each response, and which of them belong to it.
+        Token ids of each response, and which of them belong to it.
     stems : tensor, shape ``(s, L - 1)``
-        The longest beginnings of a response.
+        The longest prefixes of a response.
     stem : tensor, shape ``(m, L)``
-        For each place of a response, the stem that its beginning is read from: one for all responses that share it, so
-        that rounding cannot differ between them and probabilities sum to one.
+        For each position of a response, the stem that its prefix is taken from; responses with the same prefix share
+        a stem, so that they are rounded alike and probabilities sum to one.
     """
 
     policy: LanguagePolicy
@@ -45,27 +45,29 @@ class Enumeration:
 
     @classmethod
     def of(cls, policy: LanguagePolicy, limit: int = 200_000) -> Enumeration:
-        """List the responses of a policy.
+        """Enumerate the responses of a policy.
 
         Raises
         ------
         ValueError
-            If there are more than `limit`, or the policy ends responses in other ways than by one token.
+            If there are more than `limit` responses, or they can end otherwise than by one end token.
         """
         if policy.stop or len(policy.stop_ids) != 1:
-            raise ValueError("Only responses that end with one token, or with their length, can be enumerated.")
+            raise ValueError("Only a policy with exactly one end token and no stop strings can be enumerated.")
         size, length = policy.model.config.vocab_size, policy.max_new_tokens
         end = policy.stop_ids[0]
         letters = [i for i in range(size) if i != end]
         count = len(letters) ** length + sum(len(letters) ** j for j in range(length))
         if count > limit:
-            raise ValueError(f"{size} tokens and length {length} make {count} responses, more than {limit}.")
+            raise ValueError(
+                f"{size} tokens and length {length} give {count} responses, more than the limit of {limit}."
+            )
         words = [[*w, end] for j in range(length) for w in product(letters, repeat=j)]
         words += [list(w) for w in product(letters, repeat=length)]
         mask = torch.tensor([[j < len(w) for j in range(length)] for w in words])
         tokens = torch.tensor([w + [policy.pad_id] * (length - len(w)) for w in words])
         stems = list(product(letters, repeat=length - 1))
-        # the first stem with each beginning
+        # the first stem with each prefix
         first = {s[:j]: n for n, s in reversed(list(enumerate(stems))) for j in range(length)}
         stem = torch.tensor([[first[tuple(w[: min(j, len(w) - 1)])] for j in range(length)] for w in words])
         return cls(policy, tokens, mask, torch.tensor(stems, dtype=torch.long).view(len(stems), length - 1), stem)
@@ -81,7 +83,7 @@ class Enumeration:
     def log_probs(self, prompts: Sequence[Prompt]) -> Tensor:
         r"""Return the exact log-probabilities of all responses, shape ``(B, m)``, in float64 and with gradients.
 
-        Each beginning of a response is read once, not once per response.
+        Each prefix is computed once, not once per response.
         """
         policy, length = self.policy, self.tokens.shape[1]
         device, table = policy.device, []
@@ -95,11 +97,11 @@ class Enumeration:
 
     @torch.no_grad()
     def log_policy(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        """Return `log_probs` as the numpy array that windgames reads."""
+        """Return `log_probs` as a numpy array, as windgames takes it."""
         return self.log_probs(prompts).cpu().numpy()
 
     def samples(self, prompts: Sequence[Prompt]) -> Samples:
-        """Return all responses to each prompt, as if each had been drawn once."""
+        """Return all responses to each prompt as `Samples`, each once."""
         b = len(prompts)
         texts = self.text
         return Samples(
@@ -110,7 +112,7 @@ class Enumeration:
         )
 
     def index(self, samples: Samples) -> np.ndarray:
-        """Return where each drawn response stands in the enumeration, shape ``(B, K)``."""
+        """Return the index of each sampled response in the enumeration, shape ``(B, K)``."""
         where = {w: i for i, w in enumerate(self._words(self.tokens, self.mask))}
         b, k, _ = samples.tokens.shape
         found = [where[w] for w in self._words(samples.tokens.flatten(0, 1), samples.mask.flatten(0, 1))]
@@ -123,20 +125,20 @@ class Enumeration:
     def fit(
         self, prompts: Sequence[Prompt], log_target: np.ndarray, *, steps: int = 500, learning_rate: float = 3e-3
     ) -> np.ndarray:
-        r"""Bring the model to a table, the way back; return what is left, :math:`KL(p\|\pi)` per prompt.
+        r"""Fit the model to given response probabilities `p`; return the remaining :math:`KL(p\|\pi)` per prompt.
 
-        Gradient descent on the exact divergence, with a learning rate that falls to zero. What is left is what this
-        architecture cannot express, or could not learn in so many steps.
+        Adam on the exact divergence, with a cosine schedule to zero. The remainder is what the architecture cannot
+        express, or did not learn in so many steps.
         """
         target = torch.from_numpy(log_target).to(self.policy.device)
         weights = [p for p in self.policy.model.parameters() if p.requires_grad]
-        optimiser = torch.optim.Adam(weights, learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        optimizer = torch.optim.Adam(weights, learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             loss = (target.exp() * (target - self.log_probs(prompts))).sum(-1).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
         left = log_target - self.log_policy(prompts)
         return (np.exp(log_target) * left).sum(-1)
@@ -145,16 +147,16 @@ class Enumeration:
 def small_policy(
     letters: int = 10, length: int = 3, *, width: int = 64, layers: int = 2, spread: float = 0.2, seed: int = 0
 ) -> LanguagePolicy:
-    """Return a small transformer of random weights over `letters` letters and an end, which can be enumerated.
+    """Return a small transformer with random weights over `letters` letters and an end token, which can be enumerated.
 
     Parameters
     ----------
     letters, length : int
-        Its responses are words of up to `length` letters.
+        Number of letters, and maximum number of tokens of a response.
     width, layers : int
-        Size of the transformer; 64 and 2 make 100,000 parameters.
+        Size of the transformer; 64 and 2 give 100,000 parameters.
     spread : float
-        Standard deviation of the weights: the larger, the further from uniform the responses are.
+        Standard deviation of the weights; larger values give responses further from uniform.
     """
     names = [chr(ord("a") + i) for i in range(letters)]
     words = Tokenizer(WordLevel({name: i for i, name in enumerate([*names, "."])}))

@@ -1,4 +1,4 @@
-"""Copies of a policy's weights that are set aside on disk."""
+"""Snapshots of a policy's trainable weights on disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .policy import LanguagePolicy
 
 
 class WeightSnapshots:
-    """Copies of a policy's trainable weights by name, kept on disk: the slots of a rule's stages.
+    """Snapshots of a policy's trainable weights on disk, one per slot of a rule (ref, previous, half, mixture, anchor).
 
-    One model is in memory at any time. The slot ``"ref"`` of a policy with an adapter is the base model with the
-    adapter off, and takes no file.
+    Only one model is in memory at any time. For a policy with an adapter, the slot ``"ref"`` is the base model with
+    the adapter off, and needs no file.
     """
 
     def __init__(self, policy: LanguagePolicy, folder: Path) -> None:
@@ -25,42 +25,51 @@ class WeightSnapshots:
         folder.mkdir(parents=True, exist_ok=True)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the trainable weights that are in the model now."""
+        """Return the model's trainable weights."""
         sharding.settle(self.policy)
         return {name: p for name, p in self.policy.model.named_parameters() if p.requires_grad}
 
     def plain(self) -> dict[str, Tensor]:
-        """Return this process's share of them on the CPU and without gradients, for a file."""
+        """Return this process's shard of the trainable weights, on the CPU and without gradients."""
         return {name: sharding.share(p.detach()).cpu() for name, p in self.weights().items()}
 
     def path(self, name: str) -> Path:
-        """Return where a slot lies."""
+        """Return the file of a slot."""
         return self.folder / f"{name}.pt"
 
     def save(self, name: str) -> None:
-        """Set the weights of now aside."""
+        """Save the model's weights under a name."""
         torch.save(self.plain(), self.path(name))
 
     def load(self, name: str) -> None:
-        """Put the weights of a slot into the model."""
+        """Load the weights of a slot into the model."""
         self.put(torch.load(self.path(name), map_location="cpu", mmap=True))
 
     @torch.no_grad()
     def put(self, kept: Mapping[str, Tensor]) -> None:
-        """Put these weights into the model."""
+        """Copy these weights into the model.
+
+        Raises
+        ------
+        ValueError
+            If a shape differs: the weights were saved by another number of processes.
+        """
         for key, p in self.weights().items():
             here = sharding.share(p)
             if here.shape != kept[key].shape:
-                raise ValueError(f"The share of {key} was set aside by another number of processes, or not sharded.")
+                raise ValueError(
+                    f"{key} has shape {tuple(kept[key].shape)} in the snapshot, but {tuple(here.shape)} in the model: "
+                    f"it was saved by another number of processes, or without sharding."
+                )
             here.copy_(kept[key])
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Let the policy be that of a slot for a while."""
+        """Temporarily load the weights of a slot."""
         if name == "ref" and self.policy.has_adapter:
             weights = self.weights().values()
             with self.policy.model.disable_adapter():
-                for p in weights:  # which PEFT freezes meanwhile, and FSDP would remember
+                for p in weights:  # PEFT freezes them meanwhile, and FSDP would keep that state
                     p.requires_grad_(True)
                 yield
             return
@@ -72,7 +81,7 @@ class WeightSnapshots:
             self.load("aside")
 
     def blend(self, name: str, share: float) -> None:
-        """Move a slot towards the weights of now: ``slot = (1 - share) slot + share now``."""
+        """Move a slot towards the model's weights: ``slot = (1 - share) * slot + share * current``."""
         kept = torch.load(self.path(name), map_location="cpu")
-        now = self.plain()
-        torch.save({k: w.lerp(now[k].to(w.dtype), share) for k, w in kept.items()}, self.path(name))
+        current = self.plain()
+        torch.save({k: w.lerp(current[k].to(w.dtype), share) for k, w in kept.items()}, self.path(name))

@@ -19,7 +19,6 @@ from bandit_studies.learners import (
 )
 from windgames import bounds
 from windgames.bandits import Run
-from windgames.updates import wind_step
 
 
 def configs(scale: Scale) -> list[dict[str, Any]]:
@@ -58,7 +57,7 @@ def _bound_rows(config: dict[str, Any], found: Run) -> Rows:
     game = world(config["world"]).game
     L = np.broadcast_to(game.preference.interaction, game.batch_shape)
     eta, eps = config["step"] * BETA, np.where(config["world"] in ("Bradley-Terry", "intransitive"), 1.0, L)
-    if eta > np.min(wind_step(game)):
+    if eta > np.min(bounds.wind_max_step(game.beta, game.interaction)):
         return []
     first = found.trace["kl_from_solution"][0, 0]
     rows = []

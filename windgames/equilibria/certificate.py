@@ -10,7 +10,7 @@ import numpy as np
 from .._array import batch_size, like
 from .._validation import positive_number
 from ..games import Game, WinRateGame, check_game
-from ..solve import Solution
+from ..solution import Solution
 
 
 def check_arguments(game: Any, tol: Any) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._array import Array, to_numpy
 from ..games import Game
-from ..solve import Solution
+from ..solution import Solution
 from .certificate import certify, check_arguments
 from .contexts import beta_of_contexts, in_chunks, make_problem, method_name, problem_class
 from .newton import solve_newton

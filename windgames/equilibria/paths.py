@@ -16,7 +16,7 @@ import numpy as np
 from .._array import like, log_normalize, to_numpy
 from .._validation import as_float, first_index
 from ..games import Game
-from ..solve import Solution
+from ..solution import Solution
 from .certificate import certify, check_arguments
 from .contexts import in_chunks, make_problem, method_name, problem_class
 from .direct import equilibrium

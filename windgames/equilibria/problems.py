@@ -140,7 +140,7 @@ class Problem:
         """Contexts in which a theorem makes the equilibrium unique (theory 2.1, 3.7)."""
         if not self.log_payoff or np.all(self.beta > 1):
             return np.ones(len(self.rows), dtype=bool)
-        return self.beta > np.reshape(self.game.contraction, -1)[self.rows]  # type: ignore[attr-defined]
+        return self.beta > np.reshape(self.game.contraction, -1)[self.rows]
 
 
 def centred(q: np.ndarray, t: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from .._array import Array, is_array_api_obj, like, to_numpy
 from .._validation import as_float, first_index, in_context
 from ..games import WinRateGame
 from ..preferences import RewardPreference
-from ..solve import Solution
+from ..solution import Solution
 from .contexts import beta_of_contexts, make_problem
 from .problems import Problem, System, centred
 

@@ -13,7 +13,7 @@ from ..equilibria import equilibrium
 from ..games import Game
 from ..oracles import BudgetExhausted, Oracle
 from ..preferences import RewardPreference
-from ..solve import Solution
+from ..solution import Solution
 from .learners import Learner
 from .policies import Policy, Tabular
 

@@ -16,6 +16,7 @@ from .._array import (
     safe_log,
     to_numpy,
 )
+from .._display import FEW, SHOWN, as_arguments, html_matrix, html_table
 from .._validation import as_float, first_index
 
 
@@ -37,8 +38,8 @@ class Preference:
     names: tuple[Hashable, ...] | None = None
     """Names of the responses, or None."""
     win_counts: Any = None
-    """How often each response beat each other, shape ``(..., m, m)``, ties half, where the preference comes from counts;
-    a pair without any was never compared, and its entry in the matrix is invented."""
+    """How often each response beat each other, shape ``(..., m, m)``, ties counting half, or None where the preference
+    was not estimated from counts. The matrix entry of a pair without counts is a guess."""
     fit: Any = None
     """What a fit to comparisons says beside the preference, or None."""
 
@@ -61,6 +62,25 @@ class Preference:
 
     def _undefined(self, name: str) -> NotImplementedError:
         return NotImplementedError(f"{type(self).__name__}.{name} is not defined, and this needs it.")
+
+    def _constructor(self) -> dict[str, Any]:
+        """Return the arguments that make this preference, to print it."""
+        return {}
+
+    def _as_call(self) -> str:
+        data = self._constructor()
+        if not data or self.batch_shape or self.n_responses > SHOWN:
+            return repr(self)
+        return f"{type(self).__name__}({as_arguments(data)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print a small preference as the call that makes it, in IPython and in counterexamples of hypothesis."""
+        printer.text(self._as_call())
+
+    def _repr_html_(self) -> str:
+        if not self.batch_shape and self.n_responses <= FEW:
+            return html_matrix(repr(self), to_numpy(self.matrix()))
+        return html_table(repr(self), [("constant-sum", "yes" if self.is_constant_sum else "no")])
 
     def to_numpy(self) -> Preference:
         """Return the same preference on numpy arrays in float64; the preference itself if it is one already."""

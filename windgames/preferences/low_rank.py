@@ -92,6 +92,9 @@ class LowRankPreference(Preference):
             self._other[dtype] = xp.astype(self.embedding, dtype), xp.astype(self.skew, dtype)
         return self._other[dtype]
 
+    def _constructor(self) -> dict[str, Any]:
+        return {"embedding": self.embedding, "skew": self.skew}
+
     def _to_numpy(self) -> LowRankPreference:
         out = object.__new__(LowRankPreference)
         # the scores were checked when this preference was made

@@ -93,6 +93,9 @@ class MatrixPreference(Preference):
         xp = array_namespace(log_policy)
         return xp.matmul(self._cast(log_policy.dtype), xp.exp(log_policy)[..., None])[..., 0]
 
+    def _constructor(self) -> dict[str, Any]:
+        return {"matrix": self._matrix}
+
     def _to_numpy(self) -> MatrixPreference:
         return MatrixPreference(to_numpy(self._cast(array_namespace(self._matrix).float64)))
 
@@ -154,6 +157,9 @@ class BradleyTerryPreference(MatrixPreference):
         self.reward = check_reward(reward)
         self.scale = positive_number(scale, "scale")
         self._set(sigmoid(self._odds(self.reward.dtype)))
+
+    def _constructor(self) -> dict[str, Any]:
+        return {"reward": self.reward, "scale": self.scale}
 
     def _to_numpy(self) -> BradleyTerryPreference:
         return BradleyTerryPreference(to_numpy(self.reward).astype(float), self.scale)

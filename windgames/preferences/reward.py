@@ -72,6 +72,9 @@ class RewardPreference(Preference):
     def example(self) -> Array:
         return self.reward
 
+    def _constructor(self) -> dict[str, Any]:
+        return {"reward": self.reward, "ties": self.ties}
+
     def _to_numpy(self) -> RewardPreference:
         return RewardPreference(to_numpy(self.reward).astype(float), ties=self.ties)
 

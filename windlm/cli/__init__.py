@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: spinning threads slow small machines
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow small machines
 
 from .commands import main
 

@@ -1,4 +1,4 @@
-"""The commands."""
+"""The commands: each parses its settings, calls the library, and prints the result."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from .settings import plain, settings
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Align a model with a judge, or print the plan."""
+    """Align a model with a judge; with --dry-run, print the plan."""
     from .run import RunConfig, plan_run, start
 
     config = settings(RunConfig, arguments, "train")
     if config.dry_run:
         for name, value in plan_run(config).items():
-            print(f"{name:<26} {value:>16,}")
+            print(f"{name:<26} {value:>16,}" if isinstance(value, int | float) else f"{name:<26} {value}")
         return
     rows = start(config)
-    print(f"The model is in {config.train.out / 'model'}, the metrics of {len(rows) - 1} rounds beside it.")
+    out = config.train.out
+    print(f"Trained for {len(rows) - 1} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Print what a model is worth, and write it."""
+    """Print and save a table of measures: win rate, KL divergence, diversity, grades, benchmarks."""
     from ..evaluate.command import EvaluateConfig, evaluate
     from ..evaluate.tables import table, write
 
@@ -34,29 +35,32 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def sample(arguments: Sequence[str]) -> None:
-    """Print responses side by side."""
+    """Print responses of one or two models side by side."""
     from ..evaluate.command import SampleConfig, side_by_side
 
     print(side_by_side(settings(SampleConfig, arguments, "sample")))
 
 
 def reward(arguments: Sequence[str]) -> None:
-    """Fit a reward model, and print its accuracy on held-out pairs."""
+    """Fit a reward model to labelled pairs, and print its held-out accuracy."""
     from ..judges.fitting import RewardModelConfig, fit
 
     config = settings(RewardModelConfig, arguments, "reward")
-    found = fit(config)
-    print(f"Held-out accuracy {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}); the model is in {config.out}.")
+    accuracy = fit(config)
+    print(
+        f"Held-out accuracy {accuracy.mean:.3f} (95% {accuracy.low:.3f} to {accuracy.high:.3f}). Model: {config.out}."
+    )
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "reward": reward}
+"""The commands by name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; what the user got wrong is said in one line."""
+    """Run a command; invalid input ends the program with one line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in COMMANDS:
-        print("usage: python -m windlm COMMAND [--config FILE] [--help]\n")
+        print("usage: windlm COMMAND [--config FILE] [--help]\n")
         for name, command in COMMANDS.items():
             print(f"  {name:<10} {inspect.getdoc(command)}")
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)

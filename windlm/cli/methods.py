@@ -1,38 +1,58 @@
-"""The objectives by name, as settings."""
+"""The training objectives by name, with their settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ..models import JudgeSettings
+from ..models import JudgeSettings, refuse_unused
 from ..objectives import BestOfN, JBond, Objective, bond, sppo, wind
 
-METHODS = ("wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond")
+Name = Literal["wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond"]
+METHODS: tuple[str, ...] = get_args(Name)
+"""Names of the methods."""
+USED = {
+    **dict.fromkeys(("wind-squared", "wind-kl", "wind-nce"), ("beta", "eta", "pairing")),
+    "sppo": ("eta", "pairing"),
+    "j-bond": ("gamma", "anchor_rate"),
+    "bon": ("n",),
+    "bond": ("n", "alpha1", "alpha2"),
+}
+"""The settings that each method uses."""
 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What a round trains on."""
+    """The training objective.
 
-    name: Literal["wind-squared", "wind-kl", "wind-nce", "sppo", "j-bond", "bon", "bond"] = "wind-squared"
-    """The objective; bon is best-of-n by maximum likelihood, bond its iteration by regression."""
+    Raises
+    ------
+    ValueError
+        If a setting is changed that the method does not use.
+    """
+
+    name: Name = "wind-squared"
+    """Objective; bon is best-of-n by maximum likelihood, bond iterative best-of-n by regression."""
     beta: float = 0.1
-    """WIND's pull to the reference."""
+    """Weight of the KL divergence to the reference (wind)."""
     eta: float | None = None
-    """Step of WIND or SPPO; None takes the largest that the theorem allows WIND for this kind of judge."""
+    """Step size (wind, sppo); None for the largest that the theory allows (wind only)."""
     pairing: Literal["group", "leave-one-out", "constant"] | None = None
-    """How win rates and centring are matched; None for the method's own, which is exact for WIND."""
+    """Estimator and centring of win rates (wind, sppo); None for group in wind and constant in sppo."""
     n: int = 2
-    """Draws that compete in bon and bond."""
+    """Number of responses of which the best is taken (bon, bond)."""
     alpha1: float = 1.0
-    """bond: weight of the round's best-of-n."""
+    """Weight of the best-of-n policy (bond)."""
     alpha2: float = 0.0
-    """bond: weight of the current policy; what is left to 1 goes to the reference."""
+    """Weight of the current policy (bond); the remainder to 1 is the weight of the reference."""
     gamma: float = 0.0
-    """j-bond: weight of the divergence to the anchor."""
+    """Weight of the KL divergence to the anchor (j-bond)."""
     anchor_rate: float = 0.02
-    """j-bond: share of the policy that the anchor takes in after each round."""
+    """Fraction by which the anchor moves toward the policy after each round (j-bond)."""
+
+    def __post_init__(self) -> None:
+        if self.name in USED:  # tyro and `build` report other names
+            refuse_unused(self, ("name", *USED[self.name]), f"method {self.name}")
 
 
 def objective(method: MethodSettings, judge: JudgeSettings) -> Objective:
@@ -41,12 +61,12 @@ def objective(method: MethodSettings, judge: JudgeSettings) -> Objective:
     Raises
     ------
     ValueError
-        If SPPO has no step, or a setting is out of range.
+        If SPPO has no step size, or a setting is out of range.
     """
     settings: dict[str, Any] = {"pairing": method.pairing} if method.pairing else {}
     if method.name == "sppo":
         if method.eta is None:
-            raise ValueError("SPPO has no default step, for no theorem gives one: set method.eta.")
+            raise ValueError("SPPO has no default step size, since no theorem gives one: set method.eta.")
         return sppo(method.eta, **settings)
     if method.name == "j-bond":
         return JBond(method.gamma, method.anchor_rate)
@@ -54,6 +74,6 @@ def objective(method: MethodSettings, judge: JudgeSettings) -> Objective:
         return BestOfN(method.n)
     if method.name == "bond":
         return bond(method.n, method.alpha1, method.alpha2)
-    if method.eta is None:  # the constant that the default step is taken from
+    if method.eta is None:  # the default step depends on the interaction constant
         settings["interaction"] = 1.0 if judge.kind == "pairwise" else 0.5
     return wind(method.beta, method.eta, risk=method.name.removeprefix("wind-"), **settings)

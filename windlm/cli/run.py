@@ -1,4 +1,4 @@
-"""One training run as one configuration: checked, planned, run, and recorded beside its model."""
+"""The command train: one configuration, checked, planned, run, and recorded next to its model."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ class RunConfig:
     method: MethodSettings = field(default_factory=MethodSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: Literal["own", "vllm"] = "own"
-    """Who draws while training; vllm needs a GPU and its package, and has not been run yet."""
+    """Sampling engine in training: built in (own), or vllm, which needs a GPU and is untested."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Whether to recompute activations in the backward pass, which takes less memory and more time."""
     dry_run: bool = False
-    """Print the plan, and do nothing."""
+    """Whether to print the plan only: tokens, judge calls, optimizer steps, memory."""
 
 
 # -- the plan ------------------------------------------------------------------------------------------------
 
 
 def plan_run(run: RunConfig) -> dict[str, Any]:
-    """Return what a run would do and take, without the weights of anything.
+    """Return the cost of a run, without loading any weights.
 
-    Tokens are upper bounds, as if every response were as long as it may be. Memory is an estimate of what lies on the
-    device at the peak of training: weights, gradients, Adam's moments, the activations of one piece and its logits.
+    Tokens and judge calls are upper bounds, reached if every response has maximum length. Memory is an estimate for
+    the device at the peak of training: weights, gradients, AdamW moments, activations and logits of one micro-batch.
     """
     prompts, net = load_prompts(run.data), skeleton(run.model, run.lora)
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
@@ -76,7 +76,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     moving = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     item = next(net.parameters()).element_size()
     rows = (config.micro_prompts or min(config.batch_prompts, per_round)) * drawn
-    # per layer and token: about 34 numbers of the width with ordinary attention kernels, 1 with checkpointing
+    # per layer and token: about 34 vectors of the hidden size with fused attention kernels, 1 with checkpointing
     kept = 1 if run.gradient_checkpointing else 34
     activations = rows * length * text.hidden_size * text.num_hidden_layers * kept * item
     logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
@@ -90,33 +90,33 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
         "responses per round": per_round * drawn,
         "generated tokens at most": config.rounds * per_round * drawn * run.model.max_new_tokens,
         "judge calls at most": config.rounds * per_round * pairs,
-        "optimiser steps": config.rounds
+        "optimizer steps": config.rounds
         * config.epochs
         * len(rule.stages(0.0))
         * math.ceil(per_round / config.batch_prompts),
         "parameters": size,
         "trained parameters": trained,
         "GiB weights": round(weights / gib, 3),
-        "GiB gradients and Adam": round(3 * moving / gib, 3),
+        "GiB gradients and AdamW": round(3 * moving / gib, 3),
         "GiB activations": round((activations + logits) / gib, 3),
-        "GiB cache while drawing": round(cache / gib, 3),
-        "GiB at the peak, about": round((weights + 3 * moving + max(activations + logits, cache)) / gib, 3),
+        "GiB cache in sampling": round(cache / gib, 3),
+        "GiB at the peak, roughly": round((weights + 3 * moving + max(activations + logits, cache)) / gib, 3),
     }
 
 
 # -- the run -------------------------------------------------------------------------------------------------
 
-FREE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
-"""Settings of training that may change when a run is gone on with."""
+MAY_CHANGE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
+"""Training settings that may change when a run is resumed."""
 
 
 def start(run: RunConfig) -> list[dict[str, Any]]:
-    """Train, write ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
+    """Train; save ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
 
     Raises
     ------
     ValueError
-        If the folder holds another run, or something of the configuration does not fit; see `windlm.train.train`.
+        If the folder holds another run, or the configuration is invalid; see `windlm.train.train`.
     """
     rule = objective(run.method, run.judge)
     out = run.train.out
@@ -135,7 +135,7 @@ def start(run: RunConfig) -> list[dict[str, Any]]:
 
 
 def load_trained(run: RunConfig) -> LanguagePolicy:
-    """Return the policy that a run has written, whole."""
+    """Load the policy that a run has saved, unsharded."""
     folder = str(run.train.out / "final")
     if not run.lora.rank:
         return load_policy(replace(run.model, name=folder))
@@ -147,13 +147,13 @@ def load_trained(run: RunConfig) -> LanguagePolicy:
 
 
 def check_same(run: RunConfig, out: Path) -> None:
-    """Refuse to go on with a run of another configuration."""
+    """Raise ValueError if the folder holds a checkpoint of a run with another configuration."""
     if not list(out.glob("checkpoints/round-*")) or not (out / "config.json").exists():
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
     for config in (before, now):
         config.pop("dry_run")
-        config["train"] = {k: v for k, v in config["train"].items() if k not in FREE}
+        config["train"] = {k: v for k, v in config["train"].items() if k not in MAY_CHANGE}
     changed = [
         f"{part}.{name}" if isinstance(now[part], dict) else part
         for part in now
@@ -162,18 +162,18 @@ def check_same(run: RunConfig, out: Path) -> None:
         != (before.get(part) if name is None else before.get(part, {}).get(name))
     ]
     if changed:
-        raise ValueError(f"{out} holds a run with other {', '.join(changed)}: take another folder.")
+        raise ValueError(f"{out} holds a run with other {', '.join(changed)}: choose another folder.")
 
 
 def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
-    """Return the model card of a run: what it was made from, how, and what the last rounds said."""
+    """Return the model card of a run: base model, data, judge, method, metrics and configuration."""
     name = Path(run.model.name)
     base = name.name if name.exists() else run.model.name
     names = ("round", "reward", "win_rate_reference", "kl", "entropy", "length", "loss")
     shown = [n for n in names if any(n in row for row in rows)]
-    told = [rows[i] for i in sorted({1, len(rows) // 2, len(rows) - 1} & set(range(1, len(rows))))]
+    chosen = [rows[i] for i in sorted({1, len(rows) // 2, len(rows) - 1} & set(range(1, len(rows))))]
     table = [f"| {' | '.join(shown)} |", "|" + " --- |" * len(shown)]
-    table += [f"| {' | '.join(f'{row[n]:.4g}' if n in row else '' for n in shown)} |" for row in told]
+    table += [f"| {' | '.join(f'{row[n]:.4g}' if n in row else '' for n in shown)} |" for row in chosen]
     head = {"library_name": "transformers", "tags": ["windlm", run.method.name]}
     if not name.exists():
         head["base_model"] = run.model.name
@@ -185,15 +185,15 @@ def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
             "---",
             f"# {base}, aligned by {run.method.name}",
             "",
-            f"{base} was trained with `python -m windlm train` for {run.train.rounds} rounds against the judge "
+            f"{base} was trained with `windlm train` for {run.train.rounds} rounds against the judge "
             f"`{Path(run.judge.name).name}` ({run.judge.kind}) on prompts of `{Path(run.data.source).name}`: {tokens} "
-            f"generated tokens, {calls} verdicts.",
+            f"generated tokens, {calls} judge calls.",
             "",
-            "What a round's own draws say, before its update, on the training prompts:",
+            "Metrics on the training prompts, of the policy before each round's update:",
             "",
             *table,
             "",
-            "The whole configuration:",
+            "Configuration:",
             "",
             "```yaml",
             yaml.safe_dump(plain(run), sort_keys=False).strip(),

@@ -1,4 +1,4 @@
-"""What a model is worth: win rates with intervals, diversity, chat judges, benchmarks."""
+"""Evaluation of a model: win rates with intervals, diversity, chat judges, benchmarks."""
 
 from .chat import ChatJudge, Endpoint, LocalChat
 from .statistics import Interval, diversity, interval, win_rates

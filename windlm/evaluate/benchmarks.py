@@ -1,4 +1,4 @@
-"""Benchmarks, by lm-eval."""
+"""Benchmarks, run by lm-eval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,23 @@ def benchmarks(
     chat_template: bool = False,
     seed: int = 0,
 ) -> list[Row]:
-    """Return lm-eval's numbers, with 95% intervals from its standard errors.
+    """Return the rows of lm-eval's results, with 95% intervals from its standard errors.
+
+    Parameters
+    ----------
+    policy : LanguagePolicy
+    who : str
+        Name of the model in the table.
+    tasks : sequence of str
+        Task names of lm-eval.
+    folder : Path, optional
+        Folder of task files; only these tasks are then known.
+    shots, limit : int, optional
+        Examples in the prompt, and questions per task; None for lm-eval's own.
+    chat_template : bool
+        Whether to apply the model's chat template.
+    seed : int
+
 
     Raises
     ------
@@ -36,9 +52,9 @@ def benchmarks(
     except ImportError:
         raise ValueError(
             f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], or give prompts or questions "
-            f"and no --tasks."
+            f"and leave out --tasks."
         ) from None
-    said = lm_eval.simple_evaluate(
+    results = lm_eval.simple_evaluate(
         model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8, device=str(policy.device)),
         tasks=list(tasks),
         task_manager=TaskManager(include_path=folder and str(folder), include_defaults=folder is None),
@@ -48,13 +64,13 @@ def benchmarks(
         random_seed=seed,
     )
     rows = []
-    for task in said["results"]:
-        found, n = said["results"][task], said.get("n-samples", {}).get(task, {}).get("effective", 0)
-        for name, value in found.items():
+    for task in results["results"]:
+        measures, n = results["results"][task], results.get("n-samples", {}).get(task, {}).get("effective", 0)
+        for name, value in measures.items():
             metric, comma, how = name.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            error = found.get(f"{metric}_stderr,{how}")
+            error = measures.get(f"{metric}_stderr,{how}")
             half = 1.96 * error if isinstance(error, float) else math.nan
             label = f"{task}: {metric}" + ("" if how == "none" else f" ({how})")
             rows.append(row(label, who, Interval(value, value - half, value + half), n))

@@ -1,8 +1,8 @@
-"""A chat model as the judge of conversations: grades, and comparisons with positions swapped (MT-Bench's protocol).
+"""A chat model as a judge of conversations: grades and pairwise comparisons, as in MT-Bench (Zheng et al. 2023).
 
-The protocol is that of Zheng et al. (2023): questions of one or more turns, a grade from 1 to 10 for each answer, or
-which of two conversations is better. The words of the instructions are ours. An answer of the judge that cannot be read
-is asked for again, and then counted as unread: it never becomes a score.
+Questions have one or more turns; each answer gets a grade from 1 to 10, or two conversations are compared in both
+orders. The wording of the instructions is ours. A reply of the judge that cannot be parsed is requested again, and
+finally counted as unread; it never becomes a score.
 """
 
 from __future__ import annotations
@@ -23,48 +23,56 @@ from ..data import read
 from ..policy import LanguagePolicy
 
 Message = dict[str, str]
+"""A message with role and content."""
 Talk = list[Message]
+"""A conversation."""
 Chat = Callable[[Sequence[Talk]], list[str]]
-"""Answers a batch of conversations."""
+"""Returns the reply to each of a batch of conversations."""
 
 GRADE = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
+"""A grade in a reply of the judge."""
 VERDICT = re.compile(r"\[\[([ABC])\]\]")
-WORTH = {"A": 1.0, "B": 0.0, "C": 0.5}
+"""A verdict in a reply of the judge."""
+SCORES = {"A": 1.0, "B": 0.0, "C": 0.5}
+"""The win probability of the first conversation by verdict."""
 
 GRADING = (
     "You are an impartial judge. Grade the assistant's last answer in the conversation below: is it helpful, relevant, "
     "correct, deep, creative and detailed? Explain briefly, then give a grade from 1 to 10 in exactly this form: "
     "[[grade]], for example [[5]]."
 )
+"""Instruction for a grade."""
 COMPARING = (
     "You are an impartial judge. Two assistants answered the same user. Say whose last answer is better: more helpful, "
     "relevant, correct, deep, creative and detailed. Neither the order nor the length nor the names of the assistants "
     "matter. Explain briefly, then decide in exactly this form: [[A]] if A is better, [[B]] if B is, [[C]] for a tie."
 )
+"""Instruction for a comparison."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a user says, turn by turn."""
+    """The user's turns of a conversation."""
 
     name: str
     category: str
     turns: tuple[str, ...]
     references: tuple[str, ...] = ()
-    """Answers that are known to be right, one per turn, for the judge."""
+    """Reference answers for the judge, one per turn."""
 
 
 def load_questions(source: str, references: str | None = None, limit: int | None = None) -> list[Question]:
-    """Return questions from JSON lines with ``turns``, and optionally ``question_id``, ``category``, ``reference``.
+    """Load questions from JSON lines with ``turns``, and optionally ``question_id``, ``category``, ``reference``.
 
     Parameters
     ----------
     source : str
-        A file, or ``package:path`` for a file inside an installed package.
+        A file, or ``package:path`` for a file of an installed package.
     references : str, optional
-        Right answers in FastChat's form: JSON lines with ``question_id`` and ``choices``, whose first has ``turns``.
+        Reference answers in FastChat's format: JSON lines with ``question_id`` and ``choices``, the first of which has
+        ``turns``.
     limit : int, optional
-        Take only the first ones.
+        Maximum number of questions.
 
     Raises
     ------
@@ -86,7 +94,7 @@ def load_questions(source: str, references: str | None = None, limit: int | None
 
 
 def located(source: str) -> str:
-    """Return the path of a file, also of ``package:path``."""
+    """Return the path of a file, resolving ``package:path``."""
     package, colon, inside = source.partition(":")
     if not colon or not package.isidentifier():
         return source
@@ -97,7 +105,7 @@ def located(source: str) -> str:
 
 
 def converse(questions: Sequence[Question], chat: Chat) -> list[Talk]:
-    """Return each question as a conversation with the model's answers, turn by turn."""
+    """Return each question as a conversation, with the model's replies turn by turn."""
     talks: list[Talk] = [[] for _ in questions]
     for turn in range(max(len(q.turns) for q in questions)):
         open_talks = [(q, t) for q, t in zip(questions, talks, strict=True) if turn < len(q.turns)]
@@ -113,37 +121,37 @@ def converse(questions: Sequence[Question], chat: Chat) -> list[Talk]:
 
 @dataclass
 class LocalChat:
-    """A policy that answers; its draws are functions of the seed and of how often it was asked."""
+    """A policy as a chat model; its replies depend on the seed and on the number of calls so far."""
 
     policy: LanguagePolicy
     seed: int = 0
-    asked: int = 0
+    calls: int = 0
 
     def __call__(self, talks: Sequence[Talk]) -> list[str]:
-        self.asked += 1
-        samples = self.policy.sample(list(talks), 1, np.random.default_rng([self.seed, self.asked]))
+        self.calls += 1
+        samples = self.policy.sample(list(talks), 1, np.random.default_rng([self.seed, self.calls]))
         return [row[0] for row in samples.text]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server.
+    """A chat model behind an OpenAI-compatible server.
 
     Raises
     ------
     ValueError
-        When called, if the server refuses, cannot be reached, or answers in another form.
+        When called, if the server returns an error, cannot be reached, or replies in another format.
     """
 
     url: str
-    """Up to the version, such as http://localhost:8000/v1."""
+    """Base URL including the version, such as http://localhost:8000/v1."""
     model: str
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the key, if there is one."""
+    """Environment variable with the API key, if one is needed."""
     temperature: float = 0.0
     max_tokens: int = 1024
     timeout: float = 120.0
-    """Seconds to wait for an answer."""
+    """Timeout of a request, in seconds."""
 
     def __call__(self, talks: Sequence[Talk]) -> list[str]:
         return [self._ask(talk) for talk in talks]
@@ -162,8 +170,8 @@ class Endpoint:
         request = urllib.request.Request(address, json.dumps(body).encode(), head)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                said = json.loads(reply.read())
-            return str(said["choices"][0]["message"]["content"] or "")
+                body = json.loads(reply.read())
+            return str(body["choices"][0]["message"]["content"] or "")
         except urllib.error.HTTPError as error:
             raise ValueError(
                 f"{address} answered {error.code}: {error.read()[:200].decode(errors='replace')}"
@@ -171,7 +179,7 @@ class Endpoint:
         except (urllib.error.URLError, TimeoutError) as error:
             raise ValueError(f"{address} cannot be reached: {error}.") from None
         except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{address} did not answer as a chat completion does: {error!r}.") from None
+            raise ValueError(f"{address} did not return a chat completion: {error!r}.") from None
 
 
 # -- the judge -----------------------------------------------------------------------------------------------
@@ -185,45 +193,48 @@ class ChatJudge:
     ----------
     chat : callable
     tries : int
-        How often an answer that cannot be read is asked for.
+        Maximum number of requests until a reply can be parsed.
     """
 
     chat: Chat
     tries: int = 3
     calls: int = 0
+    """Number of requests so far."""
     unread: list[str] = field(default_factory=list)
-    """The last answers of the judge where none could be read."""
+    """The last reply wherever none could be parsed."""
 
     def grade(self, questions: Sequence[Question], talks: Sequence[Talk]) -> np.ndarray:
-        """Return the grade of each answer, shape ``(questions, turns)``; nan where no answer of the judge was read."""
-        asked = [(i, j) for i, q in enumerate(questions) for j in range(len(q.turns))]
-        texts = [f"{GRADING}\n\n{_reference(questions[i], j)}[Conversation]\n{_told(talks[i], j)}" for i, j in asked]
-        return self._table(questions, asked, self._ask(texts, _grade))
+        """Return the grade of each answer, shape ``(questions, turns)``; nan where no reply could be parsed."""
+        items = [(i, j) for i, q in enumerate(questions) for j in range(len(q.turns))]
+        texts = [
+            f"{GRADING}\n\n{_reference(questions[i], j)}[Conversation]\n{_transcript(talks[i], j)}" for i, j in items
+        ]
+        return self._table(questions, items, self._ask(texts, _grade))
 
     def compare(
         self, questions: Sequence[Question], ours: Sequence[Talk], theirs: Sequence[Talk]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return how our answers fare, in both orders.
+        """Compare our answers with theirs, in both orders.
 
         Returns
         -------
         wins : array of shape (questions, turns)
-            1 for a victory in both orders, 0 for a defeat in both; the mean of the two otherwise, nan if one is unread.
+            1 for a win in both orders, 0 for a loss in both, else the mean of the two; nan if one could not be parsed.
         bias : array of the same shape
-            How far the two orders disagree.
+            The disagreement of the two orders.
         """
-        asked = [(i, j) for i, q in enumerate(questions) for j in range(len(q.turns))]
+        items = [(i, j) for i, q in enumerate(questions) for j in range(len(q.turns))]
 
         def texts(first: Sequence[Talk], second: Sequence[Talk]) -> list[str]:
             return [
-                f"{COMPARING}\n\n{_reference(questions[i], j)}[Assistant A]\n{_told(first[i], j)}\n\n"
-                f"[Assistant B]\n{_told(second[i], j)}"
-                for i, j in asked
+                f"{COMPARING}\n\n{_reference(questions[i], j)}[Assistant A]\n{_transcript(first[i], j)}\n\n"
+                f"[Assistant B]\n{_transcript(second[i], j)}"
+                for i, j in items
             ]
 
         both = self._ask(texts(ours, theirs) + texts(theirs, ours), _verdict)
-        there = self._table(questions, asked, both[: len(asked)])
-        back = self._table(questions, asked, both[len(asked) :])
+        there = self._table(questions, items, both[: len(items)])
+        back = self._table(questions, items, both[len(items) :])
         return (there + 1 - back) / 2, np.abs(there + back - 1)
 
     def _ask(self, texts: Sequence[str], parse: Callable[[str], float | None]) -> list[float]:
@@ -243,9 +254,9 @@ class ChatJudge:
         return [values.get(i, np.nan) for i in range(len(texts))]
 
     @staticmethod
-    def _table(questions: Sequence[Question], asked: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarray:
+    def _table(questions: Sequence[Question], items: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarray:
         table = np.full((len(questions), max(len(q.turns) for q in questions)), np.nan)
-        for (i, j), value in zip(asked, values, strict=True):
+        for (i, j), value in zip(items, values, strict=True):
             table[i, j] = value
         return table
 
@@ -258,10 +269,10 @@ def _grade(answer: str) -> float | None:
 
 def _verdict(answer: str) -> float | None:
     found = set(VERDICT.findall(answer))
-    return WORTH[found.pop()] if len(found) == 1 else None
+    return SCORES[found.pop()] if len(found) == 1 else None
 
 
-def _told(talk: Talk, turn: int) -> str:
+def _transcript(talk: Talk, turn: int) -> str:
     return "\n".join(f"{m['role']}: {m['content']}" for m in talk[: 2 * turn + 2])
 
 

@@ -1,4 +1,4 @@
-"""What a model is worth, in one table: benchmarks, win rate, divergence, diversity, grades; and texts for a reader."""
+"""The commands evaluate and sample: one table of measures, and responses side by side."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .statistics import Interval, diversity, interval, win_rates
 from .tables import Row, row
 
 TASKS = ("gsm8k", "hellaswag", "mmlu")
-"""The benchmarks of the paper."""
+"""Default benchmarks, those of the WIND paper."""
 
 
 @dataclass(frozen=True)
 class ChatJudgeSettings:
-    """The chat model that grades and compares conversations."""
+    """A chat model that grades and compares conversations."""
 
     model: str = ""
-    """Name for the server, or a local model if there is no url."""
+    """Model name on the server, or a local model if url is empty."""
     url: str = ""
-    """Of an OpenAI-compatible server, up to the version: http://localhost:8000/v1. Empty for a local model."""
+    """Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; empty for a local model."""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the server's key."""
+    """Environment variable with the server's API key."""
     max_tokens: int = 1024
-    """Longest answer of the judge."""
+    """Maximum length of a reply of the judge, in tokens."""
     tries: int = 3
-    """How often an answer that cannot be read is asked for; then it is reported, and not scored."""
+    """Maximum number of requests until a reply can be parsed; after that it is counted as unread, not scored."""
 
 
 @dataclass(frozen=True)
@@ -47,63 +47,65 @@ class EvaluateConfig:
 
     model: ModelSettings
     reference: str | None = None
-    """Model to compare with, drawn from with the same settings."""
+    """Hub name or folder of the model to compare with, sampled with the same settings."""
     out: Path = Path("evaluation.json")
-    """File for the table's numbers."""
+    """Output file of the table, as JSON."""
     tasks: tuple[str, ...] | None = None
-    """lm-eval's names of benchmarks, which it loads from the hub. By default gsm8k, hellaswag and mmlu if neither
-    prompts nor questions are given, else none."""
+    """Benchmarks by lm-eval's task names, loaded from the hub; None for gsm8k, hellaswag and mmlu, or for no benchmark
+    if prompts or questions are given."""
     task_folder: Path | None = None
-    """Folder of your own task files for lm-eval, which are then the only ones."""
+    """Folder of task files for lm-eval, which replace its own."""
     limit: int | None = None
-    """Questions per benchmark, also of MT-Bench's or your own; None for all."""
+    """Maximum number of questions per benchmark and of chat questions; None for all."""
     shots: int | None = None
-    """Examples in the prompt; None for each benchmark's own."""
+    """Number of examples in a benchmark's prompt; None for each benchmark's own."""
     chat_template: bool = False
-    """Whether benchmarks are asked through the model's chat template."""
+    """Whether to apply the model's chat template in benchmarks."""
     data: Data = field(default_factory=lambda: Data(""))
-    """Prompts for win rate and diversity; none without a source."""
+    """Prompts for win rate and diversity; none if the source is empty."""
     judge: JudgeSettings = field(default_factory=JudgeSettings)
-    """For the win rate; none without a name."""
+    """Judge for the win rate; none if the name is empty."""
     draws: int = 4
-    """Responses per prompt, of each model."""
+    """Number of responses per prompt and model."""
     questions: str | None = None
-    """MT-Bench's or your own questions, JSON lines with turns: a file, or package:path."""
+    """Chat questions, such as MT-Bench's: JSON lines with turns, as a file or package:path."""
     references: str | None = None
-    """Right answers to them for the judge, in FastChat's form: a file, or package:path."""
+    """Reference answers to the chat questions in FastChat's format, as a file or package:path."""
     grader: ChatJudgeSettings = field(default_factory=ChatJudgeSettings)
-    """For the questions."""
+    """Judge of the chat questions."""
     seed: int = 0
+    """Seed of sampling and of lm-eval."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Put responses of one or two policies side by side."""
+    """Print responses of one or two models side by side."""
 
     model: ModelSettings
     data: Data
     reference: str | None = None
-    """The other model."""
+    """Hub name or folder of the second model."""
     draws: int = 1
-    """Responses per prompt, of each."""
+    """Number of responses per prompt and model."""
     width: int = 60
-    """Of a column, in letters."""
+    """Column width, in characters."""
     seed: int = 0
+    """Seed of sampling."""
 
 
 def load(model: ModelSettings, name: str | None = None) -> LanguagePolicy:
-    """Return a policy on the GPU if there is one; `name` takes the place of the model's."""
+    """Load a policy, on the GPU if there is one; `name` replaces the model's name."""
     policy = load_policy(replace(model, name=name, revision="main") if name else model)
     return policy.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def evaluate(config: EvaluateConfig) -> list[Row]:
-    """Return the rows of the table, each a measure of a model with its interval.
+    """Return the rows of the table, each one measure of one model with its interval.
 
     Raises
     ------
     ValueError
-        If something that is asked for is not installed or not given, or nothing is asked for.
+        If something that is needed is not given or not installed, or there is nothing to evaluate.
     """
     if config.judge.name and not (config.reference and config.data.source):
         raise ValueError("A win rate needs a reference and prompts: give --reference and --data.source.")
@@ -136,37 +138,37 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
 
 
 def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
-    """Return win rate, divergence and diversity on the prompts."""
+    """Return win rate, KL divergence and diversity on the prompts."""
     prompts = load_prompts(config.data)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
-    drawn = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
+    samples = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
     rows = []
     if config.judge.name:
         judge = load_judge(config.judge)
-        won = win_rates(prompts, drawn["model"], drawn["reference"], judge)
-        rows.append(row("win rate against the reference", "model", interval(won), len(prompts)))
+        wins = win_rates(prompts, samples["model"], samples["reference"], judge)
+        rows.append(row("win rate against the reference", "model", interval(wins), len(prompts)))
         if hasattr(judge, "rewards"):
             rows += [
                 row("reward", who, interval(judge.rewards(prompts, s.text).mean(-1)), len(prompts))
-                for who, s in drawn.items()
+                for who, s in samples.items()
             ]
-    logs = {who: policies[who].log_prob(samples).double() for who, samples in drawn.items()}
+    logs = {who: policies[who].log_prob(s).double() for who, s in samples.items()}
     if len({json.dumps(p.tokenizer.get_vocab(), sort_keys=True) for p in policies.values()}) < len(policies):
-        ratio = (logs["model"] - policies["reference"].log_prob(drawn["model"]).double()).mean(-1)
+        ratio = (logs["model"] - policies["reference"].log_prob(samples["model"]).double()).mean(-1)
         rows.append(row("KL to the reference, nats", "model", interval(ratio.numpy()), len(prompts)))
-    for who, samples in drawn.items():
-        for name, value in diversity(samples.text, logs[who].numpy()).items():
+    for who, s in samples.items():
+        for name, value in diversity(s.text, logs[who].numpy()).items():
             rows.append(row(name.replace("_", "-"), who, Interval(value, math.nan, math.nan), len(prompts)))
     return rows
 
 
 def sample_responses(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, seed: Any) -> Any:
-    """Draw `k` responses to each prompt."""
+    """Sample `k` responses to each prompt."""
     return policy.sample(prompts, k, np.random.default_rng(seed))
 
 
 def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
-    """Return grades of each model, and of both the comparison; what could not be read is counted."""
+    """Return the grades of each model and the comparison of both; replies that could not be parsed are counted."""
     questions = load_questions(str(config.questions), config.references, config.limit)
     judge, chats = ChatJudge(chat_model(config.grader), config.grader.tries), {}
     rows = []
@@ -179,20 +181,20 @@ def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[
         wins, bias = judge.compare(questions, chats["model"], chats["reference"])
         for turn in range(wins.shape[1]):
             rows.append(judged(f"win rate, turn {turn + 1}", "model", wins[:, turn]))
-            rows.append(judged(f"the two orders differ, turn {turn + 1}", "model", bias[:, turn]))
+            rows.append(judged(f"position bias, turn {turn + 1}", "model", bias[:, turn]))
     unread = Interval(len(judge.unread), math.nan, math.nan)
-    rows.append(row("verdicts that could not be read", "judge", unread, judge.calls))
+    rows.append(row("unparsed replies", "judge", unread, judge.calls))
     return rows
 
 
 def judged(measure: str, who: str, values: np.ndarray) -> Row:
-    """Return a row of the values that there are."""
+    """Return a row of the mean of the values that are not nan."""
     kept = values[~np.isnan(values)]
     return row(measure, who, interval(kept) if len(kept) else Interval(math.nan, math.nan, math.nan), len(kept))
 
 
 def chat_model(grader: ChatJudgeSettings) -> Chat:
-    """Return the judge's side of the conversation; a local one draws nearly greedily."""
+    """Return the judge as a chat model; a local one samples almost greedily."""
     if grader.url:
         return Endpoint(grader.url, grader.model, grader.key_variable, max_tokens=grader.max_tokens)
     return LocalChat(load(ModelSettings(grader.model, max_new_tokens=grader.max_tokens, temperature=1e-3)))
@@ -202,15 +204,15 @@ def chat_model(grader: ChatJudgeSettings) -> Chat:
 
 
 def side_by_side(config: SampleConfig) -> str:
-    """Return the responses of one or two policies to each prompt, in columns."""
+    """Format the responses of one or two models to each prompt in columns."""
     prompts = load_prompts(config.data)
     names = [None, *([config.reference] if config.reference else [])]
     texts = [sample_responses(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
     heads = [name or config.model.name for name in names]
     out = [" | ".join(f"{head[-config.width :]:<{config.width}}" for head in heads)]
     for i, prompt in enumerate(prompts):
-        asked = prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
-        out.append(f"\n> {asked}")
+        question = prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+        out.append(f"\n> {question}")
         for j in range(config.draws):
             columns = [wrapped(text[i][j], config.width) for text in texts]
             for k in range(max(map(len, columns))):
@@ -221,5 +223,5 @@ def side_by_side(config: SampleConfig) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, none wider than `width`."""
+    """Wrap a text to lines of at most `width` characters."""
     return [piece for line in text.splitlines() for piece in textwrap.wrap(line, width) or [""]] or [""]

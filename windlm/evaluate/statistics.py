@@ -1,4 +1,4 @@
-"""What is true of a policy beside another: win rate with an interval, divergence, diversity."""
+"""Statistics of samples: win rates with bootstrap intervals, and diversity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..policy import Prompt, Samples
 
 
 class Interval(NamedTuple):
-    """A mean with its bootstrap interval."""
+    """A mean with its confidence interval."""
 
     mean: float
     low: float
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return the mean of values, one per prompt, with its percentile bootstrap interval over prompts.
+    """Return the mean of values, one per prompt, with a percentile bootstrap interval over prompts.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
     """
     x = np.asarray(values, dtype=float)
     if x.size == 0:
-        raise ValueError("There is nothing to average: no prompt was judged.")
+        raise ValueError("There are no values to average: no prompt was judged.")
     mean = float(x.mean())
     if len(x) < 2 or np.ptp(x) == 0:
         return Interval(mean, mean, mean)
@@ -44,14 +44,14 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
 
 
 def win_rates(prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge) -> np.ndarray:
-    """Return the win rate of our responses against theirs on each prompt, shape ``(B,)``, all against all."""
+    """Return the win rate of our responses against theirs on each prompt, over all pairs; shape ``(B,)``."""
     k = ours.tokens.shape[1]
     outcomes = torch.as_tensor(judge.preference(prompts, Samples.beside([_text(ours), _text(theirs)]).text).matrix())
     return shared.win_rates(outcomes[:, :k, k:], "independent").mean(-1).numpy()
 
 
 def _text(samples: Samples) -> Samples:
-    """Return samples whose tokens have no length, so that those of two tokenizers can stand beside each other."""
+    """Return samples without tokens, so that those of two tokenizers can be concatenated."""
     return Samples(samples.prompts, samples.tokens[..., :0], samples.mask[..., :0], samples.text)
 
 
@@ -59,30 +59,30 @@ def _text(samples: Samples) -> Samples:
 
 
 def diversity(texts: Sequence[Sequence[str]], log_probs: np.ndarray | None = None) -> dict[str, float]:
-    r"""Return how different the responses to a prompt are from each other, averaged over prompts.
+    r"""Return the diversity of the responses to a prompt, averaged over prompts.
 
     Parameters
     ----------
     texts : B lists of K texts
     log_probs : array of shape (B, K), optional
-        Of the same draws; gives ``entropy``, the unbiased estimate :math:`-\operatorname{mean}\log\pi(y|x)` in nats.
+        Of the same responses; adds ``entropy``, the unbiased estimate :math:`-\operatorname{mean}\log\pi(y|x)` in nats.
 
     Returns
     -------
     dict
-        ``distinct_1``, ``distinct_2``: the share of different words and pairs of words among all of a prompt's
-        responses. ``self_bleu``: BLEU-4 of a response against the prompt's others; 1 when all are the same.
+        ``distinct_1``, ``distinct_2``: the fraction of distinct words and word pairs among all responses to a prompt.
+        ``self_bleu``: BLEU-4 of a response against the others; 1 if all are equal.
     """
     words = [[text.split() for text in row] for row in texts]
-    said = {f"distinct_{n}": _mean([distinct(row, n) for row in words]) for n in (1, 2)}
-    said["self_bleu"] = _mean([self_bleu(row) for row in words if len(row) > 1])
+    values = {f"distinct_{n}": _mean([distinct(row, n) for row in words]) for n in (1, 2)}
+    values["self_bleu"] = _mean([self_bleu(row) for row in words if len(row) > 1])
     if log_probs is not None:
-        said["entropy"] = -float(np.mean(log_probs))
-    return said
+        values["entropy"] = -float(np.mean(log_probs))
+    return values
 
 
 def distinct(responses: Sequence[Sequence[str]], n: int) -> float:
-    """Return the share of different n-grams among all n-grams of the responses; nan if there are none."""
+    """Return the fraction of distinct n-grams among all n-grams of the responses; nan if there are none."""
     grams = [gram for words in responses for gram in ngrams(words, n)]
     return len(set(grams)) / len(grams) if grams else math.nan
 
@@ -90,14 +90,14 @@ def distinct(responses: Sequence[Sequence[str]], n: int) -> float:
 def self_bleu(responses: Sequence[Sequence[str]], longest: int = 4) -> float:
     """Return the mean BLEU of each response against the others (Zhu et al. 2018).
 
-    N-grams longer than the response are left out, and an order without a match counts half a match, so that short
+    N-grams longer than the response are left out, and an order without a match counts as half a match, so that short
     responses have a value.
     """
     return _mean([bleu(words, [*responses[:i], *responses[i + 1 :]], longest) for i, words in enumerate(responses)])
 
 
 def bleu(words: Sequence[str], references: Sequence[Sequence[str]], longest: int = 4) -> float:
-    """Return BLEU of one text against several: clipped precisions, their geometric mean, the brevity penalty."""
+    """Return BLEU of one text against references: geometric mean of clipped precisions, times the brevity penalty."""
     if not words:
         return float(any(not r for r in references))
     logs = []
@@ -115,7 +115,7 @@ def bleu(words: Sequence[str], references: Sequence[Sequence[str]], longest: int
 
 
 def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Return all runs of `n` words."""
+    """Return all sequences of `n` consecutive words."""
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 

@@ -1,6 +1,6 @@
-"""A reward model of one's own: a sequence classifier fitted to labelled pairs by the Bradley-Terry likelihood.
+"""Fitting a reward model: a sequence classifier trained on labelled pairs by the Bradley-Terry likelihood.
 
-What is written is an ordinary model folder with its tokenizer, which ``--judge.name`` reads like any reward model.
+The result is an ordinary model folder with its tokenizer, which ``--judge.name`` takes like any reward model.
 """
 
 from __future__ import annotations
@@ -26,34 +26,38 @@ class RewardModelConfig:
     """Fit a reward model to labelled pairs."""
 
     name: str
-    """Model to begin with, by hub name or folder: a classifier, or a causal model, which gets a new output."""
+    """Initial model, by hub name or folder: a classifier, or a causal model, which gets a new output layer."""
     data: Data
-    """Pairs: columns chosen and rejected, or completions with scores (both forms of UltraFeedback)."""
+    """Labelled pairs: columns chosen and rejected, or completions with scores."""
     out: Path
-    """Folder of the reward model."""
+    """Output folder of the reward model."""
     held_out: float = 0.2
-    """Share of the prompts whose pairs are kept for the accuracy; prompts are never on both sides."""
+    """Fraction of the prompts held out to measure the accuracy; all pairs of a prompt are on one side."""
     epochs: int = 1
+    """Passes over the training pairs."""
     batch_pairs: int = 8
-    """Pairs of an optimiser step."""
+    """Pairs per optimizer step."""
     learning_rate: float = 1e-5
+    """AdamW learning rate."""
     precision: Precision = "float32"
+    """Precision of the weights."""
     seed: int = 0
+    """Seed of the split, of the order of pairs, and of a new output layer."""
 
 
 def fit(config: RewardModelConfig) -> Interval:
-    """Fit, write the model, and return its accuracy on held-out pairs with an interval; see `accuracy`.
+    """Fit a reward model, save it, and return its accuracy on held-out pairs with an interval; see `accuracy`.
 
     Raises
     ------
     ValueError
-        If the pairs cannot be read, a side is left without any, or a loss is not finite.
+        If the pairs cannot be read, one side of the split has none, or a loss is not finite.
     """
     tokenizer = AutoTokenizer.from_pretrained(**source(config.name))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # of the new output
+        torch.manual_seed(config.seed)  # of a new output layer
         net = AutoModelForSequenceClassification.from_pretrained(
             **source(config.name), num_labels=1, dtype=getattr(torch, config.precision)
         )
@@ -81,7 +85,7 @@ def fit(config: RewardModelConfig) -> Interval:
 
 
 def split(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs to learn from and those to test on; all pairs of a prompt are on one side.
+    """Return training pairs and held-out pairs; all pairs of a prompt are on one side.
 
     Raises
     ------
@@ -93,14 +97,14 @@ def split(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair]
     kept = {prompts[i] for i in order[: round(held_out * len(prompts))]}
     known, unknown = ([p for p in pairs if (repr(p.prompt) in kept) == side] for side in (False, True))
     if not known or not unknown:
-        raise ValueError(f"held_out = {held_out} of {len(prompts)} prompts leaves a side without pairs.")
+        raise ValueError(f"held_out = {held_out} of {len(prompts)} prompts leaves one side without pairs.")
     return known, unknown
 
 
 def accuracy(model: RewardModel, pairs: Sequence[Pair]) -> Interval:
-    """Return how often the chosen answer has the larger reward, a tie counting half: mean over prompts.
+    """Return the fraction of pairs whose chosen answer has the larger reward, averaged over prompts; a tie counts 1/2.
 
-    The bootstrap interval is over prompts, since pairs of one prompt are alike.
+    The bootstrap interval is over prompts, since pairs of one prompt are correlated.
     """
     prompts = [pair.prompt for pair in pairs]
     gap = model(prompts, [p.chosen for p in pairs]) - model(prompts, [p.rejected for p in pairs])

@@ -1,4 +1,4 @@
-"""Training: `train` and its `Config`."""
+"""Training: one function, `train`, and its settings, `Config`."""
 
 from .config import Config
 from .loop import train

@@ -1,4 +1,4 @@
-"""Checkpoints: what makes two runs the same run, and a folder that appears in one step."""
+"""Checkpoints, written atomically, and the identity of a run that a checkpoint belongs to."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ from .config import Config
 
 
 def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return what makes two runs the same run, as far as it can be told: a judge is code, and is not looked into."""
-    free = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
-    settings = {k: v for k, v in asdict(config).items() if k not in free}
+    """Return the identity of a run: the settings, prompts and shapes that must not change when it is resumed.
+
+    The judge is code and is not part of it.
+    """
+    may_change = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
+    settings = {k: v for k, v in asdict(config).items() if k not in may_change}
     draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
     name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
     shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
@@ -39,7 +42,7 @@ def describe(config: Config, objective: Objective, policy: LanguagePolicy, promp
 def save_checkpoint(
     folder: Path, accelerator: Accelerator, number: int, state: dict[str, Any], snapshots: WeightSnapshots
 ) -> None:
-    """Write a checkpoint beside the others and give it its name in one step; then drop the older ones."""
+    """Write a checkpoint to a temporary folder, rename it atomically, then delete the older ones."""
     temporary, final = folder / f"writing-{number:06d}", folder / f"round-{number:06d}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -59,20 +62,26 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, rank: int) -> dict[str, Any] | None:
-    """Return this process's part of the newest checkpoint, or None."""
-    found = sorted(folder.glob("round-*"))
-    if not found:
+    """Return this process's part of the newest checkpoint, or None if there is no checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint was saved by another number of processes.
+    """
+    saved = sorted(folder.glob("round-*"))
+    if not saved:
         return None
-    path = found[-1] / f"rank-{rank}.pt"
+    path = saved[-1] / f"rank-{rank}.pt"
     if not path.exists():
         raise ValueError(
-            f"{found[-1]} has no part for process {rank}: resume with as many processes as it was saved by."
+            f"{saved[-1]} has no part for process {rank}: resume with the number of processes that saved it."
         )
     return torch.load(path, map_location="cpu", weights_only=False)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Flush a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The configuration of a training run."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -7,64 +7,76 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCHEDULES = ("constant", "linear", "cosine")
+"""Names of the learning-rate schedules."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """How to train."""
+    """Settings of `windlm.train.train`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; it is named.
+    """
 
     out: Path
-    """Folder of the run: metrics.jsonl, checkpoints, the final model."""
+    """Output folder: metrics.jsonl, checkpoints, and the trained model in final/."""
     rounds: int = 100
+    """Number of rounds; each samples responses, judges them and trains on them."""
     draws: int = 16
-    """Responses per prompt and round, `K` (of the extragradient, in each half of a round)."""
+    """Responses sampled per prompt and round, K (twice as many in an extragradient round)."""
     epochs: int = 1
-    """Passes over a round's draws."""
+    """Passes over the responses of a round."""
     prompts_per_round: int | None = None
-    """Prompts of a round, in a new order after each pass over all of them; None for all."""
+    """Prompts per round, reshuffled after each pass over the data; None for all of them."""
     batch_prompts: int = 8
-    """Prompts of an optimiser step, over all processes."""
+    """Prompts per optimizer step, summed over all processes."""
     micro_prompts: int | None = None
-    """Prompts of one forward and backward pass on a process; their gradients are added up. None for all."""
+    """Prompts per forward and backward pass on one process (gradient accumulation); None for the whole step."""
     learning_rate: float = 1e-4
-    """Adam's, at its highest."""
+    """Peak AdamW learning rate."""
     schedule: str = "cosine"
-    """How the learning rate falls: "constant", "linear" or "cosine", to zero over the run."""
+    """Learning-rate schedule after warmup: constant, linear or cosine; the last two end at zero."""
     warmup: int = 0
-    """Optimiser steps over which the learning rate rises first."""
+    """Warmup length, in optimizer steps."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Adam's memory of gradients and of their squares; the price of KL is the method's beta."""
+    """AdamW decay rates of the gradient's first and second moments; unrelated to the method's beta."""
     epsilon: float = 1e-8
-    """Adam's; below it a gradient counts as rounding. Attention's key biases have no gradient but rounding."""
+    """AdamW epsilon, the gradient magnitude below which an update counts as rounding error."""
     weight_decay: float = 0.0
-    """Adam's, decoupled."""
+    """AdamW decoupled weight decay."""
     max_grad_norm: float = 1.0
-    """Longer gradients are shortened to it; inf for none."""
+    """Gradient-norm clipping threshold; inf for no clipping."""
     seed: int = 0
-    """Of draws and of the order of prompts."""
+    """Seed of sampling and of the order of prompts."""
     reference_draws: int = 0
-    """Draws of the reference and of the round before against which as many of a round's own are judged for metrics;
-    0 for none. A judge of pairs is asked for all pairs among these."""
+    """Responses per prompt of the reference, and of the previous round, that a round is judged against for the win
+    rates in the metrics; 0 for no win rates. A pairwise judge is asked for every pair."""
     checkpoint_every: int = 1
-    """Rounds between checkpoints; 0 for none."""
+    """Interval between checkpoints, in rounds; 0 for no checkpoints."""
     processes: int | None = None
-    """Processes that the run must have; a launcher that starts fewer without a word is an error. None for any."""
+    """Required number of processes, so that a launcher that starts fewer is an error; None for any number."""
     cpu: bool = False
-    """Stay on the CPU where there is a GPU."""
+    """Whether to train on the CPU even if there is a GPU."""
     trackers: tuple[str, ...] = ()
-    """Names that accelerate knows, such as "tensorboard"."""
+    """Experiment trackers by accelerate's names, such as tensorboard or wandb; each must be installed."""
     progress: bool = True
-    """Show a progress bar."""
+    """Whether to show a progress bar."""
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, but it is {self.schedule!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
-        least |= {"micro_prompts": 1} if self.micro_prompts is not None else {}
+        least |= {"warmup": 0, "weight_decay": 0, "seed": 0}
+        least |= {n: 1 for n in ("micro_prompts", "prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():
-            if getattr(self, name) < low:
+            if not getattr(self, name) >= low:
                 raise ValueError(f"{name} must be at least {low}, but it is {getattr(self, name)}.")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be positive (inf for no clipping), but it is {self.max_grad_norm}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, but it is {self.learning_rate}.")
+        for name in ("learning_rate", "epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, but it is {getattr(self, name)}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), but it is {self.betas}.")

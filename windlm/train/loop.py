@@ -1,8 +1,9 @@
-r"""The training loop, read from top to bottom: draw, judge, freeze, regress, measure, keep.
+r"""The training loop, to be read from top to bottom: sample, judge, regress, measure, save.
 
-A round is a function of the weights, the optimiser's state, the seed and the round's number: every draw comes from a
-generator of (seed, round, prompt), every order of mini-batches from (seed, round, epoch). So a run that was killed goes
-on from its last checkpoint to the same weights as one that was not, and two processes make the draws that one makes.
+A round is a function of the weights, the optimizer state, the seed and the round number: every sample comes from a
+generator seeded by (seed, round, prompt), every order of mini-batches from (seed, round, epoch). A run that was killed
+therefore resumes from its last checkpoint to the same weights as an uninterrupted one, and two processes draw the same
+samples as one.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from tqdm import tqdm
 from .. import sharding
 from ..judges import Judge
 from ..objectives import Objective
-from ..policy import LanguagePolicy, Prompt
+from ..policy import LanguagePolicy, Prompt, finite
 from ..rollout import Rollout, RolloutBatch
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
-from .metrics import BaselineSamples, Metrics
+from .metrics import BaselineSamples, Metrics, check_trackers
 
 
 def train(
@@ -40,54 +41,64 @@ def train(
     config: Config,
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a policy and return the metrics of all rounds; its weights at the start are the reference.
+    """Train a policy and return the metrics of all rounds.
 
-    A folder that holds a checkpoint of the same run is gone on with.
+    The reference is the policy as passed in; with an adapter, it is the base model with the adapter off. Resumes if
+    `config.out` holds a checkpoint of this run.
 
     Parameters
     ----------
     policy : LanguagePolicy
-        Changed in place.
+        Trained in place.
     prompts : sequence of prompts
     judge : Judge
     objective : Objective
         `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
     config : Config
     evaluate : callable, optional
-        Called as ``evaluate(round, policy)`` after each round, and with 0 before the first; what it returns joins the
-        metrics.
+        Called as ``evaluate(round, policy)`` after each round, and with round 0 before the first; the numbers it
+        returns are added to the metrics.
+
+    Returns
+    -------
+    list of dict
+        The rows of ``metrics.jsonl``, the first of round 0.
 
     Raises
     ------
     ValueError
-        If prompts do not divide among processes, an objective and the number of draws do not fit, a judge gives NaN,
-        a loss is not finite, or the folder holds another run.
+        If the prompts do not divide evenly among processes, the number of draws does not suit the objective, the
+        judge returns NaN, a loss is not finite, or the folder holds another run.
     """
     if isinstance(prompts, str):
-        raise ValueError("prompts must be a list of prompts, but it is one text: put it into a list.")
+        raise ValueError("prompts must be a list of prompts, but it is one string: put it into a list.")
+    check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
     policy.encode(prompts)
+    finite(policy.model)
+    if hasattr(judge, "check"):
+        judge.check(prompts, policy.max_new_tokens)
 
     snapshots = WeightSnapshots(policy, config.out / "snapshots" / f"rank-{rank}")
     weights = list(snapshots.weights().values())
-    coarse = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
-    if coarse:
+    imprecise = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
+    if imprecise:
         raise ValueError(
-            f"Trainable weights are {', '.join(coarse)}, in which small steps round away: load the model in float32 "
-            f"(dtype=torch.float32), or train a float32 adapter over it."
+            f"Trainable weights are {', '.join(imprecise)}, in which small steps are lost to rounding: load the model "
+            f"in float32 (dtype=torch.float32), or train a float32 adapter on it."
         )
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     stages_per_round = len(objective.stages(0.0))
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
     model, optimizer = sharding.prepare(accelerator, policy, optimizer)
-    weights = list(snapshots.weights().values())  # this process's shares, if they are sharded
+    weights = list(snapshots.weights().values())  # this process's shards, if there are any
 
-    # the reference is the policy as it came; a checkpoint brings back everything else
-    seen, checkpoints = BaselineSamples(config), config.out / "checkpoints"
+    # a checkpoint restores everything but the reference, which is the policy as passed in
+    baselines, checkpoints = BaselineSamples(config), config.out / "checkpoints"
     metrics = Metrics(config, accelerator, describe(config, objective, policy, prompts), len(prompts))
     state = load_checkpoint(checkpoints, rank)
     if state is None:
@@ -99,11 +110,11 @@ def train(
         done = state["round"]
         if state["identity"] != metrics.identity:
             changed = [k for k, v in metrics.identity.items() if state["identity"].get(k) != v]
-            raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: take another folder.")
+            raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: choose another folder.")
         snapshots.put(state["weights"])
         optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
         scheduler.load_state_dict(state["scheduler"])
-        seen.reference, seen.previous = state["seen"]
+        baselines.reference, baselines.previous = state["baselines"]
         getattr(judge, "known", {}).update(state["judge"])
         for name, kept in state["slots"].items():
             torch.save(kept, snapshots.path(name))
@@ -117,28 +128,28 @@ def train(
         disable=bool(rank) or not config.progress,
     ):
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
-        mine = chosen[rank * per_round // world : (rank + 1) * per_round // world]
-        streams = count_streams([config.seed, number], mine)
-        rollout = Rollout(policy, snapshots, judge, [prompts[i] for i in mine], streams.__next__)
-        asked, training, losses, norms = judge.calls, 0.0, [], []
+        indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
+        streams = count_streams([config.seed, number], indices)
+        rollout = Rollout(policy, snapshots, judge, [prompts[i] for i in indices], streams.__next__)
+        calls_before, training, losses, norms = judge.calls, 0.0, [], []
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
             snapshots.save("current")
             shutil.copy(snapshots.path("current"), snapshots.path("begin"))
 
         for stage in stages:
-            # draw, judge and freeze: from here on only log pi_theta of the draws moves
+            # sample, judge and score: from here on only log pi_theta of the samples changes
             batch = objective.collect(stage, rollout, config.draws)
             if stage is stages[0]:
-                calls = judge.calls  # measuring is not the method's expense
-                said = seen.measure(batch, replace(rollout, seconds=dict(rollout.seconds)), mine)
-                asked += judge.calls - calls
+                calls = judge.calls  # those for the metrics do not count as the method's
+                values = baselines.measure(batch, replace(rollout, seconds=dict(rollout.seconds)), indices)
+                calls_before += judge.calls - calls
             batch = RolloutBatch.stack(gather_object([batch]))
 
-            # regress: E epochs in mini-batches, each split among the processes
+            # regress: epochs of mini-batches, each split among the processes
             started = time.perf_counter()
             for epoch in range(config.epochs):
-                # five numbers: draws have streams of four, and trailing zeros make no other stream
+                # five numbers, so that this seed is none of the samples' seeds of four numbers
                 order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
                 for i in range(0, per_round, config.batch_prompts):
                     step = order[i : i + config.batch_prompts]
@@ -147,7 +158,7 @@ def train(
                     pieces = [batch[part[j : j + micro]] for j in range(0, len(part), micro)]
                     total_loss = 0.0
                     for piece in pieces:
-                        last = piece is pieces[-1]  # gradients meet those of other processes once a step
+                        last = piece is pieces[-1]  # processes exchange gradients once per optimizer step
                         with nullcontext() if last else accelerator.no_sync(model):
                             loss = objective.loss(stage, model(piece.samples), piece).sum() / len(part)
                             accelerator.backward(loss)
@@ -156,8 +167,8 @@ def train(
                     norms.append(float(sharding.whole(accelerator.clip_grad_norm_(weights, config.max_grad_norm))))
                     if not math.isfinite(losses[-1] + norms[-1]):
                         raise ValueError(
-                            f"Round {number}: the loss is {losses[-1]} and its gradient's norm {norms[-1]}. Lower the "
-                            f"learning rate, or look at the judge's verdicts."
+                            f"Round {number}: the loss is {losses[-1]} and the gradient norm {norms[-1]}. Lower the "
+                            f"learning rate, or check the judge's output."
                         )
                     optimizer.step()
                     scheduler.step()
@@ -168,19 +179,19 @@ def train(
         if "previous" in objective.slots:
             shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
 
-        # measure and keep
-        said |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
-        counts = {"tokens": rollout.tokens, "judge_calls": judge.calls - asked}
+        # measure and save
+        values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
+        counts = {"tokens": rollout.tokens, "judge_calls": judge.calls - calls_before}
         seconds = {f"seconds_{name}": value for name, value in (rollout.seconds | {"training": training}).items()}
         exact = evaluate(number, policy) if evaluate else {}
-        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, said, counts | seconds, exact)
+        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, counts | seconds, exact)
         if config.checkpoint_every and (number % config.checkpoint_every == 0 or number == config.rounds):
             state = {
                 "round": number,
                 "identity": metrics.identity,
                 "optimizer": sharding.pack(optimizer.state_dict()),
                 "scheduler": scheduler.state_dict(),
-                "seen": (seen.reference, seen.previous),
+                "baselines": (baselines.reference, baselines.previous),
                 "judge": getattr(judge, "known", {}),
                 "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
             }
@@ -192,16 +203,16 @@ def train(
     return metrics.rows
 
 
-# -- lines of the loop --------------------------------------------------------------------------------------
+# -- steps of the loop --------------------------------------------------------------------------------------
 
 
 def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
-    """Refuse what would make processes wait for each other, or an unbalanced mean."""
+    """Raise ValueError unless the prompts divide evenly among rounds, mini-batches and processes."""
     if n == 0:
         raise ValueError("There are no prompts.")
     if config.processes is not None and config.processes != world:
         raise ValueError(
-            f"The run must have {config.processes} processes, but has {world}: start it with "
+            f"The run requires {config.processes} processes, but has {world}: start it with "
             f"torchrun --nproc_per_node {config.processes}."
         )
     if not 1 <= per_round <= n or n % per_round:
@@ -215,7 +226,7 @@ def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
 
 
 def rate(config: Config, step: int, total: int) -> float:
-    """Return the factor of the learning rate at an optimiser step."""
+    """Return the learning rate at an optimizer step, as a fraction of its peak."""
     if step < config.warmup:
         return (step + 1) / (config.warmup + 1)
     progress = min(1.0, (step - config.warmup) / max(1, total - config.warmup))
@@ -223,7 +234,7 @@ def rate(config: Config, step: int, total: int) -> float:
 
 
 def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
-    """Return the prompts of a round: all of them once before any a second time."""
+    """Return the indices of a round's prompts; every prompt occurs once before any occurs twice."""
     if per_round == n:
         return list(range(n))
     turn, place = divmod((number - 1) * per_round, n)
@@ -231,7 +242,7 @@ def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
 
 
 def count_streams(seed: list[int], prompts: Sequence[int]) -> Iterator[list[np.random.Generator]]:
-    """Yield new generators, one per prompt, that depend on nothing but seed, prompt and how many went before."""
+    """Yield lists of generators, one per prompt, that depend only on seed, prompt and position in the stream."""
     count = 0
     while True:
         yield [np.random.default_rng([*seed, count, i]) for i in prompts]

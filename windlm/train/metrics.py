@@ -1,4 +1,4 @@
-"""What a round's draws say, and the file that it is written to."""
+"""Metrics of a round: computed from its samples, combined over processes, written to ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, gather_object
 
 from windgames import objectives as shared
 
@@ -21,81 +22,111 @@ from ..rollout import Rollout, RolloutBatch
 from .config import Config
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError if an experiment tracker is unknown or not installed; accelerate would leave it out silently."""
+    known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
+    installed = [str(kind) for kind in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"trackers must be among {', '.join(map(repr, known))}, but one is {name!r}.")
+        if name not in installed:
+            raise ValueError(f"The tracker {name!r} is not installed: install its package, or leave it out.")
+
+
+def scalar(value: Any) -> bool | int | float | str:
+    """Return a value as what every tracker can log: lists and None become text."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
 class BaselineSamples:
-    """Earlier draws that a round's draws are judged against, for the metrics: by prompt, of this process."""
+    """Samples of the reference and of the previous round, by prompt, that a round's samples are judged against.
+
+    They belong to the prompts of this process.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.reference: dict[int, Samples] = {}
         self.previous: dict[int, Samples] = {}
 
-    def measure(self, batch: RolloutBatch, rollout: Rollout, mine: Sequence[int]) -> dict[str, float]:
-        r"""Return what a round's own draws say of the policy that drew them.
+    def measure(self, batch: RolloutBatch, rollout: Rollout, indices: Sequence[int]) -> dict[str, float]:
+        r"""Return the metrics of the policy before the round's update, from samples of its own.
 
-        `kl` and `entropy` are unbiased estimates for the policy before the round's update, :math:`KL(\pi\|\rho)`
-        averaged over prompts; `kl_error` is the standard error of `kl` given the prompts.
+        `kl` and `entropy` are unbiased estimates of :math:`KL(\pi\|\rho)` and of the entropy, averaged over prompts;
+        `kl_error` is the mean variance over a prompt's samples, from which `Metrics.add` makes the standard error.
+
+        Parameters
+        ----------
+        batch : RolloutBatch
+            The round's first batch.
+        rollout : Rollout
+        indices : sequence of int
+            Which prompts of the run these are.
         """
-        own = (
-            batch.samples.first(self.config.draws) if batch.on_policy else rollout.sample("current", self.config.draws)
-        )
+        draws = self.config.draws
+        own = batch.samples.first(draws) if batch.on_policy else rollout.sample("current", draws)
         current = batch.fixed["current"] if "current" in batch.fixed else rollout.log_prob(own, "current")
         ref = batch.fixed["ref"] if batch.on_policy and "ref" in batch.fixed else rollout.log_prob(own, "ref")
-        ratio = (current - ref).double()
-        said = {
-            "kl": float(ratio.mean()),
-            "kl_error": float(ratio.var(-1).mean()) if ratio.shape[-1] > 1 else 0.0,
+        log_ratio = (current - ref).double()
+        values = {
+            "kl": float(log_ratio.mean()),
+            "kl_error": float(log_ratio.var(-1).mean()) if log_ratio.shape[-1] > 1 else 0.0,
             "entropy": -float(current.double().mean()),
             "length": float(own.mask.sum(-1).double().mean()),
         }
         rewards = getattr(rollout.judge, "rewards", None)
         if rewards is not None:
-            said["reward"] = float(rewards(rollout.prompts, own.text).mean())
-        few = self.config.reference_draws
-        if few:
-            new = [j for j, i in enumerate(mine) if i not in self.reference]
-            if sharding.is_sharded(rollout.policy) and not sharding.all_agree(not new, rollout.policy):
-                new = list(range(len(mine)))  # processes that draw together draw as much
-            if new:
-                some = replace(rollout, prompts=[rollout.prompts[j] for j in new])
-                streams = [np.random.default_rng([self.config.seed, 0, mine[j]]) for j in new]
-                drawn = replace(some, generators=lambda: streams).sample("ref", few)
-                self.reference |= {mine[j]: drawn[[n]] for n, j in enumerate(new)}
-            for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
-                if all(i in earlier for i in mine):
-                    opponents = Samples.stack([earlier[i] for i in mine])
-                    against = rollout.outcomes(own.first(few), opponents)
-                    said[f"win_rate_{name}"] = float(shared.win_rates(against, "independent").mean())
-            self.previous |= {i: own.first(few)[[j]] for j, i in enumerate(mine)}
-        return said
+            values["reward"] = float(rewards(rollout.prompts, own.text).mean())
+        if self.config.reference_draws:
+            values |= self._win_rates(own.first(self.config.reference_draws), rollout, indices)
+        return values
+
+    def _win_rates(self, own: Samples, rollout: Rollout, indices: Sequence[int]) -> dict[str, float]:
+        new = [j for j, i in enumerate(indices) if i not in self.reference]
+        if sharding.is_sharded(rollout.policy) and not sharding.all_agree(not new, rollout.policy):
+            new = list(range(len(indices)))  # processes that sample together must sample the same number
+        if new:
+            some = replace(rollout, prompts=[rollout.prompts[j] for j in new])
+            generators = [np.random.default_rng([self.config.seed, 0, indices[j]]) for j in new]
+            samples = replace(some, generators=lambda: generators).sample("ref", self.config.reference_draws)
+            self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}
+        values = {}
+        for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
+            if all(i in earlier for i in indices):
+                opponents = Samples.stack([earlier[i] for i in indices])
+                outcomes = rollout.outcomes(own, opponents)
+                values[f"win_rate_{name}"] = float(shared.win_rates(outcomes, "independent").mean())
+        self.previous |= {i: own[[j]] for j, i in enumerate(indices)}
+        return values
 
 
 class Metrics:
-    """One line of JSON per round, of all processes together, and accelerate's trackers."""
+    """``metrics.jsonl``, one line of JSON per round over all processes, and accelerate's trackers."""
 
     def __init__(self, config: Config, accelerator: Accelerator, identity: dict[str, Any], n_prompts: int) -> None:
         self.accelerator, self.path, self.identity = accelerator, config.out / "metrics.jsonl", identity
         self.n_draws = config.draws * (config.prompts_per_round or n_prompts)
         self.rows: list[dict[str, Any]] = []
         if config.trackers:
-            accelerator.init_trackers("windlm", identity)
+            accelerator.init_trackers("windlm", {name: scalar(value) for name, value in identity.items()})
 
     def start(self, row: dict[str, Any]) -> None:
-        """Begin a run."""
+        """Begin the file with the row of round 0."""
         self.rows = [row]
         self._write()
 
     def resume(self, done: int) -> None:
-        """Keep the lines of the rounds that a checkpoint has, and go on after them."""
+        """Keep the rows up to the round of the checkpoint."""
         lines = self.path.read_text().splitlines()
         self.rows = [json.loads(line) for line in lines[: done + 1]]
         self._write()
 
     def add(
-        self, head: dict[str, Any], said: dict[str, float], counts: Mapping[str, float], exact: Mapping[str, float]
+        self, head: dict[str, Any], values: dict[str, float], counts: Mapping[str, float], exact: Mapping[str, float]
     ) -> None:
-        """Put the processes' numbers together: means, sums and the slowest one's seconds."""
-        parts = gather_object([(said, counts)])
-        names = dict.fromkeys(k for p in parts for k in p[0])  # a process may not have met all its prompts before
+        """Combine the processes' numbers into a row: `values` by mean, `counts` by sum, seconds by maximum."""
+        parts = gather_object([(values, counts)])
+        names = dict.fromkeys(k for p in parts for k in p[0])  # a process may lack win rates against the previous round
         row = head | {k: float(np.mean([p[0][k] for p in parts if k in p[0]])) for k in names}
         row["kl_error"] = math.sqrt(row["kl_error"] / self.n_draws)
         for name in counts:

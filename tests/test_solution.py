@@ -1,0 +1,185 @@
+"""Records of a run, references as logarithms, and what prints and plots."""
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import windgames as wg
+from windgames._array import to_numpy
+
+mpl.use("Agg")
+
+CYCLE = [[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]]
+GAME = wg.WinRateGame(wg.MatrixPreference(CYCLE), [0.6, 0.3, 0.1], 0.1)
+BATCH = wg.WinRateGame(wg.MatrixPreference(CYCLE), [[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]], [0.1, 0.5])
+RULES = [wg.wind(), wg.extragradient(), wg.omwu(0.2), wg.nash_md(0.2)]
+
+
+# -- records -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("game", [GAME, BATCH])
+def test_fewer_records_are_the_same_run(rule, game):
+    star = wg.equilibrium(game)
+    every = wg.solve(game, rule, tol=0, max_steps=23, reference_solution=star, record_policies=True)
+    some = wg.solve(game, rule, tol=0, max_steps=23, reference_solution=star, record_policies=True, record_every=5)
+    np.testing.assert_array_equal(some.trace.steps, [0, 5, 10, 15, 20, 23])
+    np.testing.assert_array_equal(every.trace.steps, np.arange(24))
+    for name in ("gap", "residual", "kl_from_solution", "bound", "log_policies"):
+        ours, theirs = getattr(some.trace, name), getattr(every.trace, name)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs[some.trace.steps], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+def test_recorded_policies_are_the_iterates():
+    seen = []
+    run = wg.solve(GAME, wg.wind(), max_steps=7, record_policies=True, callback=lambda t, p: seen.append(p))
+    assert run.trace.log_policies.shape == (8, 3)
+    np.testing.assert_array_equal(run.trace.log_policies[1:], seen)
+    np.testing.assert_allclose(np.exp(run.trace.log_policies[0]), GAME.ref)
+    np.testing.assert_array_equal(run.trace.log_policies[-1], run.log_policy)
+    assert wg.solve(GAME, wg.wind(), max_steps=7).trace.log_policies is None
+    assert "log_policies" not in run.trace.to_dict()
+
+
+def test_convergence_is_seen_at_the_next_record():
+    every, some = (wg.solve(GAME, wg.wind(), record_every=k) for k in (1, 7))
+    assert every.converged
+    assert some.converged
+    assert int(every.steps) <= int(some.steps) < int(every.steps) + 7
+    with pytest.raises(ValueError, match="record_every must be an integer, at least 1"):
+        wg.solve(GAME, wg.wind(), record_every=0)
+
+
+def test_progress(capsys):
+    wg.solve(GAME, wg.wind(), max_steps=12, progress=True)
+    shown = capsys.readouterr().err
+    assert "12/12" in shown
+    assert "residual" in shown
+
+
+def test_to_frame():
+    run = wg.solve(BATCH, wg.wind(), max_steps=4, reference_solution=wg.equilibrium(BATCH))
+    frame = run.trace.to_frame()
+    assert len(frame) == 5
+    np.testing.assert_array_equal(frame["kl_from_solution[1]"], run.trace.kl_from_solution[:, 1])
+
+
+# -- references as logarithms --------------------------------------------------------------------------------
+
+
+def test_log_ref_is_ref():
+    for make, more in ((wg.WinRateGame, ()), (wg.LogWinRateGame, ()), (wg.BestOfNGame, (2.0,))):
+        ours = make(GAME.preference, None, *more, 0.7, log_ref=np.log(GAME.ref))
+        theirs = make(GAME.preference, GAME.ref, *more, 0.7)
+        np.testing.assert_allclose(ours.log_ref, theirs.log_ref, atol=1e-15)
+        np.testing.assert_allclose(wg.equilibrium(ours).policy, wg.equilibrium(theirs).policy, atol=1e-12)
+    made = [
+        kind.from_best_of_n(wg.RewardPreference([1.0, 2.0]), n=4, alpha1=0.2, **reference)
+        for kind in (wg.LogWinRateGame, wg.BestOfNGame)
+        for reference in ({"ref": [0.5, 0.5]}, {"log_ref": np.log([0.5, 0.5])})
+    ]
+    assert {game.beta for game in made} == {made[0].beta}
+
+
+def test_log_ref_below_underflow():
+    """Masses that no float holds: theory 2.1 in logarithms."""
+    log_ref = wg.log_normalize(np.array([0.0, -2000.0, -3000.0]))
+    game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0, 2.0]), beta=0.01, log_ref=log_ref)
+    assert game.ref[1] == 0
+    found = wg.equilibrium(game)
+    assert found.converged
+    u = game.preference.matrix() @ found.policy
+    np.testing.assert_allclose(found.log_policy, wg.log_normalize(log_ref + u / 0.01), rtol=1e-12, atol=1e-8)
+    again = game.replace(beta=0.02)
+    np.testing.assert_array_equal(again.log_ref, game.log_ref)
+    torch = pytest.importorskip("torch")
+    there = wg.WinRateGame(wg.RewardPreference(torch.tensor([0.0, 1.0, 2.0])), beta=0.01, log_ref=torch.tensor(log_ref))
+    np.testing.assert_allclose(to_numpy(wg.equilibrium(there).log_policy), found.log_policy, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"beta": 0.1}, "either as ref .* or as log_ref"),
+        ({"beta": 0.1, "ref": GAME.ref, "log_ref": GAME.log_ref}, "either as ref .* or as log_ref"),
+        ({"ref": GAME.ref}, "beta is missing"),
+        ({"beta": 0.1, "log_ref": GAME.ref}, "log_ref must be normalised"),
+        ({"beta": 0.1, "log_ref": np.array([0.0, -np.inf, -np.inf])}, r"log_ref\[1\] is -inf"),
+        ({"beta": 0.1, "log_ref": np.log([0.5, 0.5])}, "log_ref must have shape"),
+    ],
+)
+def test_bad_references(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        wg.WinRateGame(GAME.preference, **arguments)
+
+
+# -- for people ----------------------------------------------------------------------------------------------
+
+
+def test_the_equilibrium_is_printed():
+    found = wg.equilibrium(GAME)
+    text = repr(found)
+    assert "  ".join(f"{p:.3f}" for p in found.policy) in text
+    assert ", tol 1e-10." in text
+    assert "policy" not in repr(wg.equilibrium(BATCH))
+    assert "policy" not in repr(wg.equilibrium(wg.WinRateGame(wg.RewardPreference(np.arange(9)), np.ones(9) / 9, 1)))
+
+
+def test_html():
+    assert "<td>0.8</td>" in GAME.preference._repr_html_()
+    assert "<td>0.600  0.300  0.100</td>" in GAME._repr_html_()
+    assert "0.1 to 0.5 per context" in BATCH._repr_html_()
+    many = wg.WinRateGame(wg.RewardPreference(np.zeros((2, 20))), np.full((2, 20), 0.05), 0.1)
+    assert "2 contexts" in many._repr_html_()
+    for thing in (
+        GAME,
+        BATCH,
+        many,
+        wg.equilibrium(GAME),
+        wg.describe(GAME.preference),
+        wg.BestOfNGame(wg.RewardPreference([0.0, 1.0]), [0.5, 0.5], 4, 2.0),
+    ):
+        html = thing._repr_html_()
+        assert html.count("<table>") == html.count("</table>") >= 1
+        assert html.count("<tr>") == html.count("</tr>")
+
+
+def test_plots():
+    star = wg.equilibrium(GAME)
+    run = wg.solve(GAME, wg.wind(), reference_solution=star)
+    axes = run.trace.plot()
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert "bound of theory 5.2" in lines
+    np.testing.assert_allclose(lines["bound of theory 5.2"].get_ydata(), run.trace.bound)
+    assert axes.get_yscale() == "log"
+    assert run.trace.plot(axes) is axes
+    bars = star.plot().patches
+    np.testing.assert_allclose([b.get_height() for b in bars], [*GAME.ref, *star.policy])
+    assert wg.equilibrium(BATCH).plot(context=1).patches[0].get_height() == pytest.approx(0.2)
+    long = wg.WinRateGame(wg.RewardPreference(np.arange(100.0)), np.full(100, 0.01), 0.1)
+    assert len(wg.equilibrium(long).plot().get_lines()) == 2
+    for context in ((), 2, (0, 0)):
+        with pytest.raises(ValueError, match="context must be an index"):
+            wg.equilibrium(BATCH).plot(context=context)
+    mpl.pyplot.close("all")
+
+
+@pytest.mark.parametrize(
+    ("missing", "call", "says"),
+    [
+        ("pandas", lambda run: run.trace.to_frame(), r"Trace.to_frame needs pandas: install windgames\[plot\]"),
+        ("matplotlib.pyplot", lambda run: run.trace.plot(), r"Trace.plot needs matplotlib: install windgames\[plot\]"),
+        ("matplotlib.pyplot", lambda run: run.plot(), r"Solution.plot needs matplotlib: install windgames\[plot\]"),
+        ("tqdm.auto", lambda run: wg.solve(GAME, wg.wind(), progress=True), r"needs tqdm: install windgames\[plot\]"),
+    ],
+)
+def test_a_missing_library_names_the_extra(monkeypatch, missing, call, says):
+    run = wg.solve(GAME, wg.wind(), max_steps=3)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=says):
+        call(run)

@@ -1,0 +1,260 @@
+"""What the solvers return: a policy with everything the game says of it, and the record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from ._array import Array, array_namespace, is_array_api_obj, to_numpy
+from ._display import FEW, html_table, optional, probabilities, text_table
+from .games import Game
+from .updates import DISTANCES
+
+QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
+"""What the game measures of every recorded iterate; see `Game.measure`."""
+BARS = 60
+"""Up to this many responses `Solution.plot` draws bars, beyond it lines."""
+
+
+@dataclass(frozen=True, repr=False)
+class Trace:
+    r"""What the game measured at each recorded iterate, as numpy arrays of shape ``(records, ...)``.
+
+    The distances are there if a reference solution was given, else None. The two directions of the divergence differ:
+    certificates bound `kl_to_solution`, rates bound `kl_from_solution`, which may be far larger.
+    """
+
+    steps: np.ndarray
+    """The step of each record, shape ``(records,)``."""
+    gap: np.ndarray
+    """What one player gains by best-responding to the iterate (`Game.gap`)."""
+    kl_certificate: np.ndarray
+    r"""Proven bound on :math:`KL(\pi_t\|\pi^*)`."""
+    hilbert_certificate: np.ndarray
+    r"""Proven bound on :math:`h(\pi_t,\pi^*)`."""
+    residual: np.ndarray
+    r"""Hilbert distance of the iterate to its best response, :math:`h(\pi_t,BR(\pi_t))`."""
+    kl_to_solution: np.ndarray | None = None
+    r""":math:`KL(\pi_t\|\pi^*)`."""
+    kl_from_solution: np.ndarray | None = None
+    r""":math:`KL(\pi^*\|\pi_t)`."""
+    hilbert_to_solution: np.ndarray | None = None
+    r""":math:`h(\pi_t,\pi^*)`."""
+    bound: np.ndarray | None = None
+    """The theorem's bound on the quantity named by `bound_on`, enlarged by what the certificate of the reference
+    solution leaves open; None where no theorem applies."""
+    bound_on: str = ""
+    """Name of the quantity that `bound` bounds."""
+    theorem: str = ""
+    """Where `bound` is proven."""
+    log_policies: np.ndarray | None = None
+    """The recorded iterates, shape ``(records, ..., m)``, if ``solve(..., record_policies=True)`` was asked for."""
+
+    def __repr__(self) -> str:
+        recorded = [name for name in (*QUANTITIES, *DISTANCES) if getattr(self, name) is not None]
+        bound = f"; {self.theorem} bounds {self.bound_on}" if self.theorem else ""
+        return f"Trace of {len(self.steps)} records: {', '.join(recorded)}{bound}"
+
+    def to_dict(self) -> dict[str, np.ndarray]:
+        """Return the columns that exist; contexts become columns of their own. `log_policies` is left out."""
+        out: dict[str, np.ndarray] = {"steps": self.steps}
+        for name in (*QUANTITIES, *DISTANCES, "bound"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if values.ndim == 1:
+                out[name] = values
+            else:
+                for index in np.ndindex(values.shape[1:]):
+                    out[f"{name}[{','.join(map(str, index))}]"] = values[(slice(None), *index)]
+        return out
+
+    def to_frame(self) -> Any:
+        """Return the columns of `to_dict` as a ``pandas.DataFrame``, one row per record.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed (extra ``plot``).
+        """
+        return optional("pandas", "Trace.to_frame", "plot").DataFrame(self.to_dict())
+
+    def plot(self, ax: Any = None) -> Any:
+        """Plot gap, residual, distances and the theorem's bound (dashed) against the step, on a logarithmic axis.
+
+        Of several contexts the largest value is shown. Zeros and infinite values are left out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            A new figure's if None.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed (extra ``plot``).
+        """
+        ax = _axes(ax, "Trace.plot")
+        labels = {
+            "residual": "residual $h(\\pi, BR(\\pi))$",
+            "gap": "gap",
+            "kl_to_solution": "$KL(\\pi\\,\\|\\,\\pi^*)$",
+            "kl_from_solution": "$KL(\\pi^*\\,\\|\\,\\pi)$",
+            "hilbert_to_solution": "$h(\\pi, \\pi^*)$",
+        }
+        colours = {}
+        for name, label in labels.items():
+            if getattr(self, name) is not None:
+                (line,) = ax.plot(self.steps, _largest(getattr(self, name)), label=label)
+                colours[name] = line.get_color()
+        if self.bound is not None:
+            colour = colours.get(self.bound_on, "black")
+            label = f"bound of {self.theorem}" + ("" if self.bound_on in colours else f" on {labels[self.bound_on]}")
+            ax.plot(self.steps, _largest(self.bound), "--", color=colour, label=label)
+        ax.set(yscale="log", xlabel="step")
+        ax.legend()
+        return ax
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Return the largest value over contexts, NaN where a logarithmic axis has no place for it."""
+    worst = np.max(values.reshape(len(values), -1), axis=1)
+    return np.where((worst > 0) & (worst < inf), worst, np.nan)
+
+
+def _axes(ax: Any, purpose: str) -> Any:
+    return optional("matplotlib.pyplot", purpose, "plot").subplots()[1] if ax is None else ax
+
+
+@dataclass(frozen=True, repr=False)
+class Solution:
+    """A policy and all that is known about it.
+
+    `gap`, `kl_certificate`, `hilbert_certificate`, `residual`, `converged` and `steps` have the shape of the contexts.
+    """
+
+    game: Game
+    log_policy: Array
+    """Normalised log-probabilities, shape ``(..., m)``."""
+    gap: np.ndarray
+    """What one player gains by best-responding to the policy (`Game.gap`)."""
+    kl_certificate: np.ndarray
+    r"""Proven bound on :math:`KL(\pi\|\pi^*)`; infinite where none is known."""
+    residual: np.ndarray
+    r"""Hilbert distance of the policy to its best response, :math:`h(\pi,BR(\pi))`."""
+    converged: np.ndarray
+    """Whether the residual is at most `tol`."""
+    steps: np.ndarray
+    """Steps of the rule, or linear systems of Newton's method."""
+    status: str
+    """A sentence: what happened and, if the run did not converge, what to change."""
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    trace: Trace | None = None
+    """The record of the run, of solutions of `solve`."""
+
+    @cached_property
+    def policy(self) -> Array:
+        """The policy as probabilities, shape ``(..., m)``."""
+        return array_namespace(self.log_policy).exp(self.log_policy)
+
+    @cached_property
+    def support(self) -> Array:
+        """Mask of the responses that are played at all."""
+        return self.log_policy > -inf
+
+    @cached_property
+    def hilbert_certificate(self) -> np.ndarray:
+        """Proven bound on the Hilbert distance to the equilibrium; infinite where none is known."""
+        return to_numpy(self.game.hilbert_certificate(self.log_policy))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        def most(x: np.ndarray) -> str:
+            value = float(np.max(x)) if x.size else 0.0
+            return "none known" if value == inf else f"{value:.2e}"
+
+        contexts = int(np.prod(self.game.batch_shape))
+        per_context = self.game.batch_shape != ()
+        worst = " (worst context)" if per_context else ""
+        sizes = to_numpy(self.support).sum(axis=-1)
+        regularised = np.broadcast_to(to_numpy(self.game.beta) > 0, self.game.batch_shape)
+        played = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+        rows = [
+            ("status", self.status),
+            ("method", self.method + "".join(f", {k}={_short(v)}" for k, v in self.settings.items())),
+            ("steps", f"{int(np.max(self.steps))}{worst}"),
+            ("residual h(π, BR(π))", most(self.residual[regularised]) + worst),
+            ("gap", most(self.gap) + worst),
+            ("proven: KL(π‖π*) ≤", most(self.kl_certificate) + worst),
+            ("proven: h(π, π*) ≤", most(self.hilbert_certificate) + worst),
+            ("support", f"{played} of {self.game.n_responses} responses"),
+        ]
+        if not np.any(regularised):  # at beta = 0 the best response is no single policy, and the gap takes its place
+            rows = [row for row in rows if not row[0].startswith("residual")]
+        if not per_context and self.game.n_responses <= FEW:
+            rows.insert(1, ("policy", probabilities(to_numpy(self.policy))))
+        if per_context:
+            rows.insert(1, ("converged", f"{int(np.sum(self.converged))} of {contexts} contexts"))
+        return rows
+
+    def __repr__(self) -> str:
+        return text_table(f"Solution of {self.game!r}", self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Solution of {self.game!r}", self._rows())
+
+    def plot(self, ax: Any = None, context: tuple[int, ...] | int = ()) -> Any:
+        """Plot the policy beside the reference policy, response by response.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            A new figure's if None.
+        context : tuple of int or int
+            Which context to show, of a game with several.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ValueError
+            If the game has several contexts and `context` does not name one.
+        ImportError
+            If matplotlib is not installed (extra ``plot``).
+        """
+        index = (context,) if isinstance(context, int) else tuple(context)
+        batch = self.game.batch_shape
+        if len(index) != len(batch) or any(not -n <= i < n for i, n in zip(index, batch, strict=True)):
+            raise ValueError(f"context must be an index of the contexts {batch}, but it is {context}.")
+        ax = _axes(ax, "Solution.plot")
+        log_ref = np.broadcast_to(to_numpy(self.game.log_ref), (*batch, self.game.n_responses))
+        shares = {"reference": np.exp(log_ref[index]), self.method.partition(" (")[0]: to_numpy(self.policy)[index]}
+        y = np.arange(self.game.n_responses)
+        for k, ((label, values), colour) in enumerate(zip(shares.items(), ("0.7", "C0"), strict=True)):
+            if self.game.n_responses <= BARS:
+                ax.bar(y + 0.4 * k - 0.2, values, width=0.4, color=colour, label=label)
+            else:
+                ax.plot(y, values, color=colour, label=label, linewidth=1)
+        if self.game.n_responses <= 20:
+            ax.set_xticks(y)
+        ax.set(xlabel="response", ylabel="probability", ylim=(0, None))
+        ax.legend()
+        return ax
+
+
+def _short(value: Any) -> str:
+    if is_array_api_obj(value) and value.ndim:
+        values = to_numpy(value)
+        return f"{values.min():.4g} to {values.max():.4g}"
+    return value if isinstance(value, str) else f"{float(value):.6g}"
