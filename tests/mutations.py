@@ -40,8 +40,10 @@ ENVIRONMENT = {
 }
 """Of the tests; under CI hypothesis draws the same examples every time."""
 HEAVY = (
+    "hypothesis.extra.numpy",
     "mpmath",
     "numpy",
+    "pytest",
     "scipy.optimize",
     "scipy.stats",
     "accelerate",
@@ -49,6 +51,7 @@ HEAVY = (
     "torch",
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
+    "tyro",
 )
 """What takes seconds to import: a server does it once, and every run of tests is forked from it."""
 

@@ -251,6 +251,38 @@ def test_the_derivative_by_a_reward_in_units_of_its_scale(scale):
     assert found.vjp(PI)["reward"] @ moved == pytest.approx(PI @ expected, abs=1e-6)
 
 
+def test_the_derivative_by_embeddings():
+    """Against differences of equilibria, in both directions of differentiation, by embedding and skew matrix."""
+    rng, h = np.random.default_rng(0), 1e-5
+    a, moved = 0.4 * rng.normal(size=(4, 2)), rng.normal(size=(4, 2))
+    skew, turned = np.array([[0.0, -1.0], [1.0, 0.0]]), np.array([[0.0, 0.5], [-0.5, 0.0]])
+
+    def solved(x, y):
+        return wg.equilibrium(wg.WinRateGame(wg.LowRankPreference(a + x * moved, skew + y * turned), REF, 0.1), 1e-13)
+
+    found = wg.sensitivity(solved(0, 0))
+    expected = (solved(h, 0).log_policy - solved(-h, 0).log_policy) / (2 * h)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found.jvp(embedding=moved), expected, atol=1e-6)
+    assert np.sum(found.vjp(PI)["embedding"] * moved) == pytest.approx(PI @ expected, abs=1e-6)
+    expected = (solved(0, h).log_policy - solved(0, -h).log_policy) / (2 * h)
+    np.testing.assert_allclose(found.jvp(skew=turned), expected, atol=1e-6)
+    assert np.sum(found.vjp(PI)["skew"] * turned) == pytest.approx(PI @ expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("rare", [0.3, 1e-2, 1e-5, 1e-12])
+def test_kl_is_its_definition(rare):
+    """Where one policy is far below the other, and where it is far above; in 40 digits."""
+    p, q = [rare, 0.4, 0.6 - rare], [0.5, 0.3, 0.2]
+    with mpmath.workdps(40):
+        to, back = (
+            mpmath.fsum(a * mpmath.log(mpmath.mpf(a) / mpmath.mpf(b)) for a, b in zip(x, y, strict=True))
+            for x, y in ((p, q), (q, p))
+        )
+    assert wg.kl(np.log(p), np.log(q)) == pytest.approx(float(to), rel=1e-13)
+    assert wg.kl(np.log(q), np.log(p)) == pytest.approx(float(back), rel=1e-13)
+
+
 # -- learners on draws in exact proportion -----------------------------------------------------------------------
 
 
