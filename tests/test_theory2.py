@@ -606,9 +606,9 @@ def test_proximal_point_at_its_local_rate():
 def test_proximal_point_keeps_masses_that_underflow():
     """The last response loses .3 a step, over beta: its mass falls far below the smallest float, in proportion."""
     game = wg.WinRateGame(wg.MatrixPreference(0.5 + cycle_and_loser()), [0.3, 0.3, 0.3, 0.1], 0.001)
-    lows = [wg.proximal_point(game, tol=0, max_steps=k).log_policy[-1] for k in (5, 10)]
-    assert lows[1] < -2000
-    assert (lows[1] - lows[0]) / 5 == pytest.approx(-0.3 / 0.001, rel=1e-6)
+    lows = [wg.proximal_point(game, tol=0, max_steps=k).log_policy[-1] for k in (3, 6)]
+    assert lows[1] < -1500
+    assert (lows[1] - lows[0]) / 3 == pytest.approx(-0.3 / 0.001, rel=1e-3)
 
 
 def test_proximal_point_of_contexts_and_of_other_libraries():
