@@ -172,6 +172,7 @@ EXACT = {"sampler": "all", "opponents": "all"}
         (wg.extragradient(0.3), GAME),
         (wg.nash_md(0.3), GAME),
         (wg.omwu(0.3), GAME),
+        (wg.optimistic(0.3), wg.WinRateGame(CYCLES, REF, [0.1, 0.2, 1.0])),
         (wg.iterative_bon(4, 0.15, 0.1), BON),
     ],
     ids=lambda x: getattr(x, "name", ""),

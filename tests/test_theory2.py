@@ -606,9 +606,9 @@ def test_proximal_point_at_its_local_rate():
 def test_proximal_point_keeps_masses_that_underflow():
     """The last response loses .3 a step, over beta: its mass falls far below the smallest float, in proportion."""
     game = wg.WinRateGame(wg.MatrixPreference(0.5 + cycle_and_loser()), [0.3, 0.3, 0.3, 0.1], 0.001)
-    lows = [wg.proximal_point(game, tol=0, max_steps=k).log_policy[-1] for k in (5, 10)]
-    assert lows[1] < -2000
-    assert (lows[1] - lows[0]) / 5 == pytest.approx(-0.3 / 0.001, rel=1e-6)
+    lows = [wg.proximal_point(game, tol=0, max_steps=k).log_policy[-1] for k in (3, 6)]
+    assert lows[1] < -1500
+    assert (lows[1] - lows[0]) / 3 == pytest.approx(-0.3 / 0.001, rel=1e-3)
 
 
 def test_proximal_point_of_contexts_and_of_other_libraries():
@@ -767,3 +767,44 @@ def test_the_lower_bound_and_the_upper_have_one_order():
 def test_bad_input(name, arguments, match):
     with pytest.raises(ValueError, match=match):
         getattr(bounds, name)(*arguments)
+
+
+# -- the search for counterexamples ----------------------------------------------------------------------------
+
+
+def test_the_search_for_counterexamples(tmp_path, capsys):
+    """A small run of benchmarks/claims.py breaks no bound; a bound that is too good is broken by it."""
+    import claims
+    import pandas as pd
+
+    claims.main(claims.Config(smoke=True, results=tmp_path))
+    table = pd.read_csv(tmp_path / "claims.csv")
+    assert list(table.statement) == [c.statement for c in claims.CLAIMS]
+    assert np.all(table.largest_ratio[table.kind == "bound"] <= 1 + claims.SLACK)
+    assert np.mean(table.largest_ratio > 0.2) > 0.9  # the search gets somewhere
+    assert "bounds hold" in capsys.readouterr().out
+
+    def boast(p):  # theory 2.10 with R^2/16
+        R = span(p.policy - p.best_response(p.policy))
+        return claims.ratio(kl(p.star, p.policy), R * R / 16)
+
+    wrong = claims.Claim("wrong", "", "", boast)
+    assert claims.climb(wrong, 3, 300, np.random.default_rng(0))[0] > 1.5
+
+
+def test_the_committed_search():
+    """The committed table has a row for each inequality, breaks no bound, and finds the two counterexamples."""
+    import claims
+    import pandas as pd
+
+    table = pd.read_csv(claims.RESULTS / "claims.csv")
+    assert list(zip(table.statement, table.inequality, strict=True)) == [
+        (c.statement, c.inequality) for c in claims.CLAIMS
+    ]
+    assert np.all(table.largest_ratio[table.kind != "counterexample"] <= 1 + claims.SLACK)
+    assert np.all(table.largest_ratio[table.kind == "counterexample"] > 1.005)
+    assert np.all(table.evaluations >= 10_000)
+    for function in table.function:
+        module, _, name = function.rpartition(".")
+        if module in ("bounds", "continuum", "operators"):
+            assert hasattr(getattr(wg, module) if module != "operators" else wg, name), function
