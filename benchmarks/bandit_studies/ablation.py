@@ -106,4 +106,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "How do beta and eta set speed and final distance?", minutes=(1, 3.5))

@@ -113,4 +113,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "How much diversity does each learner keep?", minutes=(0.1, 0.2))

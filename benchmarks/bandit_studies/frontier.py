@@ -106,4 +106,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "What does a win rate against the reference cost in KL?", minutes=(0.6, 2.5))

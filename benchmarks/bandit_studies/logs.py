@@ -112,4 +112,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "What does it cost to estimate a logarithm of a win rate?", minutes=(0.6, 3.5))

@@ -195,4 +195,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "When does iterative best-of-n contract, and when does it collapse?", minutes=(0.4, 0.4)
+)

@@ -144,4 +144,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "Do WIND and the extragradient keep their rates, and up to which step?", minutes=(2, 2)
+)

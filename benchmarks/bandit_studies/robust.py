@@ -114,4 +114,4 @@ def report(table: pd.DataFrame) -> None:
         )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "What is left of the true win rate when answers are wrong?", minutes=(0.5, 3.5))

@@ -132,4 +132,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "Does what is learned carry over to contexts never drawn?", minutes=(0.5, 1.2))

@@ -49,4 +49,11 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, measured, report, one_job=True)
+STUDY = Study(
+    configs,
+    measured,
+    report,
+    "What do twenty values of beta cost, in one call and alone?",
+    minutes=(0.1, 0.2),
+    one_job=True,
+)
