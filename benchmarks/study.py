@@ -215,14 +215,17 @@ def run_study(
     results: Path,
     told: dict[str, Any],
     versions: str = "",
+    code: Sequence[Path] | None = None,
     **how: Any,
 ) -> pd.DataFrame:
     """Run what is missing of a study, write its table and say what it shows; `how` goes to `run_grid`.
 
-    Saved cells count for the same `versions` and for the same code: the file of the study and what it imports.
+    Saved cells count for the same `versions` and the same `code`: by default the file of the study and what it imports.
     """
     started = time.perf_counter()
-    version = f"{fingerprint(*sources(Path(inspect.getfile(study.report))))} {versions}".strip()
+    if code is None:
+        code = sources(Path(inspect.getfile(study.report)))
+    version = f"{fingerprint(*code)} {versions}".strip()
     if study.one_job:
         how["jobs"] = 1
     table = run_grid(name, study.configs(scale), study.cell, results=results, version=version, **how)

@@ -51,7 +51,7 @@ right.set(
     xscale="log",
     yscale="log",
     xlabel=r"$\beta$",
-    ylabel="steps (no marker: not reached within the run)",
+    ylabel="steps (none: not reached)",
     title=r"Steps until $KL(\pi^*\,\|\,\pi_t)\leq 10^{-10}$, same game",
 )
 right.legend(loc="upper right")

@@ -21,7 +21,7 @@ for row in best.itertuples():
     axis.plot(one.seconds, one.kl, label=row.learner, **look)
     axis.fill_between(one.seconds, one.kl_low, one.kl_high, color=look["color"], alpha=0.12, linewidth=0)
 for axis, words in zip(axes, ("WIND and other rules with a pull", "SPPO, J-BOND, best-of-n, REINFORCE"), strict=True):
-    axis.set(xscale="log", yscale="log", ylim=(1e-6, 10), xlabel="seconds of learning, one core", title=words)
+    axis.set(xscale="log", yscale="log", ylim=(1e-7, 10), xlabel="seconds of learning, one core", title=words)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="lower left", title="from nearest to farthest at the end")
 axes[0].set_ylabel(r"$KL(\pi^*\,\|\,\pi)$ to the equilibrium, mean over contexts")

@@ -34,7 +34,8 @@ for axis, x, free in ((axes[0, 0], "flips", "flips"), (axes[0, 1], "parameters",
             axis.plot(rows[x], aim, color="k", label="the wrong judge's own equilibrium", **style.BOUND)
     axis.axhline(1, color="0.4", linestyle=":", linewidth=1.2)
     axis.set(yscale="log", ylabel=LEFT, ylim=(0.004, 60))
-    style.note(axis, 0.02, 1.08, "dotted: as far as the reference", transform=axis.get_yaxis_transform(), va="bottom")
+    where = {"x": 0.02, "ha": "left"} if free == "flips" else {"x": 0.98, "ha": "right"}
+    style.note(axis, y=1.08, text="dotted: as far as the reference", transform=axis.get_yaxis_transform(), **where)
 axes[0, 0].set(xlabel="share of pairs judged wrongly", title="A wrong judge")
 axes[0, 0].legend(loc="lower right")
 axes[0, 1].set(xlabel="parameters of the transformer", xscale="log", title="Size")

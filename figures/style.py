@@ -131,7 +131,7 @@ def save(fig: plt.Figure, name: str, source: Path | None = None) -> Path:
     told = source.relative_to(ROOT) if source and source.is_relative_to(ROOT) else source and source.name
     buffer, info = BytesIO(), PngInfo()
     fig.savefig(buffer)
-    info.add_text("Source", str(told or f"figures/{name}.py"))
+    info.add_text("Source", str(told or f"figures/plot_{name}.py"))
     info.add_text("Software", "windgames")
     # 256 colours: a third of the size, and no difference to the eye
     Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True, pnginfo=info)
