@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -291,7 +291,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     judge: Judge = right
     found: dict[str, float] = {}
     if plan.judge == "flipped":
-        judge = Flipped(right, FLIPPED)
+        judge = cast(Judge, Flipped(right, FLIPPED))
     elif plan.judge == "reward model":
         judge, found = reward_model(policy, base, out, smoke)
     started = objective(plan.method, JudgeSettings("reward"))

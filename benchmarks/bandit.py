@@ -41,7 +41,7 @@ from bandit_studies import (
     unseen,
     verify,
 )
-from study import HERE, QUICK, RESULTS, ROOT, Scale, draw, run_study
+from study import HERE, QUICK, RESULTS, ROOT, Scale, announce, draw, pictures_of, run_study
 
 EXACT = {
     "bon": bon.STUDY,
@@ -117,6 +117,7 @@ def main(config: Config) -> None:
     names = list(groups.get(config.study, [config.study]))
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
+    announce({name: STUDIES[name] for name in names}, scale, results, "bandit", config.pictures)
     with cluster(config.dask):
         for name in names:
             run_study(
@@ -131,7 +132,10 @@ def main(config: Config) -> None:
                 fresh=config.fresh,
             )
     if config.pictures:
-        draw(results, [f"bandit_{name}" for name in names if (ROOT / "figures" / f"plot_bandit_{name}.py").exists()])
+        drawn = [f"bandit_{name}" for name in names if (ROOT / "figures" / f"plot_bandit_{name}.py").exists()]
+        draw(results, drawn)
+        print(f"\nPictures: {os.path.relpath(pictures_of(results))}/ ({', '.join(f'{name}.png' for name in drawn)})")
+    print(f"Tables:   {os.path.relpath(results)}/ ({', '.join(f'bandit_{name}.csv' for name in names)})")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tyro
-from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, fingerprint, run_study, show
+from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, run_study, show
 
 from windgames import bounds, continuum
 
@@ -499,14 +499,16 @@ def main(config: Config) -> None:
         raise SystemExit("The committed table holds all claims: with --full and --claim, pass --results.")
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
+    question = "How close does each inequality of the theory come to being false?"
+    study = Study(lambda scale: configs(scale, config.claim), run_claim, report, question, minutes=(3, 30))
     run_study(
-        Study(lambda scale: configs(scale, config.claim), run_claim, report),
+        study,
         "claims",
         "claims",
         Scale(config.smoke, config.full),
         results,
-        fingerprint(ROOT / "windgames" / "bounds.py", ROOT / "windgames" / "continuum.py", Path(__file__)),
         {"smoke": config.smoke, "full": config.full, "seed": config.seed, "claim": config.claim},
+        code=[ROOT / "windgames" / "bounds.py", ROOT / "windgames" / "continuum.py", Path(__file__)],
         seed=config.seed,
         jobs=config.jobs,
         fresh=config.fresh,

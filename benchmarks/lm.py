@@ -37,14 +37,14 @@ STUDIES = {
 
 def main(config: Config) -> None:
     config = replace(config, results=config.results or (RESULTS if config.full else QUICK))
-    config.results.mkdir(parents=True, exist_ok=True)
+    config.folder.mkdir(parents=True, exist_ok=True)
     for name, study in STUDIES.items():
         if config.study in ("all", name):
             study(config, time.perf_counter())
     if config.pictures and config.study in ("all", "methods"):
-        draw(config.results, ["lm"])
+        draw(config.folder, ["lm"])
     if config.pictures and config.study in ("all", "robust"):
-        draw(config.results, ["lm_robust"])
+        draw(config.folder, ["lm_robust"])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def data_of(game):
 def payoff(game, data, z):
     q = np.array([mp.exp(x) for x in z], dtype=object)
     if isinstance(game, wg.BestOfNGame) and game.n != 2:
-        r = game.preference.reward
+        r = data["reward"]
         n = mp.mpf(game.n)
         out = []
         for y in r:

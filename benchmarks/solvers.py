@@ -28,7 +28,7 @@ from typing import Literal
 import tyro
 from solver_studies import agreement, batch, choice, grid, hard, large, path
 from solver_studies.peers import SOLVERS
-from study import QUICK, RESULTS, Scale, draw, run_study
+from study import QUICK, RESULTS, Scale, announce, draw, run_study
 
 STUDIES = {
     "agreement": agreement.STUDY,
@@ -66,15 +66,18 @@ def main(config: Config) -> None:
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
     skipped = {solver.name: solver.missing for solver in SOLVERS if solver.missing}
+    names = list(STUDIES) if config.study == "all" else [config.study]
+    scale = Scale(config.smoke, config.full)
+    announce({name: STUDIES[name] for name in names}, scale, results, "solvers", pictures=False)
     for name, packages in skipped.items():
         print(f"Skipped: {name} ({', '.join(packages)} not installed)")
     versions = " ".join(solver.version for solver in SOLVERS if not solver.missing)
-    for name in STUDIES if config.study == "all" else [config.study]:
+    for name in names:
         run_study(
             STUDIES[name],
             f"solvers_{name}",
             f"solvers_{name}",
-            Scale(config.smoke, config.full),
+            scale,
             results,
             asdict(config) | {"results": results, "skipped": sorted(skipped)},
             versions,

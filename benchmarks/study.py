@@ -19,7 +19,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,10 @@ class Study:
     configs: Callable[[Scale], list[dict[str, Any]]]
     cell: Callable[[dict[str, Any], np.random.Generator], Rows]
     report: Callable[[pd.DataFrame], None]
+    question: str
+    """What it asks, in one line."""
+    minutes: tuple[float, float]
+    """About how long it takes on two cores: at reduced size, and in full."""
     one_job: bool = False
     """Cells measure time, and run one by one."""
 
@@ -211,14 +215,17 @@ def run_study(
     results: Path,
     told: dict[str, Any],
     versions: str = "",
+    code: Sequence[Path] | None = None,
     **how: Any,
 ) -> pd.DataFrame:
     """Run what is missing of a study, write its table and say what it shows; `how` goes to `run_grid`.
 
-    Saved cells count for the same `versions` and for the same code: the file of the study and what it imports.
+    Saved cells count for the same `versions` and the same `code`: by default the file of the study and what it imports.
     """
     started = time.perf_counter()
-    version = f"{fingerprint(*sources(Path(inspect.getfile(study.report))))} {versions}".strip()
+    if code is None:
+        code = sources(Path(inspect.getfile(study.report)))
+    version = f"{fingerprint(*code)} {versions}".strip()
     if study.one_job:
         how["jobs"] = 1
     table = run_grid(name, study.configs(scale), study.cell, results=results, version=version, **how)
@@ -227,6 +234,27 @@ def run_study(
     study.report(table)
     print(f"   {os.path.relpath(path)}: {len(table)} rows, {time.perf_counter() - started:.1f} s")
     return table
+
+
+def announce(studies: Mapping[str, Study], scale: Scale, results: Path, prefix: str, pictures: bool) -> None:
+    """Say what will be done, about how long it takes, and where tables and pictures go."""
+    minutes = {name: study.minutes[int(scale.full)] for name, study in studies.items()}
+    size = scale.pick("in the smallest size, for tests", "at reduced size", "in full: the committed tables")
+    total = "seconds each" if scale.smoke else f"about {max(1, round(sum(minutes.values())))} minutes on two cores"
+    print(f"{len(studies)} {'study' if len(studies) == 1 else 'studies'} {size}, {total}; finished cells are kept.")
+    for name, study in studies.items():
+        print(f"  {name:<10} {study.question}" + ("" if scale.smoke else f" ({minutes[name]:.1f} min)"))
+    print(f"Tables go to {os.path.relpath(results)}/{prefix}_<study>.csv, what made them to the .json beside them.")
+    if pictures:
+        print(
+            f"Pictures go to {os.path.relpath(pictures_of(results))}/{prefix}_<study>.png, once all tables are there."
+        )
+    print(flush=True)
+
+
+def pictures_of(results: Path) -> Path:
+    """Return the folder of the pictures: only the committed tables make the committed ones."""
+    return ROOT / "figures" if results.resolve() == RESULTS else results
 
 
 def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str, Any], started: float) -> Path:
@@ -260,7 +288,7 @@ def draw(results: Path, names: Sequence[str]) -> None:
     sys.path.insert(0, str(figures))
     import style
 
-    style.use(results=results, pictures=figures if results == RESULTS else results)
+    style.use(results=results, pictures=pictures_of(results))
     for name in names:
         runpy.run_path(str(figures / f"plot_{name}.py"), run_name="__main__")
 

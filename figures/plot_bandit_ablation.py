@@ -1,24 +1,26 @@
 # %% [markdown]
 # # beta by eta
-# Left: steps that exact WIND takes to a divergence of 1e-6 (blank: not within the limit). Right: where sampled WIND
-# ends. The line is the largest step of theory 5.2; below it the rate is proven.
+# Left: steps that exact WIND takes to a divergence of 1e-6. Right: where sampled WIND ends. The line is the largest
+# step of theory 5.2; below it the rate is proven.
 
 # %%
 import matplotlib.pyplot as plt
+import numpy as np
 import style
 from matplotlib.colors import LogNorm
+from matplotlib.patches import Patch
 
 table = style.read("bandit_ablation")
 worlds = list(dict.fromkeys(table.world))
-fig, axes = plt.subplots(len(worlds), 2, figsize=(8.6, 2.9 * len(worlds)), squeeze=False, sharex=True)
+fig, axes = plt.subplots(len(worlds), 2, figsize=(9, 3.2 * len(worlds) + 0.5), squeeze=False, sharex=True)
 
 # %%
 for row, world in zip(axes, worlds, strict=True):
     rows = table[table.world == world]
     edge = rows.largest.iloc[0] / rows.beta.iloc[0]
-    for axis, column, words in (
-        (row[0], "exact_steps", "steps of exact WIND"),
-        (row[1], "sampled_kl", r"final $KL(\pi^*\,\|\,\pi)$, sampled"),
+    for axis, column, words, scale in (
+        (row[0], "exact_steps", "exact WIND", "steps until $KL(\\pi^*\\,\\|\\,\\pi_t)\\leq 10^{-6}$"),
+        (row[1], "sampled_kl", "WIND from samples", r"$KL(\pi^*\,\|\,\pi)$ at the end ($10^{-6}$: or less)"),
     ):
         grid = rows.pivot_table(index="ratio", columns="beta", values=column, dropna=False)
         low = 1 if column == "exact_steps" else 1e-6
@@ -31,12 +33,21 @@ for row, world in zip(axes, worlds, strict=True):
             shading="nearest",
             rasterized=True,
         )
-        axis.axhline(edge, color="w", linestyle="--", linewidth=1.4)
-        axis.set(xscale="log", yscale="log", ylabel=r"$\eta/\beta$", title=f"{world}: {words}")
+        axis.axhline(edge, color="w", linewidth=3)
+        axis.axhline(edge, color="k", linestyle="--", linewidth=1.4)
+        axis.set(xscale="log", yscale="log", ylabel=r"step $\eta$, as a multiple of $\beta$", title=f"{world}: {words}")
+        axis.set_facecolor("w")
         axis.grid(False)
-        fig.colorbar(shades, ax=axis)
+        if np.isnan(grid.values).any():
+            axis.patch.set(hatch="///", edgecolor="0.75")
+        fig.colorbar(shades, ax=axis, label=scale)
 for axis in axes[-1]:
-    axis.set(xlabel=r"$\beta$")
+    axis.set(xlabel=r"price of leaving the reference, $\beta$")
+line = plt.Line2D(
+    [], [], color="k", linestyle="--", label=r"largest step of theory 5.2, $4\beta/L^2$: below it, proven"
+)
+hatched = Patch(facecolor="w", edgecolor="0.75", hatch="///", label="not reached within the steps that were tried")
+fig.legend(handles=[line, hatched], loc="outside lower center", ncols=2)
 
 # %%
 style.save(fig, "bandit_ablation", style.table_path("bandit_ablation"))

@@ -12,8 +12,10 @@ names = list(table.environment.unique())
 FLOOR = 1e-16
 
 # %%
-fig, axes = plt.subplots(1, len(names), figsize=(2.35 * len(names) + 0.6, 3.1), sharey=True, squeeze=False)
-for axis, name in zip(axes[0], names, strict=True):
+columns = min(3, len(names))
+rows_of = -(-len(names) // columns)
+fig, axes = plt.subplots(rows_of, columns, figsize=(9, 2.9 * rows_of + 0.6), sharex=True, sharey=True, squeeze=False)
+for axis, name in zip(axes.flat, names, strict=False):
     rows = table[table.environment == name].sort_values("beta")
     for column, colour, words in (
         ("", style.BLUE, "worst context"),
@@ -26,13 +28,21 @@ for axis, name in zip(axes[0], names, strict=True):
             bound.beta,
             bound[f"bound{column}"],
             color="k" if not column else "0.45",
-            label=f"bound, {words}",
+            label=f"bound of theory 4.2, {words}",
             zorder=3,
             **style.BOUND,
         )
     axis.set(xscale="log", yscale="log", xlabel=r"$\beta$", title=name, xlim=(0.01, 2.4), ylim=(FLOOR, 3))
-axes[0, 0].set_ylabel("total variation between the equilibria")
-axes[0, -1].legend(loc="lower right")
+    axis.tick_params(labelbottom=True)
+for axis in axes[:, 0]:
+    axis.set_ylabel("total variation\nbetween the two equilibria")
+for axis in axes.flat[len(names) :]:
+    axis.axis("off")
+lines, words = axes[0, 0].get_legend_handles_labels()
+if len(names) < axes.size:
+    axes.flat[-1].legend(lines, words, loc="center", title="below 1e-16 nothing is drawn")
+else:
+    fig.legend(lines, words, loc="outside lower center", ncols=4, title="below 1e-16 nothing is drawn")
 
 # %%
 style.save(fig, "bandit_distance", style.table_path("bandit_distance"))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Time against the number of responses, solver by solver
-# One thread. A full marker: log-probabilities to 1e-8; hollow: probabilities to 1e-6, proven; a cross: neither. At
-# beta = 0 the same of the gap. A line ends where a solver was over time, gave no answer, or takes no larger game.
+# One thread. At beta = 0 accuracy is that of the gap. A line ends where a solver was over time, gave no answer, or
+# takes no larger game.
 
 # %%
 import matplotlib.pyplot as plt
@@ -36,24 +36,39 @@ def look(solver):
 
 
 # %%
-fig, axes = plt.subplots(2, len(kinds), figsize=(3.2 * len(kinds) + 1.8, 6.0), sharey=True, squeeze=False)
+fig, axes = plt.subplots(2, len(kinds), figsize=(9, 7.0), sharey=True, squeeze=False)
+MARKERS = {
+    "tight": ("o", None, "log-probabilities right to 1e-8"),
+    "loose": ("o", "white", "only probabilities, to 1e-6"),
+    "neither": ("x", None, "neither"),
+}
 for beta, row in zip(betas, axes, strict=True):
     for kind, axis in zip(kinds, row, strict=True):
         for solver, one in table[(table.kind == kind) & (table.beta == beta)].groupby("solver", sort=False):
             axis.plot(one.m, one.seconds, **look(solver))
-            for accuracy, marker, fill in (("tight", "o", None), ("loose", "o", "white"), ("neither", "x", None)):
+            for accuracy, (marker, fill, _) in MARKERS.items():
                 some = one[one.accuracy == accuracy]
                 axis.plot(
                     some.m, some.seconds, color=look(solver)["color"], marker=marker, linestyle="", markerfacecolor=fill
                 )
-        axis.set(xscale="log", yscale="log", title=rf"{kind.capitalize()}, $\beta={beta:g}$")
+        axis.set(xscale="log", yscale="log", title=f"{kind.capitalize()}\n" + rf"$\beta={beta:g}$")
 for axis in axes[-1]:
-    axis.set_xlabel("responses $m$")
+    axis.set_xlabel("responses")
 for axis in axes[:, 0]:
-    axis.set_ylabel("seconds")
+    axis.set_ylabel("seconds, one thread")
 shown = [solver for solver in dict.fromkeys(table.solver) if solver != "windgames, one by one"]
 handles = [Line2D([], [], label=solver, **look(solver)) for solver in shown]
-fig.legend(handles=handles, loc="outside right center")
+handles += [
+    Line2D([], [], color="k", marker=marker, linestyle="", markerfacecolor=fill, label=words)
+    for marker, fill, words in MARKERS.values()
+]
+fig.legend(
+    handles=handles,
+    loc="outside lower center",
+    ncols=4,
+    fontsize=7.5,
+    title="a line ends where a solver was over time, gave no answer, or takes no larger game",
+)
 
 # %%
 style.save(fig, "solvers", style.table_path("solvers_grid"))

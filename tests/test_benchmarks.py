@@ -37,6 +37,41 @@ def test_every_study_leaves_a_table_a_sidecar_and_a_sentence(smoke):
         assert sidecar(folder, f"bandit_{name}")["config"]["smoke"] is True
 
 
+def test_it_says_first_what_it_will_do_and_last_where_things_are(smoke):
+    folder, told = smoke
+    first, last = told.split("\n=>")[0], told.splitlines()[-2:]
+    where = os.path.relpath(folder)
+    assert first.startswith(f"{len(STUDIES)} studies")
+    for name in STUDIES:
+        assert f"\n  {name} " in first
+        assert f"bandit_{name}.csv" in last[1]
+    assert first.count(where) == 2
+    assert all(where in line for line in last)
+
+
+def test_a_short_run_ranks_nobody(smoke):
+    assert "too short to rank" in smoke[1]
+    assert "Best: " not in smoke[1]
+
+
+def test_a_fingerprint_covers_what_a_study_runs_and_nothing_else():
+    from study import HERE, fingerprint, sources
+
+    studies = {HERE / "bandit_studies" / f"{name}.py" for name in STUDIES}
+    for path in studies:
+        found = set(sources(path))
+        assert found & studies == {path}
+        assert HERE / "study.py" in found
+        assert ROOT / "windgames" / "__init__.py" in found
+        assert {p for p in found if "equilibria" in p.parts}
+        assert not {p for p in found if "windlm" in p.parts}
+    shared = HERE / "bandit_studies" / "learners.py"
+    assert shared in sources(HERE / "bandit_studies" / "queries.py")
+    assert shared not in sources(HERE / "bandit_studies" / "rates.py")
+    assert fingerprint(shared) != fingerprint(HERE / "bandit_studies" / "games.py")
+    assert len({fingerprint(*sources(path)) for path in studies}) == len(studies)
+
+
 def test_every_figure_is_drawn_and_names_its_table(smoke):
     image = pytest.importorskip("PIL.Image")
     for name in set(STUDIES) - {"verify"}:

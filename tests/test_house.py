@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for folder in ("windgames", "windlm", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 PROJECT = {"windgames", "windlm", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
-EXEMPT_MODULES = {"_array", "_validation", "_study"}
+EXEMPT_MODULES = {"_array", "_validation"}
 """Modules whose own name says that they are internal to their folder; the names in them are public to it."""
 EXEMPT_ATTRIBUTES = {"_repr_html_", "_asdict", "_no_split_modules"}
 """Names with an underscore that others prescribe: notebooks, namedtuple, transformers."""

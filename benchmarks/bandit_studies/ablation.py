@@ -52,8 +52,9 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         exact = wg.solve(game, wg.wind(eta), tol=1e-6, max_steps=config["rounds"], reference_solution=star)
         assert exact.trace is not None
         assert exact.trace.kl_from_solution is not None
+        learner: Any = Regression(wg.wind(eta), **ALL)
         sampled = run(
-            Regression(wg.wind(eta), **ALL),
+            learner,
             game,
             Oracle(game.preference),
             rng,
@@ -106,4 +107,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "How do beta and eta set speed and final distance?", minutes=(1, 3.5))

@@ -84,4 +84,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "Where does iterative best-of-n end?", minutes=(0.3, 0.6))

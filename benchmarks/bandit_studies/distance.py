@@ -83,4 +83,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "How far apart are the two games' equilibria as beta goes to 0?", minutes=(0.3, 0.3)
+)

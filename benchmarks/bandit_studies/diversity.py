@@ -73,6 +73,8 @@ def _exact_diversity(config: dict[str, Any]) -> Rows:
     """Iterative best-of-4 in its exact form, no samples: where it collapses is the operator's doing."""
     here, n = world("reward"), 4
     mix = (n, config["factor"] / n, 0.0)
+    assert here.weak is not None
+    top = here.weak.top
     game = wg.LogWinRateGame.from_best_of_n(here.weak, here.game.ref, *mix)
     marks = set(np.unique(np.geomspace(1, config["rounds"] + 1, 30).round().astype(int) - 1))
     rows: Rows = []
@@ -89,7 +91,7 @@ def _exact_diversity(config: dict[str, Any]) -> Rows:
                 "queries": nan,
                 "entropy": float(entropy.mean()),
                 "effective_support": float(np.exp(entropy).mean()),
-                "top_mass": float(np.sum(np.exp(log_policy) * here.game.preference.top, axis=-1).mean()),
+                "top_mass": float(np.sum(np.exp(log_policy) * top, axis=-1).mean()),
             }
         )
 
@@ -113,4 +115,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "How much diversity does each learner keep?", minutes=(0.1, 0.2))

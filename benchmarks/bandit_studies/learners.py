@@ -16,7 +16,7 @@ from study import Rows
 
 import windgames as wg
 from windgames import bounds
-from windgames.bandits import BestOfN, JBond, Learner, Regression, Reinforce, Run, run
+from windgames.bandits import BestOfN, JBond, Regression, Reinforce, Run, run
 from windgames.oracles import Oracle, judge_panel
 
 BETA = 0.1
@@ -84,8 +84,8 @@ def decaying(beta: float, interaction: float) -> Callable[[int], Any]:
     return lambda t: wg.wind(float(bounds.wind_decaying_step(t, beta, interaction)))
 
 
-ALL = {"sampler": "all", "opponents": 1}
-LEARNERS: dict[str, tuple[Callable[[float, float], Learner], tuple[float, ...]]] = {
+ALL: dict[str, Any] = {"sampler": "all", "opponents": 1}
+LEARNERS: dict[str, tuple[Callable[[float, float], Any], tuple[float, ...]]] = {
     "WIND": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS), (1, 4, 16)),
     "WIND, independent": (lambda beta, x: Regression(wg.wind(x * beta), draws=DRAWS, opponents=1), (1, 4, 16)),
     "WIND, mixture": (
@@ -118,7 +118,8 @@ def learn(
 ) -> Run | None:
     """Run a learner in a world; None if it needs a reward and there is none."""
     here = world(where, beta)
-    learner, game = LEARNERS[name][0](beta, step), here.game
+    learner = LEARNERS[name][0](beta, step)
+    game: wg.Game = here.game
     if here.weak is None and name in ("iterative BOND", "REINFORCE"):
         return None
     if name == "iterative BOND":

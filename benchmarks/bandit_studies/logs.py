@@ -68,10 +68,11 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         game: wg.Game = here.game
         rule: Any = wg.wind(0.05)
     else:
+        assert here.weak is not None
         n = 1.1  # eta = (n - 1): small steps average the noise out, and leave the bias
         mix = (n, 1 / (1 + LOG_BETA * (n - 1)))
         game, rule = wg.LogWinRateGame.from_best_of_n(here.weak, here.game.ref, *mix), wg.iterative_bon(*mix)
-    learner = Regression(rule, sampler="all", opponents=k)
+    learner: Any = Regression(rule, sampler="all", opponents=k)
     found = run(learner, game, here.oracle(), rng, rounds=config["rounds"], replicates=config["seeds"], records=60)
     middle, low, high = interval(found.mean("kl_from_solution")[-8:].mean(axis=0))
     start = float(found.mean("kl_from_solution")[0].mean())
@@ -112,4 +113,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "What does it cost to estimate a logarithm of a win rate?", minutes=(0.6, 3.5))

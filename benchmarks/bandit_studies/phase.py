@@ -23,7 +23,9 @@ def configs(scale: Scale) -> list[dict[str, Any]]:
     mixes = MIXES[:2] if smoke else MIXES
     betas = [0.3, 0.6, 1.2] if smoke else [round(b, 4) for b in np.linspace(0.04, 1.4, 35)]
     sizes = [10, 100] if smoke else [10, 30, 100, 300, 1000, 3000]
-    cells = [{"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes]
+    cells: list[dict[str, Any]] = [
+        {"part": "contraction", "environment": name, "mix": list(mix)} for name in names for mix in mixes
+    ]
     cells += [{"part": "map", "beta": beta, "points": 6 if smoke else 40} for beta in betas]
     cells += [
         {"part": "example", "mix": list(mix)} for mix in [(2, 2 / 3, 0), (2, 0.4, 0.4), (8, 2 / 9, 0), (3, 0.4, 0.2)]
@@ -49,7 +51,9 @@ def _contraction(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         for start, policy in (("reference", None), ("elsewhere", elsewhere)):
             rule = wg.iterative_bon(*mix)
             run = wg.solve(game, rule, start=policy, tol=1e-6, max_steps=3000, reference_solution=limit)
+            assert run.trace is not None
             h = run.trace.hilbert_to_solution
+            assert h is not None
             factor = np.where(h[:-1] > 1e-5, h[1:] / np.maximum(h[:-1], 1e-300), 0.0)
             rows.append(
                 {
@@ -195,4 +199,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "When does iterative best-of-n contract, and when does it collapse?", minutes=(0.4, 0.4)
+)

@@ -113,4 +113,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "How many comparisons does each learner need to reach the equilibrium?", minutes=(2, 11)
+)

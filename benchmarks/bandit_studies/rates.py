@@ -33,7 +33,7 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     game = wg.WinRateGame(*rate_game(config["game"]), beta)
     solution = wg.equilibrium(game, tol=1e-12)
     interaction = np.broadcast_to(game.preference.interaction, game.batch_shape)
-    largest = {
+    largest: dict[str, tuple[Any, Any]] = {
         "WIND": (wg.wind, bounds.wind_max_step(beta, interaction)),
         "extragradient": (wg.extragradient, bounds.extragradient_max_step(beta, interaction)),
     }
@@ -69,6 +69,8 @@ def _rate_rows(
     interaction: float,
 ) -> Rows:
     trace = run.trace
+    assert trace is not None
+    assert trace.kl_from_solution is not None
     measured = trace.kl_from_solution.reshape(len(trace.steps), -1)
     factor = np.broadcast_to(bounds.linear_rate(game.beta, eta), game.batch_shape).reshape(-1)
     bound = bounds.geometric_bound(measured[0], factor, trace.steps).T
@@ -80,7 +82,7 @@ def _rate_rows(
     steps = float(reached[0]) if reached.size else nan
     last = reached[0] if reached.size else len(worst) - 1
     inside = trace.bound is not None
-    if inside and not np.allclose(trace.bound.reshape(bound.shape), bound):
+    if trace.bound is not None and not np.allclose(trace.bound.reshape(bound.shape), bound):
         raise AssertionError("The trace's bound is not that of theory 5.2 and 5.4.")
     key = {"game": config["game"], "beta": config["beta"], "rule": rule, "step": label}
     summary = key | {
@@ -144,4 +146,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(
+    configs, cell, report, "Do WIND and the extragradient keep their rates, and up to which step?", minutes=(2, 2)
+)

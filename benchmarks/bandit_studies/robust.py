@@ -54,7 +54,8 @@ def configs(scale: Scale) -> list[dict[str, Any]]:
 
 def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     here = world(config["world"])
-    reward = here.game.preference.reward
+    assert here.weak is not None
+    reward = here.weak.reward
     if config["kind"] == "flip":
         asked: wg.Preference = flipped(here.game.preference, config["level"])
         if config["level"] == 0:
@@ -114,4 +115,4 @@ def report(table: pd.DataFrame) -> None:
         )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "What is left of the true win rate when answers are wrong?", minutes=(0.5, 3.5))

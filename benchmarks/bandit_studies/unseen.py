@@ -53,7 +53,7 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     stars = [wg.equilibrium(game).log_policy for game in games]
     policies = [LogLinear(np.log(b.ref), b.features, ridge=1e-3) for b in (seen, other)]
     constant = config["risk"] == "constant"
-    learner = Regression(
+    learner: Any = Regression(
         wg.wind(beta),
         draws=DRAWS,
         pairing="constant" if constant else "group",
@@ -132,4 +132,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "Does what is learned carry over to contexts never drawn?", minutes=(0.5, 1.2))

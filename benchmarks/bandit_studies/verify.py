@@ -97,4 +97,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, cell, report)
+STUDY = Study(configs, cell, report, "Does a convex solver find the same equilibria?", minutes=(0.3, 0.3))

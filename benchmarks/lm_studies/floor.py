@@ -60,7 +60,7 @@ def floor(config: Config, started: float) -> None:
         {"change": change, "seed": config.seed, "rounds": config.rounds, "smoke": config.smoke} for change in changes
     ]
     table = grid("lm_floor", cells, run_floor, config).drop(columns="round", errors="ignore")
-    write_table(table, "lm_floor", config.results, asdict(config), started)
+    write_table(table, "lm_floor", config.folder, asdict(config), started)
     columns = ["change", "fraction", "kl_from_solution", "kl_to_solution", "gap", "tokens", "seconds"]
     worst = table.loc[table.fraction.idxmax()]
     show(

@@ -44,7 +44,7 @@ def memory(config: Config, started: float) -> None:
         rows.append([layout_name, found["weights"] / 2**20, found["peak"] / 2**20])
     table = pd.DataFrame(rows, columns=["layout", "weights_mib", "peak_mib"])
     table["saved_mib"] = table.peak_mib.iloc[1] - table.peak_mib
-    write_table(table, "lm_memory", config.results, asdict(config), started)
+    write_table(table, "lm_memory", config.folder, asdict(config), started)
     saved, weights = table.saved_mib.iloc[0], table.weights_mib.iloc[0]
     show(
         "Peak memory of training, libraries included",

@@ -79,7 +79,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
             tokens_to(wind_runs[wind_runs.seed == top.seed], top.fraction) / top.tokens if top.tokens else np.nan
             for top in best
         ]
-        levels = {}
+        levels: dict[str, Any] = {}
         for level in LEVELS:
             taken = {name: np.mean([tokens_to(run, level) for run in runs]) for name, runs in variants.items()}
             quick = min(taken, key=lambda v: (np.isnan(taken[v]), taken[v]))
@@ -138,22 +138,22 @@ def methods(config: Config, started: float) -> None:
     seeds = {method: 1 if not config.full else 3 if method in COMPARED else 2 for method in METHODS}
     grid_of = cells(config, seeds, {method: [{}] for method in METHODS})
     table = ordered(grid("lm_methods", grid_of, run_method, config))
-    write_table(table, "lm_methods", config.results, asdict(config), started)
+    write_table(table, "lm_methods", config.folder, asdict(config), started)
 
 
 def slower(config: Config, started: float) -> None:
     """Other settings, one seed."""
     chosen = VARIANTS if config.full else {"SPPO": VARIANTS["SPPO"][:1]}
     table = ordered(grid("lm_slower", cells(config, dict.fromkeys(METHODS, 1), chosen), run_method, config))
-    write_table(table, "lm_slower", config.results, asdict(config), started)
+    write_table(table, "lm_slower", config.folder, asdict(config), started)
 
 
 def summary(config: Config, started: float) -> None:
     """Say what the two tables show together."""
-    parts = [pd.read_csv(config.results / f"lm_{name}.csv") for name in ("methods", "slower")]
+    parts = [pd.read_csv(config.folder / f"lm_{name}.csv") for name in ("methods", "slower")]
     parts[0]["variant"] = "standard"
     found = summarise(ordered(pd.concat(parts)))
-    write_table(found, "lm_summary", config.results, asdict(config), started)
+    write_table(found, "lm_summary", config.folder, asdict(config), started)
     columns = ["judge", "method", "final_fraction", "final_lowest", "final_highest", "nearest", "nearest_tokens"]
     columns += ["wind_tokens_ratio", "tokens_to_0.5", "wind_ratio_to_0.5", "tokens_to_0.05", "kl_to_ref"]
     ours, others = found[found.method == "WIND"], found[found.method.isin(["SPPO", "J-BOND"])]

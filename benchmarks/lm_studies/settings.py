@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from study import Rows, fingerprint, run_grid, sources
+from study import QUICK, RESULTS, Rows, fingerprint, run_grid, sources
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Config:
     pictures: bool = True
 
     @property
+    def folder(self) -> Path:
+        """Folder of tables and pictures."""
+        return self.results or (RESULTS if self.full else QUICK)
+
+    @property
     def rounds(self) -> int:
         return 6 if self.smoke else 100 if self.full else 20
 
@@ -39,5 +44,5 @@ def grid(study: str, cells: list[dict[str, Any]], run_one: Callable[..., Rows], 
     jobs = 1 if torch.cuda.is_available() else config.jobs
     version = fingerprint(*sources(Path(inspect.getfile(run_one))))
     return run_grid(
-        study, cells, run_one, results=config.results, seed=config.seed, jobs=jobs, fresh=config.fresh, version=version
+        study, cells, run_one, results=config.folder, seed=config.seed, jobs=jobs, fresh=config.fresh, version=version
     )

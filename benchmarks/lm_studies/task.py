@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,14 @@ class Task:
         """
         letters = torch.where(self.enumeration.mask, self.enumeration.tokens, self.policy.stop_ids[0]).numpy()
         size, length = letters.max() + 1, letters.shape[1]
-        score = sum(self.rng.normal(size=(len(self.prompts), size))[:, letters[:, j]] for j in range(length))
+        score: Any = sum(self.rng.normal(size=(len(self.prompts), size))[:, letters[:, j]] for j in range(length))
         for i in range(length):
             for j in range(i):
                 score = score + self.rng.normal(size=(size, size))[letters[:, i], letters[:, j]]
         return (score - score.mean(-1, keepdims=True)) / score.std(-1, keepdims=True)
 
     def _preference(self, judge: str) -> wg.Preference:
-        reward = self._score()
+        self.reward = reward = self._score()
         if judge == "reward":
             return wg.RewardPreference(reward)
         if judge == "bradley-terry":
@@ -93,8 +94,8 @@ class Task:
     def _judged(self, flips: float, bias: float) -> tuple[wg.Preference, wg.Solution]:
         """Return what the judge says of all pairs, and the equilibrium of that."""
         if bias:
-            reward = biased_reward(self.whole.reward, bias, 2.0, self.rng)
-            judged = wg.RewardPreference(reward)
+            reward = biased_reward(self.reward, bias, 2.0, self.rng)
+            judged: wg.Preference = wg.RewardPreference(reward)
             return judged, solved(wg.WinRateGame(judged, self.game.ref, self.game.beta))
         if not flips:
             return self.whole, self.solution
@@ -104,7 +105,7 @@ class Task:
         judged = wg.MatrixPreference(np.where(wrong, 1 - matrix, matrix))
         return judged, solved(wg.WinRateGame(judged, self.game.ref, self.game.beta))
 
-    def preference(self, prompts: list[str], responses: list[list[str]]) -> wg.Preference:
+    def preference(self, prompts: Sequence[Any], responses: Sequence[Sequence[str]]) -> wg.Preference:
         """Judge responses, as a windlm judge does."""
         index = np.array([[self.where[t] for t in row] for row in responses])
         row = np.array([self.prompts.index(p) for p in prompts])

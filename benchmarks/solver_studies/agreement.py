@@ -45,4 +45,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, compare, report, one_job=True)
+STUDY = Study(configs, compare, report, "Are answers right, measured in sixty digits?", minutes=(0.5, 2), one_job=True)

@@ -49,4 +49,4 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, compare, report, one_job=True)
+STUDY = Study(configs, compare, report, "What do many contexts in one call cost?", minutes=(3, 13), one_job=True)

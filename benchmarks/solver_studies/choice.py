@@ -84,4 +84,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, measured, report, one_job=True)
+STUDY = Study(
+    configs, measured, report, "Is the way to solve a dense game chosen well?", minutes=(0.3, 0.8), one_job=True
+)

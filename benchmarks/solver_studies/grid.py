@@ -87,4 +87,11 @@ def _range(ratios: pd.Series) -> str:
     return said if len(known) == len(ratios) else f"{said}; nobody else in {len(ratios) - len(known)}"
 
 
-STUDY = Study(configs, compare, report, one_job=True)
+STUDY = Study(
+    configs,
+    compare,
+    report,
+    "How do time and accuracy grow with the number of responses, kind by kind?",
+    minutes=(7, 43),
+    one_job=True,
+)

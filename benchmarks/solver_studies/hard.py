@@ -57,4 +57,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, compare, report, one_job=True)
+STUDY = Study(
+    configs, compare, report, "Are hard cases certified, or refused with a reason?", minutes=(2, 5), one_job=True
+)

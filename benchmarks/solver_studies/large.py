@@ -43,4 +43,6 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, measured, report, one_job=True)
+STUDY = Study(
+    configs, measured, report, "What does a million responses cost, against one sort?", minutes=(0.5, 0.5), one_job=True
+)

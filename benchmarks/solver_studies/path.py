@@ -26,9 +26,13 @@ def measured(config: dict[str, Any], _rng: np.random.Generator) -> Rows:
     game, grid = Instance(config["kind"], config["m"], 1.0, seed=config["seed"]).make(), np.geomspace(10, 1e-3, 20)
     with threadpool_limits(1):
         together, found = shortest(lambda: wg.equilibrium_path(game, grid), 2)
-        each = [shortest(lambda: wg.equilibrium(game.replace(beta=b)), 2) for b in grid]  # noqa: B023
+        each: list[tuple[float, Any]] = [shortest(lambda: wg.equilibrium(game.replace(beta=b)), 2) for b in grid]  # noqa: B023
     systems = [int(solution.steps) for _, solution in each]
-    row = {"systems": int(np.sum(found.steps)), "systems_each": sum(systems), "systems_hardest": max(systems)}
+    row: dict[str, Any] = {
+        "systems": int(np.sum(found.steps)),
+        "systems_each": sum(systems),
+        "systems_hardest": max(systems),
+    }
     row |= {
         "seconds": together,
         "seconds_each": sum(took for took, _ in each),
@@ -49,4 +53,11 @@ def report(table: pd.DataFrame) -> None:
     )
 
 
-STUDY = Study(configs, measured, report, one_job=True)
+STUDY = Study(
+    configs,
+    measured,
+    report,
+    "What do twenty values of beta cost, in one call and alone?",
+    minutes=(0.1, 0.2),
+    one_job=True,
+)

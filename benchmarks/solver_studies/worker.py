@@ -135,7 +135,8 @@ def _timed(solver: Any, game: Any, instance: Instance, making: float) -> Result:
     """Time a solver, each time on a game made anew: what it finds out about one is no use to it in the next."""
     import resource
 
-    times, insides = [], []
+    times: list[float] = []
+    insides: list[float] = []
     try:
         while not times or (len(times) < REPEATS and sum(times) + times[0] + len(times) * making < REPEATED):
             game = instance.make() if times else game
