@@ -94,6 +94,20 @@ def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, t
         main(["train", "--config", str(out / "config.json"), "--method.beta", "0.3", "--train.draws", "6"])
 
 
+def test_a_remark_of_the_rule_reaches_metrics_card_and_plan(folder, tmp_path, capsys):
+    said = "is outside theorem 5.2, which allows up to 1.6"
+    words = flags(folder, tmp_path / "far", **{"method.eta": 1.7, "train.rounds": 1})
+    main([*words, "--dry-run"])
+    assert said in capsys.readouterr().out
+    main(words)
+    assert said in capsys.readouterr().out
+    assert said in metrics(tmp_path / "far")[0]["remark"]
+    assert said in (tmp_path / "far" / "model" / "README.md").read_text()
+    main(flags(folder, tmp_path / "near", **{"method.eta": 1.5, "train.rounds": 1}))
+    assert metrics(tmp_path / "near")[0] == {"round": 0}
+    assert "Remark" not in capsys.readouterr().out + (tmp_path / "near" / "model" / "README.md").read_text()
+
+
 SETTINGS = {"sppo": {"method.eta": 1.0}, "wind-nce": {"method.pairing": "leave-one-out"}}
 
 

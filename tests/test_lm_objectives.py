@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import windgames as wg
 from windgames import objectives as shared
-from windlm.objectives import BestOfN, JBond, Regression, best_of_n_index, bond, game_constants, sppo, wind
+from windlm.objectives import BestOfN, JBond, Regression, best_of_n_index, bond, game_constants, remarks, sppo, wind
 from windlm.policy import Samples
 from windlm.rollout import RolloutBatch
 from windlm.tabular import Enumeration, small_policy
@@ -233,6 +233,20 @@ def test_default_steps_are_those_of_the_worst_case():
 
 
 # -- transformers --------------------------------------------------------------------------------------------
+
+
+def test_remarks_say_where_no_theorem_applies():
+    limit = 4 * 0.1  # theory 5.2 at L = 1
+    assert wind(0.1, limit).remark(0.0) == wind(0.1).remark(0.0) == ""
+    assert "outside theorem 5.2, which allows up to 0.4" in wind(0.1, 1.01 * limit).remark(0.0)
+    assert wind(0.1, 1.01 * limit, interaction=0.5).remark(0.0) == ""
+    falling = Regression(lambda t: wg.wind(limit * (1.2 - 0.5 * t)), 0.1)
+    assert [bool(falling.remark(t)) for t in (0.0, 0.5)] == [True, False]
+    assert remarks(falling, 5).count("outside theorem") == 2  # of rounds 1 and 2, each step its own
+    assert remarks(Regression(lambda t: wg.wind(9.0), 0.1), 5).count("outside theorem") == 1
+    for objective in (sppo(1.0), JBond(), BestOfN(2)):
+        assert "equilibri" in remarks(objective, 3)
+    assert remarks(BestOfN(2, source="ref"), 3) == ""
 
 
 def moved(policy, seed=0, by=0.05):

@@ -31,7 +31,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 """Formats of local files; all but parquet may be followed by .gz."""
 PROMPT_COLUMNS = ("prompt", "instruction", "question", "messages", "text", "input")
 """Columns in which a prompt is looked for if none is named, in this order."""
-VERDICTS = {
+VERDICTS: dict[tuple[str, str], dict[Any, int | None]] = {
     ("response1", "response2"): {1: 0, 2: 1, 0: None},
     ("output_1", "output_2"): {1: 0, 2: 1, 0: None},
     ("response_a", "response_b"): {"A": 0, "B": 1, "tie": None, "C": None},

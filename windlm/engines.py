@@ -68,8 +68,8 @@ class VLLM:
             "stop": list(policy.stop) or None,
         }
         settings = [vllm.SamplingParams(seed=int(rng.integers(2**31)), **common) for rng in rngs]
-        asked = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        outputs = self.llm.generate(asked, settings, lora_request=self._update(policy), use_tqdm=False)
+        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        outputs = self.llm.generate(inputs, settings, lora_request=self._update(policy), use_tqdm=False)
         return [[list(answer.token_ids) for answer in output.outputs] for output in outputs]
 
     def _update(self, policy: LanguagePolicy) -> Any:

@@ -143,7 +143,8 @@ def load_policy(
         from transformers import GgufConfig
 
         settings["quantization_config"] = GgufConfig(dequantize=True)
-    net, info = AutoModelForCausalLM.from_pretrained(**where, **settings, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**where, **settings, output_loading_info=True)
+    net, info = loaded
     complete(info, f"The causal language model {model.name!r}")
     finite(net)
     if gradient_checkpointing:
@@ -252,9 +253,9 @@ def load_judge(settings: JudgeSettings) -> Judge:
 def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
     """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
     where = source(name)
-    net, info = AutoModelForSequenceClassification.from_pretrained(
-        **where, dtype=getattr(torch, precision), output_loading_info=True
-    )
+    settings = {"dtype": getattr(torch, precision), "output_loading_info": True}
+    loaded: Any = AutoModelForSequenceClassification.from_pretrained(**where, **settings)
+    net, info = loaded
     complete(info, f"The reward model {name!r}")
     finite(net)
     net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")

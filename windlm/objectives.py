@@ -35,6 +35,10 @@ class Objective(Protocol):
         """Return the stages of a round; `progress` goes from 0 to 1 over the run."""
         ...
 
+    def remark(self, progress: float) -> str:
+        """Return why no theorem covers the round, and what to change; empty if one does."""
+        ...
+
     def collect(self, stage: Any, rollout: Rollout, draws: int) -> RolloutBatch:
         """Sample and judge the responses that a stage trains on."""
         ...
@@ -108,13 +112,19 @@ class Regression:
         read = {slot for s in stages for slot in (s.start, *s.against)}
         object.__setattr__(self, "slots", ("previous",) if "previous" in read else ())
 
-    def stages(self, progress: float) -> tuple[wg.Stage, ...]:
+    def plan(self, progress: float) -> wg.updates.Plan:
+        """Return the rule's plan."""
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        stages = rule.plan(game_constants(rule, self.beta, self.payoff, self.interaction)).stages
+        return rule.plan(game_constants(rule, self.beta, self.payoff, self.interaction))
+
+    def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         return tuple(
             replace(s, beta=float(s.beta), eta=float(s.eta), against={k: float(w) for k, w in s.against.items()})
-            for s in stages
+            for s in self.plan(progress).stages
         )
+
+    def remark(self, progress: float) -> str:
+        return self.plan(progress).remark
 
     def collect(self, stage: wg.Stage, rollout: Rollout, draws: int) -> RolloutBatch:
         at = max(stage.against, key=lambda slot: stage.against[slot], default=stage.start)
@@ -181,6 +191,12 @@ def bond(n: float, alpha1: float = 1.0, alpha2: float = 0.0) -> Regression:
     return Regression(wg.iterative_bon(n, alpha1, alpha2), None, payoff="log-win-rate")
 
 
+def remarks(objective: Objective, rounds: int) -> str:
+    """Return the remarks on all rounds of a run, each once."""
+    progress = [i / max(1, rounds - 1) for i in range(rounds)]
+    return " ".join(dict.fromkeys(filter(None, map(objective.remark, progress))))
+
+
 # -- weighted likelihoods ------------------------------------------------------------------------------------
 
 
@@ -221,6 +237,9 @@ class JBond:
 
     def stages(self, progress: float) -> tuple[str, ...]:
         return ("anchor",)
+
+    def remark(self, progress: float) -> str:
+        return "J-BOND has no equilibrium to converge to: its anchor follows the policy without limit."
 
     def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
         if draws % 2:
@@ -278,6 +297,11 @@ class BestOfN:
 
     def stages(self, progress: float) -> tuple[str, ...]:
         return (self.source,)
+
+    def remark(self, progress: float) -> str:
+        if self.source == "ref":
+            return ""
+        return "Best-of-n of the current policy has no equilibrium to converge to: nothing holds it to the reference."
 
     def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
         if draws % self.n:

@@ -20,6 +20,8 @@ def train(arguments: Sequence[str]) -> None:
         return
     rows = start(config)
     out = config.train.out
+    if "remark" in rows[0]:
+        print(f"Remark: {rows[0]['remark']}")
     print(f"Trained for {len(rows) - 1} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
 
 

@@ -74,6 +74,5 @@ def objective(method: MethodSettings, judge: JudgeSettings) -> Objective:
         return BestOfN(method.n)
     if method.name == "bond":
         return bond(method.n, method.alpha1, method.alpha2)
-    if method.eta is None:  # the default step depends on the interaction constant
-        settings["interaction"] = 1.0 if judge.kind == "pairwise" else 0.5
+    settings["interaction"] = 1.0 if judge.kind == "pairwise" else 0.5  # for the default step, and the theorem's
     return wind(method.beta, method.eta, risk=method.name.removeprefix("wind-"), **settings)

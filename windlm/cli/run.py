@@ -26,6 +26,7 @@ from ..models import (
     skeleton,
     source,
 )
+from ..objectives import remarks
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
 from ..train import Config, train
@@ -101,7 +102,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
         "GiB activations": round((activations + logits) / gib, 3),
         "GiB cache in sampling": round(cache / gib, 3),
         "GiB at the peak, roughly": round((weights + 3 * moving + max(activations + logits, cache)) / gib, 3),
-    }
+    } | ({"remark": remark} if (remark := remarks(rule, config.rounds)) else {})
 
 
 # -- the run -------------------------------------------------------------------------------------------------
@@ -189,6 +190,7 @@ def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
             f"`{Path(run.judge.name).name}` ({run.judge.kind}) on prompts of `{Path(run.data.source).name}`: {tokens} "
             f"generated tokens, {calls} judge calls.",
             "",
+            *([f"Remark: {rows[0]['remark']}", ""] if rows[0].get("remark") else []),
             "Metrics on the training prompts, of the policy before each round's update:",
             "",
             *table,

@@ -262,14 +262,14 @@ class ChatJudge:
 
 
 def _grade(answer: str) -> float | None:
-    found = GRADE.findall(answer)
-    value = float(found[-1]) if found else None
+    grades = GRADE.findall(answer)
+    value = float(grades[-1]) if grades else None
     return value if value is not None and 1 <= value <= 10 else None
 
 
 def _verdict(answer: str) -> float | None:
-    found = set(VERDICT.findall(answer))
-    return SCORES[found.pop()] if len(found) == 1 else None
+    verdicts = set(VERDICT.findall(answer))
+    return SCORES[verdicts.pop()] if len(verdicts) == 1 else None
 
 
 def _transcript(talk: Talk, turn: int) -> str:

@@ -39,8 +39,8 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
     mean = float(x.mean())
     if len(x) < 2 or np.ptp(x) == 0:
         return Interval(mean, mean, mean)
-    found = bootstrap((x,), np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
-    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+    result = bootstrap((x,), np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
+    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
 def win_rates(prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge) -> np.ndarray:

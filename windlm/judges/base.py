@@ -115,8 +115,8 @@ class RewardJudge:
             If a reward is not finite; its prompt and response are named.
         """
         pairs = [(p, r) for p, row in zip(prompts, responses, strict=True) for r in row]
-        asked = {(key(p), r): (p, r) for p, r in pairs}
-        new = {name: pair for name, pair in asked.items() if name not in self.known}
+        distinct = {(key(p), r): (p, r) for p, r in pairs}
+        new = {name: pair for name, pair in distinct.items() if name not in self.known}
         if new:
             values = numbers(self.reward(*map(list, zip(*new.values(), strict=True))), len(new), "reward")
             for (prompt, response), value in zip(new.values(), values, strict=True):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-SCHEDULES = ("constant", "linear", "cosine")
-"""Names of the learning-rate schedules."""
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Config:
     """Prompts per forward and backward pass on one process (gradient accumulation); None for the whole step."""
     learning_rate: float = 1e-4
     """Peak AdamW learning rate."""
-    schedule: str = "cosine"
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Learning-rate schedule after warmup: constant, linear or cosine; the last two end at zero."""
     warmup: int = 0
     """Warmup length, in optimizer steps."""
@@ -65,8 +63,9 @@ class Config:
     """Whether to show a progress bar."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, but it is {self.schedule!r}.")
+        schedules = ("constant", "linear", "cosine")
+        if self.schedule not in schedules:
+            raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
         least |= {"warmup": 0, "weight_decay": 0, "seed": 0}
         least |= {n: 1 for n in ("micro_prompts", "prompts_per_round", "processes") if getattr(self, n) is not None}

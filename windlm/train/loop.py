@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .. import sharding
 from ..judges import Judge
-from ..objectives import Objective
+from ..objectives import Objective, remarks
 from ..policy import LanguagePolicy, Prompt, finite
 from ..rollout import Rollout, RolloutBatch
 from ..weights import WeightSnapshots
@@ -62,7 +62,7 @@ def train(
     Returns
     -------
     list of dict
-        The rows of ``metrics.jsonl``, the first of round 0.
+        The rows of ``metrics.jsonl``, the first of round 0; it has a ``remark`` if no theorem covers the run.
 
     Raises
     ------
@@ -105,7 +105,9 @@ def train(
         done = 0
         for name in ("ref", *objective.slots):
             snapshots.save(name)
-        metrics.start({"round": 0, **(evaluate(0, policy) if evaluate else {})})
+        remark = remarks(objective, config.rounds)
+        head = {"round": 0, "remark": remark} if remark else {"round": 0}
+        metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
     else:
         done = state["round"]
         if state["identity"] != metrics.identity:
