@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -288,25 +287,6 @@ def test_two_processes_are_one(tmp_path):
         assert there["tokens"] == here["tokens"]
         assert there["kl"] == pytest.approx(here["kl"], abs=1e-4)
         assert there["win_rate_reference"] == pytest.approx(here["win_rate_reference"], abs=1e-6)
-
-
-def test_the_example_of_the_readme(tmp_path, monkeypatch):
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    (block,) = re.findall(r"```\n(from pathlib.*?)```", text, flags=re.S)
-    small_policy(letters=3, length=2, width=16).save(tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    scope = {"path": tmp_path / "model", "prompts": ["a", "b", "c"]}
-    block = block.replace("rounds=50", "rounds=2").replace("max_new_tokens=128", "max_new_tokens=4")
-    exec(compile(block, "README.md", "exec"), scope)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["round"] for row in rows] == [0, 1, 2]
-    assert rows[-1]["judge_calls"] > 0
-    loaded = [scope[name].from_pretrained("run/final") for name in ("AutoModelForCausalLM", "AutoTokenizer")]
-    there, here = (
-        p.sample(["a"], 5, np.random.default_rng(0))
-        for p in (scope["policy"], LanguagePolicy(*loaded, max_new_tokens=4))
-    )
-    assert there.text == here.text
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
