@@ -34,7 +34,12 @@ def stage(source: Path) -> None:
     for page in (p for p in source.rglob("*.md") if p.parent.name != "api"):
         text = page.read_text(encoding="utf-8").replace("figures/tour.py)", "figures/tour.ipynb)")
         # HTML anchors, which GitHub follows, as targets that Sphinx checks links against
-        page.write_text(re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", text), encoding="utf-8")
+        text = re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", text)
+        # GitHub shows a folder that a link leads to; a site has nothing to show
+        for link, shown, target in set(re.findall(r"(\[([^\]]*)\]\(([\w./-]+)\))", text)):
+            if (page.parent / target).is_dir():
+                text = text.replace(link, shown)
+        page.write_text(text, encoding="utf-8")
     with (source / "README.md").open("a", encoding="utf-8") as front:
         front.write((CONFIGURATION / "toctree.md").read_text(encoding="utf-8"))
     jupytext.write(jupytext.read(source / "figures" / "tour.py"), source / "figures" / "tour.ipynb")
