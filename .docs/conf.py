@@ -1,8 +1,6 @@
 """Sphinx configuration; `make docs` runs `.docs/build.py`, which calls Sphinx with this file."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import windgames
 
@@ -27,17 +25,15 @@ include_patterns = [
     "windlm/*.md",
     "benchmarks/*.md",
     "figures/*.md",
-    "figures/tour.py",
+    "figures/*.ipynb",
 ]
-exclude_patterns = ["benchmarks/quick/**"]
 
 # Markdown as GitHub reads it: $ and $$ mathematics, anchors of headings, links between files.
 myst_enable_extensions = ["dollarmath"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 4
 
-# The tour is a Python file with percent cells; it is run, and an error in it stops the build.
-nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+# The tour is run, and an error in it stops the build.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
@@ -48,27 +44,15 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
-autodoc_mock_imports = [
-    name
-    for name in ("torch", "transformers", "accelerate", "datasets", "peft", "gguf", "tqdm", "tyro", "yaml", "cvxpy")
-    if importlib.util.find_spec(name) is None
-]
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 # Mathematics is set by MathJax, copied into the site from a package: nothing is loaded from elsewhere.
-mathjax_path = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"
+mathjax_path = "mathjax/tex-chtml.js"
 mathjax_options = {"defer": "defer"}
-mathjax2_config = {
-    "messageStyle": "none",
-    "showMathMenu": False,
-    "extensions": ["tex2jax.js"],
-    "jax": ["input/TeX", "output/HTML-CSS"],
-    "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]], "processClass": "math"},
-    "HTML-CSS": {"availableFonts": [], "webFont": "STIX-Web", "linebreaks": {"automatic": False}, "scale": 95},
-}
+mathjax3_config = {"loader": {"load": ["ui/lazy"]}, "options": {"enableMenu": False}}
 
 html_theme = "furo"
 html_title = "windgames"
@@ -76,13 +60,6 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-
-
-def complete_page(app, docname, source):
-    """Give the first page its table of contents, and theory's HTML anchors the form that links are checked against."""
-    if docname == root_doc:
-        source[0] += Path(app.confdir, "toctree.md").read_text(encoding="utf-8")
-    source[0] = re.sub(r'<a id="([\w-]+)"></a>', r"(\1)=", source[0])
 
 
 def link_theory(app, what, name, obj, options, lines):
@@ -96,6 +73,5 @@ def link_theory(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    """Connect the two transformations."""
-    app.connect("source-read", complete_page)
+    """Connect the transformation of docstrings."""
     app.connect("autodoc-process-docstring", link_theory)

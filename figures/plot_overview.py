@@ -16,37 +16,29 @@ star = wg.equilibrium(game)
 
 STEPS = 200
 RULES = {
-    "SPPO": (wg.sppo(0.4), "SPPO: circles, no limit"),
-    "Nash-MD": (wg.nash_md(0.4), "Nash-MD: stops at a distance"),
-    "WIND": (wg.wind(), "WIND: linear, at the last iterate"),
-    "extragradient": (wg.extragradient(), "extragradient: linear, faster"),
+    "SPPO": (wg.sppo(0.4), "SPPO: circles"),
+    "Nash-MD": (wg.nash_md(0.4), "Nash-MD: stops near it"),
+    "WIND": (wg.wind(), "WIND: linear"),
+    "extragradient": (wg.extragradient(), "extragradient: linear"),
 }
 
-paths, traces = {}, {}
-for name, (rule, _) in RULES.items():
-    paths[name] = [game.ref]
-    run = wg.solve(
-        game,
-        rule,
-        tol=1e-7,
-        max_steps=STEPS,
-        reference_solution=star,
-        callback=lambda step, log_policy, path=paths[name]: path.append(np.exp(log_policy)),
-    )
-    traces[name] = run.trace
+traces = {
+    name: wg.solve(game, rule, tol=1e-7, max_steps=STEPS, reference_solution=star, record_policies=True).trace
+    for name, (rule, _) in RULES.items()
+}
 
 # %%
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 
-fig, (simplex, rates) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1, 1.25))
+fig, (simplex, rates) = plt.subplots(1, 2, figsize=(8.0, 3.7), width_ratios=(1, 1.2))
 simplex.set_aspect("equal")
 simplex.axis("off")
 simplex.plot(*CORNERS[[0, 1, 2, 0]].T, color="0.6", linewidth=1.0)
 for corner, text, where in zip(CORNERS, "abc", ((-10, -4), (10, -4), (0, 8)), strict=True):
     simplex.annotate(f"${text}$", corner, where, textcoords="offset points", ha="center", fontsize=12)
-for name, path in paths.items():
+for name, trace in traces.items():
     width = 0.7 if name == "SPPO" else 1.5
-    simplex.plot(*(np.array(path) @ CORNERS).T, color=style.METHODS[name][0], linewidth=width)
+    simplex.plot(*(np.exp(trace.log_policies) @ CORNERS).T, color=style.METHODS[name][0], linewidth=width)
 simplex.plot(*(game.ref @ CORNERS), "ko", markersize=5)
 simplex.annotate("reference", game.ref @ CORNERS, (-6, -13), textcoords="offset points", fontsize=9)
 simplex.plot(*(star.policy @ CORNERS), "k*", markersize=11, zorder=5)
@@ -58,7 +50,7 @@ simplex.annotate(
     fontsize=9,
     arrowprops={"arrowstyle": "-", "color": "0.4"},
 )
-simplex.set_title("Policies on three responses: $a$ beats $b$ beats $c$ beats $a$")
+simplex.set_title("$a$ beats $b$ beats $c$ beats $a$", pad=14)
 
 for name, (_, text) in RULES.items():
     trace, colour = traces[name], style.METHODS[name][0]
@@ -74,5 +66,5 @@ rates.set(
     ylabel=r"distance to the equilibrium, $KL(\pi^*\|\pi_t)$",
     title=rf"How fast they get there ($\beta={game.beta:g}$)",
 )
-rates.legend(loc="lower right", bbox_to_anchor=(1.0, 0.33))
+rates.legend(loc="lower right", bbox_to_anchor=(1.0, 0.33), fontsize=8.5)
 style.save(fig, "overview")

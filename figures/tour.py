@@ -48,6 +48,10 @@ assert np.allclose(solution.policy, best_response, atol=1e-12)
 assert np.isclose(solution.policy @ preference.matrix() @ solution.policy, 0.5)
 solution
 
+# %%
+solution.plot()
+plt.show()
+
 # %% [markdown]
 # ## 3. An independent check
 # The game is also a convex program. A conic solver that shares no code with `windgames` finds the same policy.
@@ -76,20 +80,8 @@ assert np.isclose(largest.settings["eta"], 16 * game.beta)
 assert extra.steps < largest.steps < paper.steps
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), layout="constrained")
-for found, colour, axes in (
-    (paper, "tab:green", left),
-    (largest, "tab:blue", right),
-    (extra, "tab:red", right),
-):
-    eta = found.settings["eta"] / game.beta
-    trace = found.trace
-    axes.plot(trace.steps, trace.kl_from_solution, color=colour, label=rf"{found.method}, $\eta={eta:.3g}\,\beta$")
-    axes.plot(trace.steps, trace.bound, "--", color=colour, linewidth=1, label="its bound")
-    axes.set(yscale="log", xlabel="step $t$", ylabel=r"$KL(\pi^*\|\pi_t)$", ylim=(1e-13, 20))
-    axes.legend()
-left.set_title("The paper's largest step")
-right.set_title("The largest proven steps")
+axes = largest.trace.plot()
+axes.set_title("WIND with the largest proven step")
 plt.show()
 
 # %% [markdown]
