@@ -139,6 +139,11 @@ def check_reward(reward: Any) -> Array:
     return reward
 
 
+def ties_tol(example: Array) -> float:
+    r"""Return the margin :math:`|P_{ij}-P_{ji}|` up to which a pair is a tie: four roundings of the dtype."""
+    return 4 * float(array_namespace(example).finfo(example.dtype).eps)
+
+
 def describe_size(preference: Preference) -> str:
     """Return the numbers of responses and contexts for a repr."""
     contexts = " x ".join(map(str, preference.batch_shape))

@@ -12,9 +12,9 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from .._array import to_numpy
-from .._validation import number, whole
+from .._validation import at_least, number, one_of, positive_number
 from .base import Preference
-from .fitting import bradley_terry, check_prior, low_rank
+from .fitting import bradley_terry, low_rank
 from .laplacian import groups
 from .matrix import BradleyTerryPreference, MatrixPreference
 
@@ -182,8 +182,7 @@ class Comparisons:
         ValueError
             If a ranking is a string, empty of items that can be read, or holds an item twice or one not in `names`.
         """
-        if unranked not in ("below", "missing"):
-            raise ValueError(f"unranked must be 'below' or 'missing', but it is {unranked!r}.")
+        one_of(unranked, "unranked", ("below", "missing"))
         read = [_tiers(ranking, row) for row, ranking in enumerate(rankings)]
         known = _names(names, [[label for tier in tiers for label in tier] for tiers in read])
         weights = np.ones(len(read)) if weight is None else _weights(weight, "weight")
@@ -339,7 +338,7 @@ class Comparisons:
 
     def _empirical(self, shares: np.ndarray, prior: float) -> MatrixPreference:
         """Return the observed win rates of tables of wins with half of the ties."""
-        prior = check_prior(prior)
+        prior = positive_number(prior, "prior", zero=True)
         eye = np.eye(len(self.names), dtype=bool)
         total = shares + shares.swapaxes(-1, -2) + 2 * prior
         missing = (total == 0) & ~eye
@@ -398,8 +397,8 @@ class Comparisons:
         if np.any(counts != np.floor(counts)):
             k = int(np.argmax(counts != np.floor(counts)))
             raise ValueError(
-                f"{what} draws whole comparisons, but one of them counts {counts[k]:g} times. Give ties as ties, not as "
-                f"half wins, and whole weights."
+                f"{what} draws whole comparisons, but one of them counts {counts[k]:g} times. Give whole weights, and "
+                f"ties as ties, not as half wins."
             )
         if counts.sum() == 0:
             raise ValueError(f"{what} needs at least one comparison, but there is none.")
@@ -426,9 +425,7 @@ class Comparisons:
         MatrixPreference
             With ``batch_shape == (n,)``.
         """
-        n, rng = whole(n, "n"), np.random.default_rng(rng)
-        if n == 0:
-            raise ValueError("n must be a positive number of draws, but it is 0.")
+        n, rng = at_least(n, "n", 1), np.random.default_rng(rng)
         counts = self._whole_counts("resample")
         total = int(counts.sum())
         draws = rng.multinomial(total, counts / total, size=n).astype(float)
@@ -445,9 +442,7 @@ class Comparisons:
 
     def split(self, folds: int, rng: Any = None) -> Iterator[tuple[Comparisons, Comparisons]]:
         """Yield ``(rest, fold)`` for each of some random folds of the comparisons, or of the ballots."""
-        folds = whole(folds, "folds")
-        if folds < 2:
-            raise ValueError(f"folds must be at least 2, but it is {folds}.")
+        folds = at_least(folds, "folds", 2)
         counts = self._whole_counts("split")
         parts = np.random.default_rng(rng).multinomial(counts, np.full(folds, 1 / folds)).astype(float)
         for part in parts.T:
@@ -464,11 +459,11 @@ def _is_frame(x: Any) -> bool:
 def _column(values: Any, name: str) -> list[Any]:
     """Return the entries of a sequence as plain Python values."""
     if isinstance(values, str | bytes):
-        raise ValueError(f"{name} must be a sequence, one entry per row, but it is the text {values!r}.")
+        raise ValueError(f"{name} must be a sequence, but it is the text {values!r}.")
     try:
         out = list(values.tolist() if hasattr(values, "tolist") else values)
     except TypeError:
-        raise ValueError(f"{name} must be a sequence, one entry per row, but it is {values!r}.") from None
+        raise ValueError(f"{name} must be a sequence, but it is {values!r}.") from None
     return out
 
 

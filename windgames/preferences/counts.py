@@ -54,4 +54,6 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
         )
     off = diagonal | (total == 0)
     half = 0.5 * xp.ones_like(wins)
-    return MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))
+    out = MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))
+    out.win_counts = xp.where(diagonal, xp.zeros_like(wins), wins)
+    return out
