@@ -111,7 +111,7 @@ def test_decided_pairs_have_no_potential():
     found = wg.describe(wg.Comparisons.from_counts(wins, names=list("abcd")).empirical(prior=1))
     np.testing.assert_array_equal(found.rank[[0, 3]], [1, 4])
     frame = found.to_frame()
-    assert list(frame.index)[0] == "a"
+    assert next(iter(frame.index)) == "a"
     assert list(frame.index)[-1] == "d"
     found = wg.describe(wg.MatrixPreference([[0.5, 0.6, 1], [0.4, 0.5, 1], [0, 0, 0.5]]))
     assert np.isnan(found.potential[2])

@@ -361,7 +361,8 @@ class WinRateGame(Game):
                 error, (*context, i, j) = preference.asymmetry()
                 detail = (
                     f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{in_context(tuple(context))}. Symmetrise it "
-                    f"((P + 1 - P^T)/2), or use LogWinRateGame."
+                    f"((P + 1 - P^T)/2), use LogWinRateGame, or, if it holds the payoffs of two different players, "
+                    f"embed_zero_sum."
                 )
             else:
                 ties = preference.ties if isinstance(preference, RewardPreference) else "?"

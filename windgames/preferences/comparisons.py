@@ -360,9 +360,9 @@ class Comparisons:
         has margin 0; `win_counts` remembers it.
         """
         shares = self._shares.toarray()
-        margin = shares - shares.T
-        largest = np.max(np.abs(margin), initial=0.0)
-        return self._named(0.5 + margin / (2 * largest if largest > 0 else 1.0), shares)
+        out = preference_of_margins(shares - shares.T, self.names)
+        out.win_counts = shares
+        return out
 
     def bradley_terry(self, ties: Literal["half", "davidson"] = "half", prior: float = 0.0) -> BradleyTerryPreference:
         r"""Fit the model :math:`P_{ij} = \sigma(r_i-r_j)` by maximum likelihood; see `fitting.bradley_terry`."""
@@ -447,6 +447,17 @@ class Comparisons:
         parts = np.random.default_rng(rng).multinomial(counts, np.full(folds, 1 / folds)).astype(float)
         for part in parts.T:
             yield self._with_counts(counts - part), self._with_counts(part)
+
+
+def preference_of_margins(margin: np.ndarray, names: Sequence[Hashable] | None = None) -> MatrixPreference:
+    """Return the preference whose winners at ``beta = 0`` are the maximal lotteries of a margin graph."""
+    if np.any(margin != -margin.T):
+        i, j = np.argwhere(margin != -margin.T)[0]
+        raise ValueError(f"Margins must be skew-symmetric, but those at ({i}, {j}) and ({j}, {i}) do not cancel.")
+    largest = np.max(np.abs(margin), initial=0.0)
+    out = MatrixPreference(0.5 + margin / (2 * largest if largest > 0 else 1.0))
+    out.names = None if names is None else tuple(names)
+    return out
 
 
 # -- reading what people have --------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ class MatrixPreference(Preference):
         if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
             raise ValueError(
                 f"matrix must have shape (..., m, m) with at least one response and one context, "
-                f"but its shape is {tuple(matrix.shape)}."
+                f"but its shape is {tuple(matrix.shape)}. "
+                f"A game of two different players goes through windgames.embed_zero_sum."
             )
         self._set(matrix)
         xp = array_namespace(matrix)
@@ -60,7 +61,8 @@ class MatrixPreference(Preference):
             where = tuple(map(int, np.unravel_index(np.argmax(np.nan_to_num(excess, nan=inf)), excess.shape)))
             raise ValueError(
                 f"matrix must hold probabilities in [0, 1], but entry {where} is {float(matrix[where])}. "
-                f"Win counts go through windgames.from_counts, rewards through RewardPreference."
+                f"Win counts go through windgames.from_counts, rewards through RewardPreference, payoffs of a zero-sum "
+                f"game through windgames.embed_zero_sum."
             )
 
     def _set(self, matrix: Array) -> None:
