@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from ._array import to_numpy
-from ._display import html_table, text_table
+from ._display import html_table, optional, text_table
 from ._validation import positive_number
 from .preferences import Preference, RewardPreference
 from .preferences.base import ties_tol
@@ -106,8 +106,7 @@ class Description:
 
     def to_frame(self) -> Any:
         """Return rank, group, potential and component of one context as a pandas DataFrame, best first, by name."""
-        import pandas as pd
-
+        pd = optional("pandas", "Description.to_frame", "plot")
         if self.preference.batch_shape:
             raise ValueError(
                 f"to_frame is for one context, but there are {self.preference.batch_shape}: describe one of them."

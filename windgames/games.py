@@ -30,7 +30,7 @@ from ._array import (
     to_numpy,
 )
 from ._display import FEW, SHOWN, as_arguments, html_table, probabilities
-from ._validation import above, as_float, check_log_policy, check_shape, first_index, in_context, per_context
+from ._validation import above, as_float, by_label, check_log_policy, check_shape, first_index, in_context, per_context
 from .preferences import MatrixPreference, Preference, RewardPreference
 
 
@@ -245,7 +245,7 @@ class Game:
         log_ref = to_numpy(self.log_ref)
         kl_to_uniform = kl(log_ref, np.full(self.n_responses, -log(self.n_responses)))
         if log_ref.ndim == 1 and self.n_responses <= FEW:
-            reference = probabilities(np.exp(log_ref))
+            reference = probabilities(np.exp(log_ref), self.preference.names)
         else:
             spread = kl_to_uniform.min(), kl_to_uniform.max()
             reference = f"KL to uniform {spread[0]:.3g}" + (f" to {spread[1]:.3g}" if spread[0] < spread[1] else "")
@@ -260,7 +260,7 @@ class Game:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print a small game as the call that makes it, in IPython and in counterexamples of hypothesis."""
-        if self.batch_shape or self.n_responses > SHOWN:
+        if self.batch_shape or self.preference.names is not None or self.n_responses > SHOWN:
             printer.text(repr(self))
             return
         data = {"ref": self.ref} | self._reference | {name: getattr(self, name) for name in self._data[1:]}
@@ -271,7 +271,7 @@ class Game:
 
 def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
     """Return the reference policy, and its logarithm in float64, from probabilities."""
-    ref = as_float(ref, "ref")
+    ref = as_float(by_label(ref, "ref", preference.names), "ref")
     if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
         ref = like(ref, preference.example)
     check_shape(ref, preference, "ref")

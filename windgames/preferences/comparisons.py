@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from .._array import to_numpy
-from .._validation import at_least, number, one_of, positive_number
+from .._validation import at_least, is_frame, number, one_of, positive_number
 from .base import Preference
 from .fitting import bradley_terry, low_rank
 from .laplacian import groups
@@ -134,7 +134,7 @@ class Comparisons:
             not symmetric, or labels are doubled or not in `names`. The message names the entry.
         """
         tables = {"wins": wins} | ({} if ties is None else {"ties": ties})
-        labels = [axis for table in tables.values() if _is_frame(table) for axis in (table.index, table.columns)]
+        labels = [axis for table in tables.values() if is_frame(table) for axis in (table.index, table.columns)]
         if names is None and not labels:
             names = range(_square(wins, "wins").shape[0])
         if names is None:
@@ -463,10 +463,6 @@ def preference_of_margins(margin: np.ndarray, names: Sequence[Hashable] | None =
 # -- reading what people have --------------------------------------------------------------------------------
 
 
-def _is_frame(x: Any) -> bool:
-    return hasattr(x, "columns") and hasattr(x, "index") and hasattr(x, "to_numpy")
-
-
 def _column(values: Any, name: str) -> list[Any]:
     """Return the entries of a sequence as plain Python values."""
     if isinstance(values, str | bytes):
@@ -565,7 +561,7 @@ def _square(table: Any, name: str) -> np.ndarray:
 def _aligned(table: Any, known: Mapping[Hashable, int], name: str) -> np.ndarray:
     """Return counts in the order of the names, checked."""
     m = len(known)
-    if _is_frame(table):
+    if is_frame(table):
         axes = []
         for axis, labels in (("rows", table.index), ("columns", table.columns)):
             column = _column(labels, axis)

@@ -14,6 +14,7 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
 from scipy.special import expit, log_expit, xlogy
 
+from .._display import optional
 from .._validation import one_of, positive_number, whole
 from .base import Preference
 from .laplacian import groups, laplacian, solve_laplacian
@@ -91,8 +92,7 @@ class BradleyTerryFit:
 
     def to_frame(self) -> Any:
         """Return rewards and standard errors by name, best first, as a pandas DataFrame."""
-        import pandas as pd
-
+        pd = optional("pandas", "BradleyTerryFit.to_frame", "plot")
         columns = {"reward": self.reward, "standard_error": self.standard_errors}
         return pd.DataFrame(columns, index=list(self.names)).sort_values("reward", ascending=False, kind="stable")
 
