@@ -12,7 +12,7 @@ from windgames.testing import matrices, preferences, rewards
 
 
 def beats(P, i, j):
-    return P[i, j] - P[j, i] > 1e-9
+    return P[i, j] - P[j, i] > 4 * np.finfo(float).eps
 
 
 @given(matrices(5))
@@ -36,6 +36,99 @@ def test_order_by_brute_force(P):
         and any(beats(P, i, k) != beats(P, j, k) or beats(P, k, i) != beats(P, k, j) for k in range(m))
     ]
     assert found.inconsistent_ties == len(ties)
+
+
+@given(matrices(5))
+def test_rank_and_schwartz_set_by_brute_force(P):
+    """Undominated sets over all subsets; a better rank is never held against a response of a lower tier."""
+    found, m = wg.describe(wg.MatrixPreference(P)), len(P)
+    subsets = [set(s) for k in range(1, m + 1) for s in itertools.combinations(range(m), k)]
+    undominated = [s for s in subsets if not any(beats(P, j, i) for i in s for j in set(range(m)) - s)]
+    smallest = [s for s in undominated if not any(t < s for t in undominated)]
+    assert set(found.schwartz_set) == set().union(*smallest)
+    assert set(found.schwartz_set) <= set(found.top_cycle)
+    # i stands before j wherever i reaches j by "beats or ties" and j does not reach i
+    reach = np.array([[not beats(P, j, i) for j in range(m)] for i in range(m)])
+    for k in range(m):
+        reach |= reach[:, [k]] & reach[[k], :]
+    for i, j in itertools.permutations(range(m), 2):
+        if reach[i, j] and not reach[j, i]:
+            assert found.rank[i] < found.rank[j]
+        elif found.transitive and reach[i, j]:
+            assert found.rank[i] == found.rank[j]
+    assert set(np.flatnonzero(found.rank == 1)) <= set(found.top_cycle)
+    assert np.all(found.group == 0)
+    assert found.never_compared == 0
+
+
+@st.composite
+def sparse_counts(draw):
+    """Counts of wins in which most pairs never met."""
+    m = draw(st.integers(2, 7))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    wins = rng.integers(0, 4, (m, m)) * (rng.uniform(size=(m, m)) < draw(st.sampled_from([0.1, 0.3, 0.6])))
+    np.fill_diagonal(wins, 0)
+    return wins
+
+
+@given(sparse_counts(), st.sampled_from([0.5, 1.0]))
+def test_pairs_that_never_met_are_unknown(wins, prior):
+    """Hodge by weighted least squares over the pairs that met, groups apart, and nobody winless above a winner."""
+    m, met = len(wins), wins + wins.T > 0
+    for p in (wg.Comparisons.from_counts(wins).empirical(prior), wg.from_counts(wins, prior)):
+        found, P = wg.describe(p), p.matrix()
+        assert found.never_compared == m * (m - 1) // 2 - met.sum() // 2
+        reach = met | np.eye(m, dtype=bool)
+        for k in range(m):
+            reach |= reach[:, [k]] & reach[[k], :]
+        np.testing.assert_array_equal(reach, found.group[:, None] == found.group[None, :])
+        for i, j in itertools.permutations(range(m), 2):
+            if reach[i, j] and wins[i].sum() and not wins[j].sum():
+                assert found.rank[i] < found.rank[j]
+        pairs = [(i, j) for i, j in itertools.combinations(range(m), 2) if met[i, j]]
+        difference = found.differences()
+        assert np.all(np.isnan(difference[~reach]))
+        if not pairs or not np.any(wins != wins.T):
+            assert found.reward_share is None
+            continue
+        weight = np.array([np.sqrt(wins[i, j] + wins[j, i]) for i, j in pairs])
+        design = np.zeros((len(pairs), m))
+        for row, (i, j) in enumerate(pairs):
+            design[row, [i, j]] = 1, -1
+        for odds, share in ((np.log(P / P.T), found.reward_share), (P - P.T, found.reward_share_linear)):
+            flow = np.array([odds[i, j] for i, j in pairs])
+            r = np.linalg.lstsq(weight[:, None] * design, weight * flow, rcond=None)[0]
+            rest = np.sum((weight * (flow - design @ r)) ** 2)
+            assert share == pytest.approx(1 - rest / np.sum((weight * flow) ** 2), abs=1e-9)
+            if share is found.reward_share:
+                known = reach & (reach.sum(axis=1) > 1)
+                np.testing.assert_allclose(difference[known], (r[:, None] - r[None, :])[known], atol=1e-9)
+
+
+def test_decided_pairs_have_no_potential():
+    """A response that always lost is last, whoever it lost to, and has no potential; `to_frame` says so by name."""
+    wins = [[0, 3, 2, 4], [2, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]  # 3 lost all games, to the best
+    found = wg.describe(wg.Comparisons.from_counts(wins, names=list("abcd")).empirical(prior=1))
+    np.testing.assert_array_equal(found.rank[[0, 3]], [1, 4])
+    frame = found.to_frame()
+    assert next(iter(frame.index)) == "a"
+    assert list(frame.index)[-1] == "d"
+    found = wg.describe(wg.MatrixPreference([[0.5, 0.6, 1], [0.4, 0.5, 1], [0, 0, 0.5]]))
+    assert np.isnan(found.potential[2])
+    assert found.potential[0] == pytest.approx(np.log(1.5) / 2)
+    assert found.decided_pairs == 2
+    np.testing.assert_array_equal(found.rank, [1, 2, 3])
+
+
+def test_ties_are_the_same_at_beta_zero():
+    """A margin of two roundings is a tie for both, one of sixteen is not: the winner moves with the description."""
+    eps = np.finfo(float).eps
+    for margin, decided in ((eps, False), (2 * eps, False), (16 * eps, True)):
+        P = np.array([[0.5, 0.5 + margin / 2], [0.5 - margin / 2, 0.5]])
+        p = wg.MatrixPreference(P)
+        assert (wg.describe(p).condorcet_winner == 0) == decided
+        policy = wg.equilibrium(wg.WinRateGame(p, [0.3, 0.7], 0.0)).policy
+        np.testing.assert_allclose(policy, [1.0, 0.0] if decided else [0.3, 0.7], atol=1e-12)
 
 
 @given(st.integers(2, 6), st.integers(0, 10**6))

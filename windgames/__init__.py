@@ -6,7 +6,7 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 
 from typing import Any
 
-from . import bandits, bounds, continuum, objectives, oracles, rules
+from . import bandits, bounds, continuum, interop, objectives, oracles, rules
 from ._array import hilbert, kl, log_normalize
 from .describe import Description, describe
 from .equilibria import Sensitivity, equilibrium, equilibrium_path, sensitivity
@@ -27,6 +27,7 @@ from .solution import Solution, Trace
 from .solve import solve
 from .updates import GameConstants, Guarantee, Plan, Rule, Stage, target
 from .verify import Verification, verify
+from .zero_sum import ZeroSumEmbedding, embed_zero_sum
 
 __version__ = "0.1.0"
 
@@ -51,11 +52,13 @@ __all__ = [
     "Trace",
     "Verification",
     "WinRateGame",
+    "ZeroSumEmbedding",
     "bandits",
     "best_of_n",
     "bounds",
     "continuum",
     "describe",
+    "embed_zero_sum",
     "equilibrium",
     "equilibrium_path",
     "extragradient",
@@ -63,6 +66,7 @@ __all__ = [
     "geometric_mixture",
     "hilbert",
     "inpo",
+    "interop",
     "iterative_bon",
     "kl",
     "log_normalize",

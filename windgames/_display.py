@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -30,10 +30,12 @@ def html_table(title: str, rows: Sequence[tuple[str, str]]) -> str:
     return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
-def html_matrix(title: str, matrix: np.ndarray) -> str:
-    """Return a matrix with the numbers of its rows and columns in HTML."""
-    head = "".join(f"<th>{j}</th>" for j in range(matrix.shape[-1]))
-    body = "".join(f"<tr><th>{i}</th>{''.join(f'<td>{x:.3g}</td>' for x in row)}</tr>" for i, row in enumerate(matrix))
+def html_matrix(title: str, matrix: np.ndarray, names: Sequence[Hashable] | None = None) -> str:
+    """Return a matrix with the names, or numbers, of its rows and columns in HTML."""
+    labels = [escape(str(name)) for name in (range(len(matrix)) if names is None else names)]
+    head = "".join(f"<th>{name}</th>" for name in labels)
+    rows = zip(labels, matrix, strict=True)
+    body = "".join(f"<tr><th>{name}</th>{''.join(f'<td>{x:.3g}</td>' for x in row)}</tr>" for name, row in rows)
     return f"<table><caption>{escape(title)}</caption><tr><th></th>{head}</tr>{body}</table>"
 
 
@@ -43,9 +45,24 @@ def as_arguments(data: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
-def probabilities(policy: np.ndarray) -> str:
-    """Return the entries of a policy with three significant digits or more."""
-    return "  ".join(f"{x:.3g}" if x < 0.1 else f"{x:.3f}" for x in policy)
+def probabilities(policy: np.ndarray, names: Sequence[Hashable] | None = None) -> str:
+    """Return the entries of a policy with three significant digits or more; with names the largest first."""
+
+    def digits(x: float) -> str:
+        return f"{x:.3g}" if x < 0.1 else f"{x:.3f}"
+
+    if names is None:
+        return "  ".join(map(digits, policy))
+    largest = [k for k in np.argsort(-policy, kind="stable")[:FEW] if policy[k] > 0]
+    rest = float(policy.sum() - policy[largest].sum())
+    more = f"  others {digits(max(rest, 0.0))}" if len(largest) < np.count_nonzero(policy) else ""
+    return "  ".join(f"{names[k]} {digits(policy[k])}" for k in largest) + more
+
+
+def listed(names: Sequence[Hashable], most: int = 5) -> str:
+    """Return names on one line, the first few of many."""
+    few = ", ".join(map(str, names[:most]))
+    return few if len(names) <= most else f"{few}, ..."
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:

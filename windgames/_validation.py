@@ -5,7 +5,7 @@ Each helper takes the value and the name of the argument and returns the value a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import inf
 from typing import Any
 
@@ -162,6 +162,68 @@ def in_context(where: tuple[int, ...]) -> str:
     return f" in context {where}" if where else ""
 
 
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def is_series(x: Any) -> bool:
+    """Return whether `x` is labelled like a pandas Series."""
+    return hasattr(x, "index") and hasattr(x, "to_numpy") and not hasattr(x, "columns")
+
+
+def is_frame(x: Any) -> bool:
+    """Return whether `x` is labelled like a pandas DataFrame."""
+    return hasattr(x, "index") and hasattr(x, "to_numpy") and hasattr(x, "columns")
+
+
+def check_names(names: Any, m: int) -> tuple[Hashable, ...]:
+    """Return names of `m` responses as a tuple."""
+    if isinstance(names, str | bytes):
+        raise ValueError(f"names must be a sequence, one for each response, but it is the text {names!r}.")
+    try:
+        names = tuple(names.tolist() if hasattr(names, "tolist") else names)
+        different = len(set(names))
+    except TypeError:
+        raise ValueError(f"names must be a sequence of labels, one for each response, but it is {names!r}.") from None
+    if len(names) != m:
+        raise ValueError(f"There are {m} responses, but names has {len(names)} entries.")
+    if different < m:
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"names must differ, but {twice!r} is there more than once.")
+    return names
+
+
+def by_label(x: Any, name: str, names: tuple[Hashable, ...] | None) -> Any:
+    """Return the values of a Series, or of the rows of a DataFrame, in the order of `names`; other data as it is.
+
+    Labels 0, 1, 2, ... are positions. Other labels are those of `names`, all of them and in any order, or refused.
+    """
+    if not is_series(x) and not is_frame(x):
+        return x
+    labels, values = own_names(x), x.to_numpy()
+    if labels is None or labels == names:
+        return values
+    if names is None:
+        raise ValueError(
+            f"{name} has labels, such as {labels[0]!r}, but the preference has no names to match them: pass names to "
+            f"the preference, or {name} as an array in its order."
+        )
+    check_names(labels, len(labels))
+    position = {label: k for k, label in enumerate(labels)}
+    for these, those, where in ((names, position, f"{name} has no entry for"), (labels, set(names), f"{name} holds")):
+        lost = next((label for label in these if label not in those), None)
+        if lost is not None:
+            raise ValueError(f"{where} {lost!r}: its labels must be the names of the preference.")
+    return values[..., [position[label] for label in names]]
+
+
+def own_names(x: Any) -> tuple[Hashable, ...] | None:
+    """Return the labels of a Series or of the columns of a DataFrame; None if there are none but 0, 1, 2, ..."""
+    if not is_series(x) and not is_frame(x):
+        return None
+    labels = tuple((x.columns if is_frame(x) else x.index).tolist())
+    return None if labels == tuple(range(len(labels))) else labels
+
+
 # -- policies ------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +238,7 @@ def check_shape(x: Array, preference: Any, name: str) -> None:
 
 def check_log_policy(log_policy: Any, preference: Any, name: str = "log_policy") -> Array:
     """Return normalised log-probabilities as an array of the preference's library, or say what is wrong."""
+    log_policy = by_label(log_policy, name, getattr(preference, "names", None))
     x = log_policy if is_array_api_obj(log_policy) else as_float(log_policy, name)
     if not array_namespace(x).isdtype(x.dtype, "real floating"):
         raise ValueError(f"{name} must hold log-probabilities in floating point, but its dtype is {x.dtype}.")

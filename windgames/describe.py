@@ -6,17 +6,24 @@ The answers decide which games and rules suit it, before anything is solved.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve as solve_linear
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ._array import array_namespace, to_numpy
-from ._display import html_table, text_table
+from ._array import to_numpy
+from ._display import html_table, optional, text_table
 from ._validation import positive_number
 from .preferences import Preference, RewardPreference
+from .preferences.base import ties_tol
+from .preferences.laplacian import groups, solve_laplacian
+
+BLOCK = 64
+"""Rows of a matrix that are looked at together."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,9 +31,11 @@ class Description:
     r"""The findings of `describe`.
 
     For a single context every field is a plain value. For a batch each is a numpy array of the shape of the contexts
-    (of dtype object where a value may be None or a tuple); `potential` has shape ``(..., m)`` in both cases.
+    (of dtype object where a value may be None or a tuple); `rank`, `group`, `potential` and `component` have shape
+    ``(..., m)`` in both cases. Responses are given by index; the repr and `to_frame` show their names.
 
-    Response `i` beats `j` if :math:`P_{ij}-P_{ji}` exceeds `tol`; they tie if neither beats the other.
+    "Beats" means: by more than `tol` more often than the other way round; "ties" means: neither beats the other. A pair
+    that was never compared does neither.
     """
 
     preference: Preference
@@ -43,21 +52,34 @@ class Description:
     top_cycle: Any
     """The Smith set: the smallest set whose members beat everything outside it."""
     top_tied: Any
-    """Whether all members of the top cycle tie, so that it is no cycle."""
+    """Whether the top cycle is no cycle but a class: its members all tie."""
+    schwartz_set: Any
+    """The union of the smallest sets that nobody outside beats; it lies in the Smith set, and differs by ties alone."""
+    rank: np.ndarray
+    """Place of each response in its group, 1 for the best: whoever beats another stands before it, except in a cycle,
+    whose members are in the order of the potential of :math:`P-P^\top`; who never won anything stands last, and classes
+    of tied responses share a place."""
+    group: np.ndarray
+    """Number of the group of responses that comparisons connect, 0 for the largest: between groups nothing is known."""
+    never_compared: Any
+    """Pairs that were never compared, where the preference knows its counts; they are left out of everything here."""
     inconsistent_ties: Any
     """Number of tied pairs with a third response that fares differently against the two."""
     inconsistent_example: Any
     """The first such pair and its third response ``(i, j, k)``, or None."""
     decided_pairs: Any
-    """Number of pairs without finite log-odds, which the decomposition of the log-odds leaves out."""
+    """Compared pairs without finite log-odds, which the decomposition of the log-odds leaves out."""
     reward_share: Any
-    r"""Share of :math:`\sum_{i<j}\log^2(P_{ij}/P_{ji})` that a reward explains; None if there is nothing to explain."""
+    r"""Share of :math:`\sum_{i<j}n_{ij}\log^2(P_{ij}/P_{ji})` that a reward explains, with :math:`n_{ij}` the number of
+    comparisons, 1 where it is not known; None if there is nothing to explain."""
     cyclic_share: Any
     """One minus `reward_share`: the part that no reward explains."""
     reward_share_linear: Any
     r"""The same share for :math:`P-P^\top`, over all pairs."""
     potential: np.ndarray
-    """The reward of the log-odds, of mean zero in each set of responses that finite log-odds connect."""
+    """The reward of the log-odds, of mean zero in each component; NaN where a response has no finite log-odds."""
+    component: np.ndarray
+    """Number of the set of responses that finite log-odds connect: potentials of two sets cannot be compared."""
     zero_rows: Any
     """Whether some response beats nobody, not even itself: then a log-win-rate game is not defined."""
     tol: float
@@ -65,14 +87,35 @@ class Description:
 
     @property
     def summary(self) -> str:
-        """A sentence or two: what the preference is, and which games and rules suit it."""
-        columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "top_cycle")
-        kinds = Counter(_summary(*row, alone=not self.preference.batch_shape) for row in columns)
+        """A sentence or two: what the preference is, and which games and rules fit it."""
+        columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "never_compared", "top_cycle")
+        alone = not self.preference.batch_shape
+        kinds = Counter(
+            _summary(*row, len(top), f"response {self._name(top[0])}" if alone else "") for *row, top in columns
+        )
         if len(kinds) == 1:
             return ": ".join(next(iter(kinds))) + "."
         return " ".join(
             f"{head} in {count} of {len(columns)} contexts: {rest}." for (head, rest), count in kinds.most_common()
         )
+
+    def differences(self) -> np.ndarray:
+        """Return by how much each potential is above each other, shape ``(..., m, m)``; NaN across components."""
+        r, label = self.potential, self.component
+        same = label[..., :, None] == label[..., None, :]
+        return np.where(same, r[..., :, None] - r[..., None, :], np.nan)
+
+    def to_frame(self) -> Any:
+        """Return rank, group, potential and component of one context as a pandas DataFrame, best first, by name."""
+        pd = optional("pandas", "Description.to_frame", "plot")
+        if self.preference.batch_shape:
+            raise ValueError(
+                f"to_frame is for one context, but there are {self.preference.batch_shape}: describe one of them."
+            )
+        names = self.preference.names
+        columns = {name: getattr(self, name) for name in ("group", "rank", "potential", "component")}
+        index = None if names is None else pd.Index(list(names))
+        return pd.DataFrame(columns, index=index).sort_values(["group", "rank"], kind="stable")
 
     def _contexts(self, *names: str) -> list[tuple[Any, ...]]:
         columns = []
@@ -103,30 +146,45 @@ class Description:
             error, entry = max(row for row in self._contexts("worst_error", "worst_entry") if row[1] is not None)
             constant += f": P + Pᵀ is off 1 by {error:.3g} at {entry}"
         winners = [w for (w,) in self._contexts("condorcet_winner")]
-        with_winner = sum(w is not None for w in winners)
-        winner = (
-            f"in {with_winner} of {count} contexts" if batch else ("none" if winners[0] is None else f"{winners[0]}")
-        )
+        found = sum(w is not None for w in winners)
+        name = self._name
+        winner = f"in {found} of {count} contexts" if batch else ("none" if winners[0] is None else name(winners[0]))
         ties = span("inconsistent_ties", "{:d}")
         example = next((e for (e,) in self._contexts("inconsistent_example") if e is not None), None)
         if example is not None:
             i, j, k = example
-            ties += f", such as {i} and {j}, which {k} tells apart"
-        top = [t for (t,) in self._contexts("top_cycle")]
-        sizes = [len(t) for t in top]
-        named = "" if batch or sizes[0] > 8 else ": " + ", ".join(map(str, top[0]))
-        size = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+            ties += f", such as {name(i)} and {name(j)}, which {name(k)} tells apart"
+
+        def members(field: str) -> str:
+            sets = [t for (t,) in self._contexts(field)]
+            sizes = [len(t) for t in sets]
+            size = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+            listed = "" if batch or sizes[0] > 8 else ": " + ", ".join(map(name, sets[0]))
+            return f"{size} of {m} responses{listed}"
+
+        pairs = m * (m - 1) // 2
+        never = []
+        if np.any(self.never_compared):
+            separate = int(np.max(self.group)) + 1
+            fell = f", which leaves {separate} groups that never met" if separate > 1 and not batch else ""
+            never = [("never compared", f"{span('never_compared', '{:d}')} of {pairs} pairs were never compared{fell}")]
         return [
+            *never,
             ("constant-sum", constant),
             ("transitive", yes("transitive")),
             ("Condorcet winner", winner),
-            ("top cycle", f"{size} of {m} responses{named}"),
+            ("top cycle", members("top_cycle")),
+            ("Schwartz set", members("schwartz_set")),
             ("inconsistent ties", ties),
-            ("decided pairs", f"{span('decided_pairs', '{:d}')} of {m * (m - 1) // 2}"),
+            ("decided pairs", f"{span('decided_pairs', '{:d}')} of {pairs}"),
             ("reward share of log-odds", span("reward_share")),
             ("reward share of P - Pᵀ", span("reward_share_linear")),
             ("in short", self.summary),
         ]
+
+    def _name(self, k: int) -> str:
+        names = self.preference.names
+        return str(k) if names is None else str(names[k])
 
     def __repr__(self) -> str:
         return text_table(f"Description of {self.preference!r}", self._rows())
@@ -136,9 +194,9 @@ class Description:
 
 
 def _summary(
-    constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, top: tuple[int, ...], *, alone: bool
+    constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, never: int, size: int, best: str
 ) -> tuple[str, str]:
-    """Return what the preference is and what suits it; responses are named if there is a single context."""
+    """Return what the preference is and what fits it; the best response is named if there is one context alone."""
     order = "Transitive" if transitive else "Intransitive"
     if not constant_sum:
         log = (
@@ -146,9 +204,15 @@ def _summary(
             if zero_rows
             else "but a log-win-rate game, with one equilibrium of full support for beta > 1"
         )
-        return f"{order}, not constant-sum", f"no win-rate game unless it is symmetrised, {log}"
+        return f"{order}, not constant-sum", f"no win-rate game before it is symmetrised, {log}"
+    if never:
+        return (
+            f"{order} where it was compared",
+            "what equilibria play also depends on what was filled in for the other pairs; compare those, or fit a "
+            "model (Comparisons.bradley_terry, low_rank)",
+        )
     fits = "the win-rate game with beta > 0 has one equilibrium"
-    best = "the best responses" if not alone else f"response {top[0]}" if len(top) == 1 else "the tied best responses"
+    best = (best if size == 1 else "the tied best responses") if best else "the best responses"
     if transitive:
         return order, f"{fits}, and it tends to {best} as beta falls; so do unregularised rules (SPPO)"
     if top_tied:
@@ -156,8 +220,8 @@ def _summary(
     return f"{order} at the top", f"unregularised rules (SPPO, beta = 0) may cycle; {fits}"
 
 
-def describe(preference: Preference, tol: float = 1e-9) -> Description:
-    r"""Describe a preference: constant-sum, transitive or cyclic, and how much of it a reward explains.
+def describe(preference: Preference, tol: float = 0.0) -> Description:
+    r"""Say whether a preference is constant-sum, transitive, cyclic at the top, and how much of it is a reward.
 
     Write :math:`i R j` if :math:`P_{ij}\ge P_{ji}-\text{tol}`. Since `R` is complete, it is transitive exactly if all
     pairs inside each strongly connected component of `R` are tied, and its components are ordered; the highest one is
@@ -165,16 +229,20 @@ def describe(preference: Preference, tol: float = 1e-9) -> Description:
     an inconsistent tie, the mildest form of intransitivity.
 
     How much of the preference is a reward is the least-squares part of the Hodge decomposition: `r` minimises
-    :math:`\sum_{i<j} (\log\frac{P_{ij}}{P_{ji}} - (r_i - r_j))^2` over the pairs with finite log-odds. For a
-    Bradley-Terry preference it returns the reward over its scale, and its share is 1. The same for
-    :math:`P-P^\top` needs no finite log-odds. For a `RewardPreference` everything follows from the order of the
-    rewards, and no matrix is built.
+    :math:`\sum_{i<j} n_{ij}(\log\frac{P_{ij}}{P_{ji}} - (r_i - r_j))^2` over the pairs with finite log-odds, with
+    :math:`n_{ij}` the number of comparisons, or 1. For a Bradley-Terry preference it returns the reward over its scale,
+    and its share is 1. The same for :math:`P-P^\top` needs no finite log-odds. For a `RewardPreference` everything
+    follows from the order of the rewards, and no matrix is built.
+
+    Where the preference comes from counts (`Comparisons.empirical`, `from_counts`), pairs that were never compared are
+    unknown: they are left out, and the Smith set is that of what is known.
 
     Parameters
     ----------
     preference : Preference
     tol : float
-        Margins :math:`P_{ij}-P_{ji}` up to this size count as ties; raised to four roundings of the preference's dtype.
+        Margins :math:`P_{ij}-P_{ji}` up to this size count as ties; at least four roundings of the preference's dtype,
+        which are ties at ``beta = 0``, too.
 
     Returns
     -------
@@ -198,20 +266,28 @@ def describe(preference: Preference, tol: float = 1e-9) -> Description:
             f"Wrap a matrix in MatrixPreference, rewards in RewardPreference."
         )
     tol = positive_number(tol, "tol", zero=True)
-    digits = 4 * float(array_namespace(preference.example).finfo(preference.example.dtype).eps)
-    tol = max(tol, digits)
-    batch = preference.batch_shape
+    rounding = ties_tol(preference.example)
+    tol = max(tol, rounding)
+    batch, m = preference.batch_shape, preference.n_responses
     if isinstance(preference, RewardPreference):
         values = to_numpy(preference.reward)
         rows = [_of_reward(values[i], preference.ties, i) for i in np.ndindex(batch)]
     else:
         values = to_numpy(preference.matrix()).astype(float)
-        rows = [_of_matrix(values[i], tol, max(1e-12, digits), i) for i in np.ndindex(batch)]
-    gathered = {name: _gather([row[name] for row in rows], batch) for name in rows[0] if name != "potential"}
-    potential = np.stack([row["potential"] for row in rows]).reshape(*batch, preference.n_responses)
-    known = {f.name for f in fields(Description)} - {"preference", "potential", "tol"}
-    assert gathered.keys() == known
-    return Description(preference=preference, potential=potential, tol=tol, **gathered)
+        won = preference.win_counts
+        won = None if won is None else to_numpy(won).astype(float)
+        rows = [
+            _of_matrix(values[i], tol, max(1e-12, rounding), i, None if won is None else won[i])
+            for i in np.ndindex(batch)
+        ]
+    found = {
+        name: np.stack([row[name] for row in rows]).reshape(*batch, m)
+        if isinstance(rows[0][name], np.ndarray)
+        else _gather([row[name] for row in rows], batch)
+        for name in rows[0]
+    }
+    assert found.keys() == {f.name for f in fields(Description)} - {"preference", "tol"}
+    return Description(preference=preference, tol=tol, **found)
 
 
 def _gather(values: list[Any], batch: tuple[int, ...]) -> Any:
@@ -225,71 +301,269 @@ def _gather(values: list[Any], batch: tuple[int, ...]) -> Any:
     return out.reshape(batch)
 
 
-def _of_matrix(P: np.ndarray, tol: float, rounding: float, index: tuple[int, ...]) -> dict[str, Any]:
-    """Describe one matrix."""
+def _of_matrix(
+    P: np.ndarray, tol: float, rounding: float, index: tuple[int, ...], won: np.ndarray | None
+) -> dict[str, Any]:
+    """Describe one matrix, of which only the compared pairs are known if there are counts of wins."""
     m = len(P)
-    margin = P - P.T
-    sign = np.where(np.abs(margin) <= tol, 0, np.sign(margin)).astype(np.int8)
-    relation = sign >= 0
-    label = connected_components(relation, directed=True, connection="strong")[1]
-    same = label[:, None] == label[None, :]
-    # R is complete, so members of the highest component stand above everything, and no one else as high.
-    top = np.flatnonzero(label == label[np.argmax(relation.sum(axis=1))])
-    wins = np.sum(sign > 0, axis=1)
-    count, example = _inconsistent_ties(sign)
+    pairs = m * (m - 1) // 2
+    counts = None if won is None else won + won.T
+    known = None if counts is None else counts > 0
+    if known is not None:
+        np.fill_diagonal(known, False)
+        if np.count_nonzero(known) == 2 * pairs:
+            known = None
+    zero_rows = bool(np.any(np.max(P, axis=1) == 0))
+    own = np.abs(2 * np.diagonal(P) - 1)
+    if np.any(own > 0):
+        P = P.copy()
+        np.fill_diagonal(P, 0.5)
+    scan = _scan(P, known, tol)
+    if own.max() > scan.error:
+        scan.error, scan.worst = float(own.max()), (int(np.argmax(own)),) * 2
+    sign, wins = scan.sign, np.count_nonzero(scan.sign > 0, axis=1)
+    if known is None and counts is None:
+        linear, linear_share, *_ = scan.margin.mean_potential(m, tol)
+    else:
+        linear, linear_share, *_ = _least_squares(m, *_edges(known, m), lambda i, j: P[i, j] - P[j, i], counts, tol)
+        linear = np.nan_to_num(linear)  # of those who met nobody
+    finite = scan.finite
+    if finite is None and counts is None:
+        potential, reward_share, cyclic_share, component = scan.odds.mean_potential(m, tol)
+    else:
+        potential, reward_share, cyclic_share, component = _least_squares(
+            m, *_edges(finite, m), lambda i, j: np.log(P[i, j]) - np.log(P[j, i]), counts, tol
+        )
 
-    finite = (P > 0) & (P.T > 0) & ~np.eye(m, dtype=bool)
-    odds = np.zeros_like(P)
-    odds[finite] = np.log(P[finite]) - np.log(P.T[finite])
-    potential, reward_share, cyclic_share = _hodge(odds, finite, tol)
-    linear = _hodge(margin, ~np.eye(m, dtype=bool), tol)[1]
-
-    asymmetry = np.abs(P + P.T - 1)
-    where = tuple(map(int, np.unravel_index(np.argmax(asymmetry), asymmetry.shape)))
-    constant = bool(asymmetry[where] <= rounding)
+    tiers = _tiers(wins - np.count_nonzero(sign < 0, axis=1))
+    top = np.sort(tiers[0])
+    inside = np.ix_(top, top)
+    met = pairs if known is None else int(np.count_nonzero(known)) // 2
+    met_at_top = len(top) * (len(top) - 1) if known is None else int(np.count_nonzero(known[inside]))
+    group, places = (np.zeros(m, dtype=int), [tiers]) if known is None else _places(sign, known, linear, won)
+    rank, cyclic = _ranks(places, sign, linear)
+    ties, example = _inconsistent_ties(sign, known)
+    constant = bool(scan.error <= rounding)
     return {
         "constant_sum": constant,
-        "worst_entry": None if constant else (*index, *where),
-        "worst_error": float(asymmetry[where]),
-        "transitive": bool(np.all(sign[same] == 0)),
+        "worst_entry": None if constant else (*index, *scan.worst),
+        "worst_error": scan.error,
+        "transitive": not cyclic,
         "condorcet_winner": int(np.argmax(wins)) if np.max(wins) == m - 1 else None,
         "top_cycle": tuple(map(int, top)),
-        "top_tied": bool(np.all(sign[np.ix_(top, top)] == 0)),
-        "inconsistent_ties": count,
+        "top_tied": not np.any(sign[inside]) and met_at_top == len(top) * (len(top) - 1),
+        "schwartz_set": tuple(map(int, top[_undominated(sign[inside])])),
+        "rank": rank,
+        "group": group,
+        "never_compared": pairs - met,
+        "inconsistent_ties": ties,
         "inconsistent_example": example,
-        "decided_pairs": int(m * (m - 1) - finite.sum()) // 2,
+        "decided_pairs": 0 if finite is None else met - int(np.count_nonzero(finite)) // 2,
         "reward_share": reward_share,
         "cyclic_share": cyclic_share,
-        "reward_share_linear": linear,
+        "reward_share_linear": linear_share,
         "potential": potential,
-        "zero_rows": bool(np.any(np.all(P == 0, axis=1))),
+        "component": component,
+        "zero_rows": zero_rows,
     }
 
 
-def _inconsistent_ties(sign: np.ndarray) -> tuple[int, tuple[int, int, int] | None]:
+@dataclass
+class _Flow:
+    """Sums of a skew flow over all pairs."""
+
+    total: np.ndarray
+    """Sum of each row."""
+    norm: float = 0.0
+    """Sum of the squares of all pairs."""
+    largest: float = 0.0
+
+    def add(self, start: int, stop: int, flow: np.ndarray) -> None:
+        """Add the rows from `start` to `stop` and their mirror images, given the columns from `start` on."""
+        width = stop - start
+        self.total[start:stop] += flow.sum(axis=1)
+        self.total[stop:] -= flow[:, width:].sum(axis=0)
+        self.norm += float(np.vdot(flow, flow)) - float(np.sum(flow[:, :width] ** 2)) / 2
+        self.largest = max(self.largest, float(flow.max()), -float(flow.min()))
+
+    def mean_potential(self, m: int, tol: float) -> tuple[np.ndarray, float | None, float | None, np.ndarray]:
+        """Return what `_least_squares` returns for all pairs alike, where the potential is the mean of a row."""
+        label = np.zeros(m, dtype=int)
+        if self.largest <= tol:
+            return np.zeros(m), None, None, label
+        potential = self.total / m
+        share = min(1.0, float(m * (potential @ potential) / self.norm))
+        return potential, share, 1 - share, label
+
+
+@dataclass
+class _Scan:
+    """What one pass over a matrix gathers."""
+
+    sign: np.ndarray
+    """1 where the row beats the column, -1 where it is beaten, 0 for ties and unknown pairs."""
+    finite: np.ndarray | None
+    """Mask of the pairs with finite log-odds; None if that are all."""
+    margin: _Flow
+    odds: _Flow
+    error: float = 0.0
+    worst: tuple[int, int] = (0, 0)
+
+
+def _scan(P: np.ndarray, known: np.ndarray | None, tol: float) -> _Scan:
+    """Pass over the pairs once, in blocks of rows that stay in the cache."""
+    m = len(P)
+    out = _Scan(np.zeros((m, m), dtype=np.int8), known, _Flow(np.zeros(m)), _Flow(np.zeros(m)))
+    for start in range(0, m, BLOCK):
+        stop = min(m, start + BLOCK)
+        p, q = P[start:stop, start:], P[start:, start:stop].T
+        error = np.abs(p + q - 1)
+        if error.max() > out.error:
+            i, j = np.unravel_index(np.argmax(error), error.shape)
+            out.error, out.worst = float(error[i, j]), (start + int(i), start + int(j))
+        flow = p - q
+        if known is not None:
+            flow[~known[start:stop, start:]] = 0.0
+        out.margin.add(start, stop, flow)
+        sign = (flow > tol).astype(np.int8) - (flow < -tol)
+        out.sign[start:stop, start:], out.sign[start:, start:stop] = sign, -sign.T
+        decided = (p == 0) | (q == 0)
+        if decided.any():
+            if out.finite is None or out.finite is known:
+                out.finite = ~np.eye(m, dtype=bool) if known is None else known.copy()
+            out.finite[start:stop, start:] &= ~decided
+            out.finite[start:, start:stop] &= ~decided.T
+        elif out.finite is None:
+            out.odds.add(start, stop, np.log(p) - np.log(q))
+    return out
+
+
+def _ranks(places: list[list[np.ndarray]], sign: np.ndarray, potential: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the place of each response in its group, and whether there is a cycle."""
+    rank, cyclic = np.zeros(len(sign), dtype=int), False
+    for tiers in places:
+        place = 1
+        for tier in tiers:
+            rank[tier] = place
+            if len(tier) > 1 and np.any(sign[np.ix_(tier, tier)]):
+                cyclic = True
+                rank[tier[np.argsort(-potential[tier], kind="stable")]] = place + np.arange(len(tier))
+            place += len(tier)
+    return rank, cyclic
+
+
+def _tiers(score: np.ndarray) -> list[np.ndarray]:
+    """Return the strong components of "beats or ties", best first, from the wins less the losses of each response.
+
+    The relation is complete, so its components are ordered. A set of `k` beats everything outside exactly if it holds
+    the `k` highest scores and they sum to ``k (m - k)``: what happens inside cancels.
+    """
+    m = len(score)
+    order = np.argsort(-score, kind="stable")
+    size = np.arange(1, m)
+    return np.split(order, size[np.cumsum(score[order])[:-1] == size * (m - size)])
+
+
+def _undominated(sign: np.ndarray) -> np.ndarray:
+    """Return the mask of the strong components of "beats" that nobody outside beats."""
+    if np.count_nonzero(sign) in (0, len(sign) * (len(sign) - 1)):
+        return np.ones(len(sign), dtype=bool)  # all tie, or all beat each other in a cycle
+    winner, loser = np.nonzero(sign > 0)
+    count, label = connected_components(_graph(len(sign), winner, loser), directed=True, connection="strong")
+    beaten = np.zeros(count, dtype=bool)
+    beaten[label[loser][label[winner] != label[loser]]] = True
+    return ~beaten[label]
+
+
+def _graph(m: int, i: np.ndarray, j: np.ndarray) -> sparse.csr_array:
+    return sparse.csr_array((np.ones(len(i), dtype=bool), (i, j)), shape=(m, m))
+
+
+def _places(
+    sign: np.ndarray, known: np.ndarray, potential: np.ndarray, won: np.ndarray | None
+) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    """Return the group of each response, and the tiers of each group, best first, where not all pairs are known.
+
+    The components of "beats or ties" are partially ordered. Of those that nobody left beats, the one of highest
+    potential comes next, and before any that never won.
+    """
+    m = len(sign)
+    group, places = np.zeros(m, dtype=int), []
+    count, label = connected_components(_graph(m, *np.nonzero(known & (sign >= 0))), True, "strong")
+    members = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=count))[:-1])
+    height = np.bincount(label, potential) / np.bincount(label)
+    winless = np.ones(count, dtype=bool) if won is None else np.bincount(label, won.sum(axis=1)) == 0
+    winner, loser = (label[k] for k in np.nonzero(sign > 0))
+    below = _graph(count, winner[winner != loser], loser[winner != loser])
+    waiting = np.bincount(below.indices, minlength=count)
+    for number, responses in enumerate(groups(_graph(m, *np.nonzero(known)), "weak")):
+        group[responses] = number
+        heap = [(winless[k], -height[k], k) for k in np.unique(label[responses]) if waiting[k] == 0]
+        heapify(heap)
+        order = []
+        while heap:
+            *_, k = heappop(heap)
+            order.append(members[k])
+            for other in below.indices[below.indptr[k] : below.indptr[k + 1]]:
+                waiting[other] -= 1
+                if waiting[other] == 0:
+                    heappush(heap, (winless[other], -height[other], other))
+        places.append(order)
+    return group, places
+
+
+def _inconsistent_ties(sign: np.ndarray, known: np.ndarray | None) -> tuple[int, tuple[int, int, int] | None]:
     """Count the tied pairs that fare differently against some third response; return the first, with the third."""
-    kind = np.unique(sign, axis=0, return_inverse=True)[1].reshape(-1)
-    pairs = np.argwhere(np.triu((sign == 0) & (kind[:, None] != kind[None, :]), 1))
+    m = len(sign)
+    if known is None:
+        if np.count_nonzero(sign) == m * (m - 1):
+            return 0, None
+        kind = np.unique(sign, axis=0, return_inverse=True)[1].reshape(-1)
+        pairs = np.argwhere(np.triu((sign == 0) & (kind[:, None] != kind[None, :]), 1))
+    else:
+        tied, found = (sign == 0) & known, [np.zeros((0, 2), dtype=int)]
+        for i in np.flatnonzero(tied.any(axis=1)):
+            others = i + 1 + np.flatnonzero(tied[i, i + 1 :])
+            apart = np.any((sign[others] != sign[i]) & known[others] & known[i], axis=1)
+            found.append(np.stack([np.full(np.count_nonzero(apart), i), others[apart]], axis=1))
+        pairs = np.concatenate(found)
     if len(pairs) == 0:
         return 0, None
     i, j = pairs[0]
-    return len(pairs), (int(i), int(j), int(np.argmax(sign[i] != sign[j])))
+    third = sign[i] != sign[j]
+    if known is not None:
+        third &= known[i] & known[j]
+    return len(pairs), (int(i), int(j), int(np.argmax(third)))
 
 
-def _hodge(flow: np.ndarray, pairs: np.ndarray, tol: float) -> tuple[np.ndarray, float | None, float | None]:
-    """Return the potential of a skew flow on the given pairs, and the shares of its gradient and of the rest."""
-    m = len(flow)
-    n, label = connected_components(pairs, directed=False)
-    if np.max(np.abs(flow)) <= tol:
-        return np.zeros(m), None, None
-    # The Laplacian is singular on each component's constants; adding their projection leaves the mean-zero solution.
-    size = np.bincount(label, minlength=n)
-    laplacian = np.diag(pairs.sum(axis=1).astype(float)) - pairs
-    laplacian += (label[:, None] == label[None, :]) / size[label]
-    potential = solve_linear(laplacian, np.sum(flow, axis=1), assume_a="pos")
-    gradient = np.where(pairs, potential[:, None] - potential[None, :], 0.0)
-    norm = np.sum(flow**2)
-    return potential, float(np.sum(gradient**2) / norm), float(np.sum((flow - gradient) ** 2) / norm)
+def _edges(known: np.ndarray | None, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each known pair once; all pairs if there is no mask."""
+    return np.triu_indices(m, 1) if known is None else np.nonzero(np.triu(known, 1))
+
+
+def _least_squares(
+    m: int,
+    i: np.ndarray,
+    j: np.ndarray,
+    flow: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    counts: np.ndarray | None,
+    tol: float,
+) -> tuple[np.ndarray, float | None, float | None, np.ndarray]:
+    """Return the potential of a skew flow on some pairs, the shares of its gradient and of the rest, the components."""
+    label = np.zeros(m, dtype=int)
+    for number, members in enumerate(groups(_graph(m, i, j), "weak")):
+        label[members] = number
+    alone = (np.bincount(label)[label] == 1) & (m > 1)
+    edge = flow(i, j)
+    if np.max(np.abs(edge), initial=0.0) <= tol:
+        return np.where(alone, np.nan, 0.0), None, None, label
+    weight = np.ones(len(i)) if counts is None else counts[i, j]
+    right = np.bincount(i, weight * edge, minlength=m) - np.bincount(j, weight * edge, minlength=m)
+    potential = solve_laplacian(m, i, j, weight, right)
+    gradient = potential[i] - potential[j]
+    norm = weight @ edge**2
+    shares = float(weight @ gradient**2 / norm), float(weight @ (edge - gradient) ** 2 / norm)
+    return np.where(alone, np.nan, potential), *shares, label
 
 
 def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[str, Any]:
@@ -300,6 +574,9 @@ def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[st
     top = np.flatnonzero(label == len(size) - 1)
     below = np.cumsum(size) - size
     decided = (m * m - int(np.sum(size.astype(np.int64) ** 2))) // 2
+    # components of finite log-odds are the classes of ties, largest first, or single responses
+    first = np.unique(label, return_index=True)[1]
+    component = np.argsort(np.lexsort((first, -size)))[label] if ties != "strict" else np.arange(m)
     # P - P^T holds signs; its potential is the mean of a row, (worse - better)/m.
     mean = (below - (m - below - size)) / m
     linear = float(m * np.sum(size * mean**2) / decided) if decided else None
@@ -311,12 +588,17 @@ def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[st
         "condorcet_winner": int(top[0]) if len(top) == 1 else None,
         "top_cycle": tuple(map(int, top)),
         "top_tied": True,
+        "schwartz_set": tuple(map(int, top)),
+        "rank": m - np.cumsum(size)[label] + 1,
+        "group": np.zeros(m, dtype=int),
+        "never_compared": 0,
         "inconsistent_ties": 0,
         "inconsistent_example": None,
         "decided_pairs": decided + (int(np.sum(size * (size - 1))) // 2 if ties == "strict" else 0),
         "reward_share": None,
         "cyclic_share": None,
         "reward_share_linear": linear,
-        "potential": np.zeros(m),
+        "potential": np.where(((size == 1) | (ties == "strict")) & (m > 1), np.nan, 0.0)[label],
+        "component": component,
         "zero_rows": ties == "strict",
     }

@@ -30,7 +30,7 @@ from ._array import (
     to_numpy,
 )
 from ._display import FEW, SHOWN, as_arguments, html_table, probabilities
-from ._validation import above, as_float, check_log_policy, check_shape, first_index, in_context, per_context
+from ._validation import above, as_float, by_label, check_log_policy, check_shape, first_index, in_context, per_context
 from .preferences import MatrixPreference, Preference, RewardPreference
 
 
@@ -246,7 +246,7 @@ class Game:
     def _repr_html_(self) -> str:
         log_ref = to_numpy(self.log_ref)
         if log_ref.ndim == 1 and self.n_responses <= FEW:
-            reference = probabilities(np.exp(log_ref))
+            reference = probabilities(np.exp(log_ref), self.preference.names)
         else:
             nats = kl(log_ref, np.full(self.n_responses, -log(self.n_responses)))
             reference = f"KL to uniform {nats.min():.3g}" + (f" to {nats.max():.3g}" if np.ptp(nats) > 0 else "")
@@ -261,7 +261,7 @@ class Game:
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print a small game as the call that makes it, in IPython and in counterexamples of hypothesis."""
-        if self.batch_shape or self.n_responses > SHOWN:
+        if self.batch_shape or self.preference.names is not None or self.n_responses > SHOWN:
             printer.text(repr(self))
             return
         data = {"ref": self.ref} | self._reference | {name: getattr(self, name) for name in self._data[1:]}
@@ -272,7 +272,7 @@ class Game:
 
 def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
     """Return the reference policy, and its logarithm in float64, from probabilities."""
-    ref = as_float(ref, "ref")
+    ref = as_float(by_label(ref, "ref", preference.names), "ref")
     if isinstance(ref, np.ndarray) and not isinstance(preference.example, np.ndarray):
         ref = like(ref, preference.example)
     check_shape(ref, preference, "ref")
@@ -365,7 +365,8 @@ class WinRateGame(Game):
                 error, (*context, i, j) = preference.asymmetry()
                 detail = (
                     f"P[{i},{j}] + P[{j},{i}] differs from 1 by {error:.3g}{in_context(tuple(context))}. Symmetrise it "
-                    f"((P + 1 - P^T)/2), or use LogWinRateGame."
+                    f"((P + 1 - P^T)/2), use LogWinRateGame, or, if it holds the payoffs of two different players, "
+                    f"embed_zero_sum."
                 )
             elif isinstance(preference, RewardPreference):
                 detail = f"ties={preference.ties!r} makes the game a bimatrix game. Use ties='half', or LogWinRateGame."

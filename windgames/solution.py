@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -54,6 +54,8 @@ class Trace:
     """Where `bound` is proven."""
     log_policies: np.ndarray | None = None
     """The recorded iterates, shape ``(records, ..., m)``, if ``solve(..., record_policies=True)`` was asked for."""
+    names: tuple[Hashable, ...] | None = None
+    """Names of the responses, or None."""
 
     def __repr__(self) -> str:
         recorded = [name for name in (*QUANTITIES, *DISTANCES) if getattr(self, name) is not None]
@@ -77,12 +79,18 @@ class Trace:
     def to_frame(self) -> Any:
         """Return the columns of `to_dict` as a ``pandas.DataFrame``, one row per record.
 
+        Of a single context whose iterates were recorded, the probability of each response is a column, by its name.
+
         Raises
         ------
         ImportError
             If pandas is not installed (extra ``plot``).
         """
-        return optional("pandas", "Trace.to_frame", "plot").DataFrame(self.to_dict())
+        columns = self.to_dict()
+        if self.log_policies is not None and self.log_policies.ndim == 2:
+            names = range(self.log_policies.shape[-1]) if self.names is None else self.names
+            columns |= {f"policy[{name}]": np.exp(x) for name, x in zip(names, self.log_policies.T, strict=True)}
+        return optional("pandas", "Trace.to_frame", "plot").DataFrame(columns)
 
     def plot(self, ax: Any = None) -> Any:
         """Plot gap, residual, distances and the theorem's bound (dashed) against the step, on a logarithmic axis.
@@ -200,14 +208,35 @@ class Solution:
         ]
         if not np.any(regularised):  # at beta = 0 the best response is no single policy, and the gap takes its place
             rows = [row for row in rows if not row[0].startswith("residual")]
-        if not per_context and self.game.n_responses <= FEW:
-            rows.insert(1, ("policy", probabilities(to_numpy(self.policy))))
+        names = self.game.preference.names
+        if not per_context and (self.game.n_responses <= FEW or names is not None):
+            rows.insert(1, ("policy", probabilities(to_numpy(self.policy), names)))
         if per_context:
             rows.insert(1, ("converged", f"{int(np.sum(self.converged))} of {contexts} contexts"))
         return rows
 
     def __repr__(self) -> str:
         return text_table(f"Solution of {self.game!r}", self._rows())
+
+    def to_frame(self) -> Any:
+        """Return policy and reference as a ``pandas.DataFrame``, one row per response, by name if there are names.
+
+        Of several contexts the columns are ``policy[i]`` and ``reference[i]``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed (extra ``plot``).
+        """
+        pandas = optional("pandas", "Solution.to_frame", "plot")
+        batch, m = self.game.batch_shape, self.game.n_responses
+        reference = np.broadcast_to(np.exp(to_numpy(self.game.log_ref)), (*batch, m))
+        columns = {}
+        for name, values in (("policy", to_numpy(self.policy)), ("reference", reference)):
+            for index in np.ndindex(batch):
+                columns[name + (f"[{','.join(map(str, index))}]" if batch else "")] = values[index]
+        names = self.game.preference.names
+        return pandas.DataFrame(columns, index=None if names is None else list(names))
 
     def _repr_html_(self) -> str:
         return html_table(f"Solution of {self.game!r}", self._rows())
@@ -247,7 +276,8 @@ class Solution:
             else:
                 ax.plot(y, values, color=colour, label=label, linewidth=1)
         if self.game.n_responses <= 20:
-            ax.set_xticks(y)
+            names = self.game.preference.names
+            ax.set_xticks(y, None if names is None else list(map(str, names)))
         ax.set(xlabel="response", ylabel="probability", ylim=(0, None))
         ax.legend()
         return ax

@@ -148,7 +148,7 @@ def solve(
         bar.close()
 
     columns: dict[str, Any] = {name: np.stack(values) for name, values in record.items() if values}
-    trace = _with_bound(Trace(**columns), plan, game, current, solution)
+    trace = _with_bound(Trace(**columns, names=game.preference.names), plan, game, current, solution)
     return Solution(
         game=game,
         log_policy=slots["current"],

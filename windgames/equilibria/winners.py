@@ -11,6 +11,7 @@ from scipy.linalg.lapack import dgecon, dgetrf, dgetrs
 from .._array import log_normalize
 from ..games import Game
 from ..preferences import RewardPreference
+from ..preferences.base import ties_tol
 from .central_path import central_path
 from .contexts import ONE_THREAD, in_chunks, threads
 from .dense import DenseProblem
@@ -65,6 +66,7 @@ def _solve(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.ndarray) -
     matrix = np.asarray(p.matrix())
     matrix = matrix[None] if p.batch_shape == () else np.broadcast_to(matrix, (*batch, m, m)).reshape(-1, m, m)[rows]
     A = (matrix - matrix.swapaxes(-1, -2)) / 2  # P - 1/2, skew to the last bit
+    A[np.abs(A) <= ties_tol(matrix) / 2] = 0.0
     A /= np.maximum(np.max(np.abs(A), axis=(-2, -1), keepdims=True), 1e-300)
     against_all = np.argmax(np.sum(A > 0, axis=-1), axis=-1)  # a Condorcet winner wins alone
     faces: dict[int, tuple[np.ndarray, np.ndarray | None]] = {

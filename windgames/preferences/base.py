@@ -16,8 +16,8 @@ from .._array import (
     safe_log,
     to_numpy,
 )
-from .._display import FEW, SHOWN, as_arguments, html_matrix, html_table
-from .._validation import as_float, first_index
+from .._display import FEW, SHOWN, as_arguments, html_matrix, html_table, listed
+from .._validation import as_float, by_label, check_names, first_index, own_names
 
 
 class Preference:
@@ -35,13 +35,21 @@ class Preference:
     r"""Whether :math:`P + P^\top = 1` in every context, up to 1e-12."""
     summand_magnitude: Any = 0.0
     """Largest magnitude, per context, of the terms that a win rate is summed from, where it may exceed 1."""
-    names: tuple[Hashable, ...] | None = None
-    """Names of the responses, or None."""
+    _names: tuple[Hashable, ...] | None = None
     win_counts: Any = None
     """How often each response beat each other, shape ``(..., m, m)``, ties counting half, or None where the preference
     was not estimated from counts. The matrix entry of a pair without counts is a guess."""
     fit: Any = None
     """What a fit to comparisons says beside the preference, or None."""
+
+    @property
+    def names(self) -> tuple[Hashable, ...] | None:
+        """Names of the responses, or None; what is shown and aligned by label, and nothing else, depends on them."""
+        return self._names
+
+    @names.setter
+    def names(self, names: Any) -> None:
+        self._names = None if names is None else check_names(names, self.n_responses)
 
     @property
     def example(self) -> Array:
@@ -70,7 +78,7 @@ class Preference:
     def as_call(self) -> str:
         """Return the call that makes a preference of few responses, else its repr."""
         data = self._constructor()
-        if not data or self.batch_shape or self.n_responses > SHOWN:
+        if not data or self.names is not None or self.batch_shape or self.n_responses > SHOWN:
             return repr(self)
         return f"{type(self).__name__}({as_arguments(data)})"
 
@@ -80,14 +88,16 @@ class Preference:
 
     def _repr_html_(self) -> str:
         if not self.batch_shape and self.n_responses <= FEW:
-            return html_matrix(repr(self), to_numpy(self.matrix()))
+            return html_matrix(repr(self), to_numpy(self.matrix()), self.names)
         return html_table(repr(self), [("constant-sum", "yes" if self.is_constant_sum else "no")])
 
     def to_numpy(self) -> Preference:
         """Return the same preference on numpy arrays in float64; the preference itself if it is one already."""
         if isinstance(self.example, np.ndarray) and self.example.dtype == np.float64:
             return self
-        return self._to_numpy()
+        out = self._to_numpy()
+        out.names, out.win_counts, out.fit = self.names, self.win_counts, self.fit
+        return out
 
     def _to_numpy(self) -> Preference:
         from .matrix import MatrixPreference  # which is built on this module
@@ -129,8 +139,12 @@ class Preference:
         return np.asarray(bounds.birkhoff_contraction(to_numpy(self.matrix())), dtype=float)
 
 
-def check_reward(reward: Any) -> Array:
-    """Return rewards as a finite floating array of shape ``(..., m)``."""
+def check_reward(reward: Any, names: Any = None) -> tuple[Array, Any]:
+    """Return rewards as an array, aligned by label, and the names of the responses, or say what is wrong."""
+    labels = own_names(reward)
+    if labels is not None:
+        names = labels if names is None else check_names(names, len(labels))
+        reward = by_label(reward, "reward", names)
     reward = as_float(reward, "reward")
     if reward.ndim < 1 or 0 in reward.shape:
         raise ValueError(
@@ -140,10 +154,16 @@ def check_reward(reward: Any) -> Array:
     where = first_index(~array_namespace(reward).isfinite(reward))
     if where is not None:
         raise ValueError(f"reward must be finite, but entry {where} is {float(reward[where])}.")
-    return reward
+    return reward, names
+
+
+def ties_tol(example: Array) -> float:
+    r"""Return the margin :math:`|P_{ij}-P_{ji}|` up to which a pair is a tie: four roundings of the dtype."""
+    return 4 * float(array_namespace(example).finfo(example.dtype).eps)
 
 
 def describe_size(preference: Preference) -> str:
     """Return the numbers of responses and contexts for a repr."""
     contexts = " x ".join(map(str, preference.batch_shape))
-    return f"{preference.n_responses} responses" + (f", {contexts} contexts" if contexts else "")
+    named = "" if preference.names is None else f": {listed(preference.names)}"
+    return f"{preference.n_responses} responses{named}" + (f", {contexts} contexts" if contexts else "")

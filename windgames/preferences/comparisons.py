@@ -12,9 +12,9 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from .._array import to_numpy
-from .._validation import number, whole
+from .._validation import at_least, is_frame, number, one_of, positive_number
 from .base import Preference
-from .fitting import bradley_terry, check_prior, low_rank
+from .fitting import bradley_terry, low_rank
 from .laplacian import groups
 from .matrix import BradleyTerryPreference, MatrixPreference
 
@@ -134,7 +134,7 @@ class Comparisons:
             not symmetric, or labels are doubled or not in `names`. The message names the entry.
         """
         tables = {"wins": wins} | ({} if ties is None else {"ties": ties})
-        labels = [axis for table in tables.values() if _is_frame(table) for axis in (table.index, table.columns)]
+        labels = [axis for table in tables.values() if is_frame(table) for axis in (table.index, table.columns)]
         if names is None and not labels:
             names = range(_square(wins, "wins").shape[0])
         if names is None:
@@ -182,8 +182,7 @@ class Comparisons:
         ValueError
             If a ranking is a string, empty of items that can be read, or holds an item twice or one not in `names`.
         """
-        if unranked not in ("below", "missing"):
-            raise ValueError(f"unranked must be 'below' or 'missing', but it is {unranked!r}.")
+        one_of(unranked, "unranked", ("below", "missing"))
         read = [_tiers(ranking, row) for row, ranking in enumerate(rankings)]
         known = _names(names, [[label for tier in tiers for label in tier] for tiers in read])
         weights = np.ones(len(read)) if weight is None else _weights(weight, "weight")
@@ -339,7 +338,7 @@ class Comparisons:
 
     def _empirical(self, shares: np.ndarray, prior: float) -> MatrixPreference:
         """Return the observed win rates of tables of wins with half of the ties."""
-        prior = check_prior(prior)
+        prior = positive_number(prior, "prior", zero=True)
         eye = np.eye(len(self.names), dtype=bool)
         total = shares + shares.swapaxes(-1, -2) + 2 * prior
         missing = (total == 0) & ~eye
@@ -361,9 +360,9 @@ class Comparisons:
         has margin 0; `win_counts` remembers it.
         """
         shares = self._shares.toarray()
-        margin = shares - shares.T
-        largest = np.max(np.abs(margin), initial=0.0)
-        return self._named(0.5 + margin / (2 * largest if largest > 0 else 1.0), shares)
+        out = preference_of_margins(shares - shares.T, self.names)
+        out.win_counts = shares
+        return out
 
     def bradley_terry(self, ties: Literal["half", "davidson"] = "half", prior: float = 0.0) -> BradleyTerryPreference:
         r"""Fit the model :math:`P_{ij} = \sigma(r_i-r_j)` by maximum likelihood; see `fitting.bradley_terry`."""
@@ -398,8 +397,8 @@ class Comparisons:
         if np.any(counts != np.floor(counts)):
             k = int(np.argmax(counts != np.floor(counts)))
             raise ValueError(
-                f"{what} draws whole comparisons, but one of them counts {counts[k]:g} times. Give ties as ties, not as "
-                f"half wins, and whole weights."
+                f"{what} draws whole comparisons, but one of them counts {counts[k]:g} times. Give whole weights, and "
+                f"ties as ties, not as half wins."
             )
         if counts.sum() == 0:
             raise ValueError(f"{what} needs at least one comparison, but there is none.")
@@ -426,9 +425,7 @@ class Comparisons:
         MatrixPreference
             With ``batch_shape == (n,)``.
         """
-        n, rng = whole(n, "n"), np.random.default_rng(rng)
-        if n == 0:
-            raise ValueError("n must be a positive number of draws, but it is 0.")
+        n, rng = at_least(n, "n", 1), np.random.default_rng(rng)
         counts = self._whole_counts("resample")
         total = int(counts.sum())
         draws = rng.multinomial(total, counts / total, size=n).astype(float)
@@ -445,30 +442,35 @@ class Comparisons:
 
     def split(self, folds: int, rng: Any = None) -> Iterator[tuple[Comparisons, Comparisons]]:
         """Yield ``(rest, fold)`` for each of some random folds of the comparisons, or of the ballots."""
-        folds = whole(folds, "folds")
-        if folds < 2:
-            raise ValueError(f"folds must be at least 2, but it is {folds}.")
+        folds = at_least(folds, "folds", 2)
         counts = self._whole_counts("split")
         parts = np.random.default_rng(rng).multinomial(counts, np.full(folds, 1 / folds)).astype(float)
         for part in parts.T:
             yield self._with_counts(counts - part), self._with_counts(part)
 
 
+def preference_of_margins(margin: np.ndarray, names: Sequence[Hashable] | None = None) -> MatrixPreference:
+    """Return the preference whose winners at ``beta = 0`` are the maximal lotteries of a margin graph."""
+    if np.any(margin != -margin.T):
+        i, j = np.argwhere(margin != -margin.T)[0]
+        raise ValueError(f"Margins must be skew-symmetric, but those at ({i}, {j}) and ({j}, {i}) do not cancel.")
+    largest = np.max(np.abs(margin), initial=0.0)
+    out = MatrixPreference(0.5 + margin / (2 * largest if largest > 0 else 1.0))
+    out.names = None if names is None else tuple(names)
+    return out
+
+
 # -- reading what people have --------------------------------------------------------------------------------
-
-
-def _is_frame(x: Any) -> bool:
-    return hasattr(x, "columns") and hasattr(x, "index") and hasattr(x, "to_numpy")
 
 
 def _column(values: Any, name: str) -> list[Any]:
     """Return the entries of a sequence as plain Python values."""
     if isinstance(values, str | bytes):
-        raise ValueError(f"{name} must be a sequence, one entry per row, but it is the text {values!r}.")
+        raise ValueError(f"{name} must be a sequence, but it is the text {values!r}.")
     try:
         out = list(values.tolist() if hasattr(values, "tolist") else values)
     except TypeError:
-        raise ValueError(f"{name} must be a sequence, one entry per row, but it is {values!r}.") from None
+        raise ValueError(f"{name} must be a sequence, but it is {values!r}.") from None
     return out
 
 
@@ -559,7 +561,7 @@ def _square(table: Any, name: str) -> np.ndarray:
 def _aligned(table: Any, known: Mapping[Hashable, int], name: str) -> np.ndarray:
     """Return counts in the order of the names, checked."""
     m = len(known)
-    if _is_frame(table):
+    if is_frame(table):
         axes = []
         for axis, labels in (("rows", table.index), ("columns", table.columns)):
             column = _column(labels, axis)

@@ -10,7 +10,8 @@ from .._array import (
     device_of,
     to_numpy,
 )
-from .._validation import as_float, first_index, positive_number
+from .._validation import as_float, first_index, is_frame, positive_number
+from .comparisons import Comparisons
 from .matrix import MatrixPreference
 
 
@@ -21,8 +22,9 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
 
     Parameters
     ----------
-    wins : array, shape ``(..., m, m)``
-        ``wins[..., i, j]`` counts how often ``i`` beat ``j``; half counts record ties.
+    wins : array or DataFrame, shape ``(..., m, m)``
+        ``wins[..., i, j]`` counts how often ``i`` beat ``j``; half counts record ties. A DataFrame is aligned by label,
+        as in `Comparisons.from_counts`.
     prior : float
         Pseudo-count added to both sides of every pair.
 
@@ -32,6 +34,8 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
         If a count is negative or NaN, or if `prior` is 0 and a pair was never compared; the message names
         the first such pair and how many there are.
     """
+    if is_frame(wins):
+        return Comparisons.from_counts(wins).empirical(prior)
     wins = as_float(wins, "wins")
     if wins.ndim < 2 or wins.shape[-1] != wins.shape[-2] or 0 in wins.shape:
         raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
@@ -54,4 +58,6 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
         )
     off = diagonal | (total == 0)
     half = 0.5 * xp.ones_like(wins)
-    return MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))
+    out = MatrixPreference(xp.where(off, half, (wins + prior) / xp.where(off, xp.ones_like(total), total)))
+    out.win_counts = xp.where(diagonal, xp.zeros_like(wins), wins)
+    return out

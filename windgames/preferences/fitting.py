@@ -14,7 +14,8 @@ from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.sparse.csgraph import NegativeCycleError, bellman_ford, connected_components
 from scipy.special import expit, log_expit, xlogy
 
-from .._validation import number, whole
+from .._display import optional
+from .._validation import one_of, positive_number, whole
 from .base import Preference
 from .laplacian import groups, laplacian, solve_laplacian
 from .low_rank import LowRankPreference
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 STARTS = 4
 """From how many random embeddings a low-rank model is fitted; the best counts."""
+STEPS = 200
+"""After how many Newton steps a fit is given up."""
 LISTED = 5
 """How many names an error message lists at most."""
 
@@ -89,8 +92,7 @@ class BradleyTerryFit:
 
     def to_frame(self) -> Any:
         """Return rewards and standard errors by name, best first, as a pandas DataFrame."""
-        import pandas as pd
-
+        pd = optional("pandas", "BradleyTerryFit.to_frame", "plot")
         columns = {"reward": self.reward, "standard_error": self.standard_errors}
         return pd.DataFrame(columns, index=list(self.names)).sort_values("reward", ascending=False, kind="stable")
 
@@ -179,9 +181,8 @@ def bradley_terry(
     ValueError
         If there is no finite maximum and no prior: groups that never met, or items that nobody beat, by name.
     """
-    if ties not in ("half", "davidson"):
-        raise ValueError(f"ties must be 'half' or 'davidson', but it is {ties!r}.")
-    prior = check_prior(prior)
+    one_of(ties, "ties", ("half", "davidson"))
+    prior = positive_number(prior, "prior", zero=True)
     names, m = comparisons.names, len(comparisons.names)
     davidson = ties == "davidson" and bool(np.any(comparisons.tie_counts()))
     i, j, won, lost = comparisons.pairs()
@@ -211,9 +212,10 @@ def bradley_terry(
 def _newton(likelihood: _Likelihood, theta: float | None) -> tuple[np.ndarray, float | None, int]:
     """Maximise the log-likelihood by Newton steps that never lower it."""
     m, i, j = likelihood.m, likelihood.i, likelihood.j
-    r = np.zeros(m)
+    r, steps = np.zeros(m), 0
     value = likelihood.value(r, theta)
-    for steps in range(1, 201):
+    while steps < STEPS:
+        steps += 1
         gradient, by_theta, weight, border, corner = likelihood.derivatives(r, theta)
         ridge = likelihood.ridge(r) if likelihood.prior > 0 else 0.0
         step = solve_laplacian(m, i, j, weight, gradient, ridge)
@@ -224,7 +226,7 @@ def _newton(likelihood: _Likelihood, theta: float | None) -> tuple[np.ndarray, f
             step = step - turn * along
         gain = float(gradient @ step) + by_theta * turn
         largest = max(float(np.max(np.abs(step), initial=0.0)), abs(turn))
-        size = min(1.0, 5 / largest) if largest > 0 else 1.0
+        size = 1.0
         while size > 1e-10:
             moved, turned = r + size * step, None if theta is None else theta + size * turn
             new = likelihood.value(moved, turned)
@@ -233,8 +235,11 @@ def _newton(likelihood: _Likelihood, theta: float | None) -> tuple[np.ndarray, f
             size /= 2
         r, theta, value = moved, turned, new
         if size * largest <= 1e-10 * max(1.0, float(np.max(np.abs(r), initial=0.0))):
-            break
-    return r, theta, steps
+            return r, theta, steps
+    raise ValueError(
+        f"Newton's method did not settle in {steps} steps: counts of very different sizes leave some rewards all but "
+        f"free. Pass prior > 0."
+    )
 
 
 def _check_finite(comparisons: Comparisons) -> None:
@@ -277,7 +282,7 @@ def _check_ties(
     if prior == 0:
         edges: dict[str, list[np.ndarray]] = {"i": [], "j": [], "w": []}
         # the constraint x_j <= x_i + w; where a pair has both, that of the win (w = -1) implies that of the tie
-        for a, b, wins, losses in ((i, j, won, lost), (j, i, lost, won)):
+        for a, b, wins in ((i, j, won), (j, i, lost)):
             use = (wins > 0) | (tied > 0)
             edges["i"].append(a[use])
             edges["j"].append(b[use])
@@ -298,14 +303,6 @@ def listed(names: Sequence[Hashable]) -> str:
     """Return names for a message, the first few of many."""
     few = ", ".join(repr(name) for name in names[:LISTED])
     return few if len(names) <= LISTED else f"{few} and {len(names) - LISTED} more"
-
-
-def check_prior(prior: Any) -> float:
-    """Return a pseudo-count as a float, or say what is wrong."""
-    prior = number(prior, "prior")
-    if not 0 <= prior < inf:
-        raise ValueError(f"prior must be a non-negative count, but it is {prior}.")
-    return prior
 
 
 # -- low rank ------------------------------------------------------------------------------------------------
@@ -345,8 +342,8 @@ def low_rank(
 
     Item `i` has a vector :math:`x_i` of `rank` coordinates, and `J` is made of blocks ``[[0, -1], [1, 0]]``.
 
-    - ``link="linear"``: :math:`P_{ij} = \frac12 + a_i^\top Ja_j` with :math:`a_i = x_i/\sqrt{2(1+|x_i|^2)}`, which keeps
-      every score inside (-1/2, 1/2), of pairs that never met, too.
+    - ``link="linear"``: :math:`P_{ij} = \frac12 + a_i^\top Ja_j` with :math:`a_i = x_i/\sqrt{2(1+|x_i|^2)}`, which
+      keeps every score inside (-1/2, 1/2), of pairs that never met, too.
     - ``link="logistic"``: :math:`P_{ij} = \sigma(r_i - r_j + x_i^\top Jx_j)`: Bradley-Terry and a cyclic part.
 
     The likelihood has several maxima; the best of a few starts is taken.
@@ -376,11 +373,8 @@ def low_rank(
         raise ValueError(
             f"rank must be an even positive number, since scores come in pairs of coordinates, not {rank}."
         )
-    if link not in ("linear", "logistic"):
-        raise ValueError(f"link must be 'linear' or 'logistic', but it is {link!r}.")
-    prior = number(prior, "prior")
-    if not 0 < prior < inf:
-        raise ValueError(f"prior must be positive and finite, but it is {prior}: without it embeddings may run away.")
+    one_of(link, "link", ("linear", "logistic"))
+    prior = positive_number(prior, "prior")
     rng = np.random.default_rng(rng)
     out = _fit_low_rank(comparisons, rank, prior, rng, link)
     likelihood = comparisons.log_likelihood(out)

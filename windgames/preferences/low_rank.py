@@ -40,6 +40,8 @@ class LowRankPreference(Preference):
     embedding : array, shape ``(..., m, k)``
     skew : array, shape ``(..., k, k)``, optional
         Skew-symmetric; blocks ``[[0, -1], [1, 0]]`` if None, for even `k`.
+    names : sequence, optional
+        Names of the responses.
 
     Raises
     ------
@@ -60,8 +62,9 @@ class LowRankPreference(Preference):
 
     is_constant_sum = True
 
-    def __init__(self, embedding: Any, skew: Any = None) -> None:
+    def __init__(self, embedding: Any, skew: Any = None, *, names: Any = None) -> None:
         self._set(*_check_embedding(embedding, skew))
+        self.names = names
         for index in np.ndindex(self.batch_shape):
             self._check_scores(index)
 

@@ -16,8 +16,8 @@ from .._array import (
     scale,
     to_numpy,
 )
-from .._validation import as_float, positive_number
-from .base import Preference, check_reward, describe_size
+from .._validation import as_float, by_label, is_frame, own_names, positive_number
+from .base import Preference, check_reward, describe_size, ties_tol
 
 EXACT_UP_TO = 40
 """Up to this many responses certificates use the exact interaction constant; beyond, computing it would dominate."""
@@ -28,9 +28,11 @@ class MatrixPreference(Preference):
 
     Parameters
     ----------
-    matrix : array, shape ``(..., m, m)``
+    matrix : array or DataFrame, shape ``(..., m, m)``
         ``matrix[..., i, j]`` is the probability that ``i`` beats ``j``, in [0, 1]. It need not be constant-sum
-        here; a win-rate game asks for that.
+        here; a win-rate game asks for that. Of a DataFrame the columns are put in the order of the rows.
+    names : sequence, optional
+        Names of the responses; the labels of a DataFrame if None.
 
     Raises
     ------
@@ -45,14 +47,21 @@ class MatrixPreference(Preference):
     True
     """
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: Any, *, names: Any = None) -> None:
+        if is_frame(matrix):
+            labels, square = own_names(matrix.T), matrix.shape[0] == matrix.shape[1]
+            names = labels if names is None else names
+            # columns in the order of the rows
+            matrix = by_label(matrix, "matrix", labels) if square else matrix.to_numpy()
         matrix = as_float(matrix, "matrix")
         if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2] or 0 in matrix.shape:
             raise ValueError(
                 f"matrix must have shape (..., m, m) with at least one response and one context, "
-                f"but its shape is {tuple(matrix.shape)}."
+                f"but its shape is {tuple(matrix.shape)}. "
+                f"A game of two different players goes through windgames.embed_zero_sum."
             )
         self._set(matrix)
+        self.names = names
         xp = array_namespace(matrix)
         outside = ~((matrix >= 0) & (matrix <= 1))
         if xp.any(outside):
@@ -60,7 +69,8 @@ class MatrixPreference(Preference):
             where = tuple(map(int, np.unravel_index(np.argmax(np.nan_to_num(excess, nan=inf)), excess.shape)))
             raise ValueError(
                 f"matrix must hold probabilities in [0, 1], but entry {where} is {float(matrix[where])}. "
-                f"Win counts go through windgames.from_counts, rewards through RewardPreference."
+                f"Win counts go through windgames.from_counts, rewards through RewardPreference, payoffs of a zero-sum "
+                f"game through windgames.embed_zero_sum."
             )
 
     def _set(self, matrix: Array) -> None:
@@ -86,6 +96,8 @@ class MatrixPreference(Preference):
             if self.is_constant_sum and xp.finfo(dtype).eps < xp.finfo(self._matrix.dtype).eps:
                 # constant-sum only up to the coarser rounding: take the nearest matrix that is so in the finer dtype
                 matrix = (matrix + 1 - xp.matrix_transpose(matrix)) / 2
+                tied = xp.abs(2 * matrix - 1) <= ties_tol(self._matrix)
+                matrix = xp.where(tied, 0.5 * xp.ones_like(matrix), matrix)
             self._other[dtype] = matrix
         return self._other[dtype]
 
@@ -147,16 +159,19 @@ class BradleyTerryPreference(MatrixPreference):
 
     Parameters
     ----------
-    reward : array, shape ``(..., m)``
+    reward : array or Series, shape ``(..., m)``
         Finite rewards.
     scale : float
         Temperature of the comparison, in units of the reward; small values approach `RewardPreference`.
+    names : sequence, optional
+        Names of the responses, by which a Series is aligned; its labels if None.
     """
 
-    def __init__(self, reward: Any, scale: float = 1.0) -> None:
-        self.reward = check_reward(reward)
+    def __init__(self, reward: Any, scale: float = 1.0, *, names: Any = None) -> None:
+        self.reward, names = check_reward(reward, names)
         self.scale = positive_number(scale, "scale")
         self._set(sigmoid(self._odds(self.reward.dtype)))
+        self.names = names
 
     def _constructor(self) -> dict[str, Any]:
         return {"reward": self.reward, "scale": self.scale}

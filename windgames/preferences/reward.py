@@ -34,9 +34,11 @@ class RewardPreference(Preference):
 
     Parameters
     ----------
-    reward : array, shape ``(..., m)``
+    reward : array or Series, shape ``(..., m)``
         Finite rewards. Only their order matters.
     ties : {"half", "weak", "strict"}
+    names : sequence, optional
+        Names of the responses, by which a Series is aligned; its labels if None.
 
     Raises
     ------
@@ -44,12 +46,13 @@ class RewardPreference(Preference):
         If a reward is NaN or infinite (the message names it), or `ties` is unknown.
     """
 
-    def __init__(self, reward: Any, ties: str = "half") -> None:
+    def __init__(self, reward: Any, ties: str = "half", *, names: Any = None) -> None:
         self.ties = one_of(ties, "ties", TIES)
-        self.reward = check_reward(reward)
+        self.reward, names = check_reward(reward, names)
         self.batch_shape = tuple(self.reward.shape[:-1])
         self.n_responses = m = self.reward.shape[-1]
         self.is_constant_sum = ties == "half"
+        self.names = names
         r = to_numpy(self.reward)
         order = np.argsort(r, axis=-1, kind="stable")
         ordered = np.take_along_axis(r, order, -1)
