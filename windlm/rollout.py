@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +47,14 @@ class RolloutBatch:
         return RolloutBatch(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
 
 
+class Recorder(Protocol):
+    """A journal of results by name."""
+
+    def recorded(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return the result of this name, computed only if it is not in the journal."""
+        ...
+
+
 @dataclass
 class Rollout:
     """Access to a round's policies and judge, for `Objective.collect`: samples, log-probabilities, verdicts.
@@ -60,36 +70,68 @@ class Rollout:
     """Returns new generators, one per prompt, at every call."""
     loaded: str = "current"
     """The slot whose weights are in the model."""
+    journal: Recorder | None = None
+    """Where results are kept, so that a run that was killed repeats none of them; None for nowhere."""
     tokens: int = 0
     """Tokens sampled so far."""
+    calls: int = 0
+    """Judge calls so far that were not served from the cache."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("sampling", "scoring", "judging"), 0.0))
     """Seconds spent so far, by activity."""
+    results: int = 0
+    """Results asked for so far, which name the next one in the journal."""
 
     def sample(self, slot: str, k: int) -> Samples:
         """Sample `k` responses to each prompt from the policy of a slot."""
-        with self._timed("sampling"), self._at(slot):
-            samples = self.policy.sample(self.prompts, k, self.generators())
+        generators = self.generators()  # also where the samples are on disk, so that the next call gets the next ones
+
+        def compute() -> Samples:
+            with self._at(slot):
+                return self.policy.sample(self.prompts, k, generators)
+
+        samples = self._recorded("sampling", compute)
         self.tokens += samples.n_tokens
         return samples
 
     def log_prob(self, samples: Samples, slot: str) -> Tensor:
         """Return the log-probabilities of responses under the policy of a slot, shape ``(B, K)``."""
-        with self._timed("scoring"), self._at(slot):
-            return self.policy.log_prob(samples)
+
+        def compute() -> Tensor:
+            with self._at(slot):
+                return self.policy.log_prob(samples)
+
+        return self._recorded("scoring", compute)
 
     def outcomes(self, samples: Samples, opponents: Samples | None = None) -> Tensor:
         """Return the preference of each response over each, ``(B, K, K)``, or over each opponent, ``(B, K, J)``."""
         k = samples.tokens.shape[1]
         everyone = samples if opponents is None else Samples.beside([samples, opponents])
-        with self._timed("judging"):
-            matrix = torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
+
+        def compute() -> Tensor:
+            return torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
+
+        matrix = self._recorded("judging", compute)
         return matrix if opponents is None else matrix[:, :k, k:]
+
+    def rewards(self, samples: Samples) -> np.ndarray | None:
+        """Return the judge's reward of each response, shape ``(B, K)``, or None if it has no rewards."""
+        rewards = getattr(self.judge, "rewards", None)
+        return None if rewards is None else self._recorded("judging", lambda: rewards(self.prompts, samples.text))
 
     def _at(self, slot: str) -> AbstractContextManager[None]:
         return nullcontext() if slot == self.loaded else self.snapshots.using(slot)
 
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
+    def _recorded(self, activity: str, compute: Callable[[], Any]) -> Any:
+        known = getattr(self.judge, "known", {})  # verdicts that it remembers, and must remember after a resume, too
+
+        def timed() -> tuple[Any, float, int, dict[Any, Any]]:
+            calls, before, started = getattr(self.judge, "calls", 0), len(known), time.perf_counter()
+            result, seconds = compute(), time.perf_counter() - started
+            return result, seconds, getattr(self.judge, "calls", 0) - calls, dict(islice(known.items(), before, None))
+
+        name, self.results = f"{self.results:02d}-{activity}", self.results + 1
+        result, seconds, calls, new = timed() if self.journal is None else self.journal.recorded(name, timed)
+        known.update(new)
+        self.seconds[activity] += seconds
+        self.calls += calls
+        return result

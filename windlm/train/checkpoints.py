@@ -27,7 +27,7 @@ def describe(config: Config, objective: Objective, policy: LanguagePolicy, promp
 
     The judge is code and is not part of it.
     """
-    may_change = ("out", "progress", "checkpoint_every", "trackers", "processes", "cpu")
+    may_change = ("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu")
     settings = {k: v for k, v in asdict(config).items() if k not in may_change}
     draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
     name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))

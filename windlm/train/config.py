@@ -51,6 +51,10 @@ class Config:
     reference_draws: int = 0
     """Responses per prompt of the reference, and of the previous round, that a round is judged against for the win
     rates in the metrics; 0 for no win rates. A pairwise judge is asked for every pair."""
+    shard_prompts: int = 256
+    """Prompts that are sampled, judged and scored together, and written to disk as one shard of the round."""
+    keep_rollouts: int | None = 3
+    """Rounds whose rollouts are kept in rollouts/; None for all."""
     checkpoint_every: int = 1
     """Interval between checkpoints, in rounds; 0 for no checkpoints."""
     processes: int | None = None
@@ -67,6 +71,7 @@ class Config:
         if self.schedule not in schedules:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
+        least |= {"shard_prompts": 1} | ({"keep_rollouts": 0} if self.keep_rollouts is not None else {})
         least |= {"warmup": 0, "weight_decay": 0, "seed": 0}
         least |= {n: 1 for n in ("micro_prompts", "prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():

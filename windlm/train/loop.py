@@ -14,23 +14,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from .. import sharding
 from ..judges import Judge
 from ..objectives import Objective, remarks
 from ..policy import LanguagePolicy, Prompt, finite
-from ..rollout import Rollout, RolloutBatch
+from ..rollout import Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
-from .metrics import BaselineSamples, Metrics, check_trackers
+from .metrics import BaselineSamples, Metrics, check_trackers, mean_over_prompts
+from .shards import Journal, ShardedRollouts, drop_old_rounds, open_round, write_shard
+
+SAMPLES_PER_STAGE = 16
+"""Streams of random numbers set aside for each stage of a round; no objective samples that often."""
 
 
 def train(
@@ -131,22 +135,36 @@ def train(
     ):
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
-        streams = count_streams([config.seed, number], indices)
-        rollout = Rollout(policy, snapshots, judge, [prompts[i] for i in indices], streams.__next__)
-        calls_before, training, losses, norms = judge.calls, 0.0, [], []
+        folder, progress = config.out / "rollouts" / f"round-{number:06d}", []
+        totals: dict[str, float] = dict.fromkeys(("tokens", "judge_calls", "seconds_training"), 0.0)
+        losses, norms, loaded = [], [], "current"
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
             snapshots.save("current")
             shutil.copy(snapshots.path("current"), snapshots.path("begin"))
+        if accelerator.is_main_process:
+            open_round(folder, metrics.identity | {"processes": world}, policy)
+        accelerator.wait_for_everyone()
 
-        for stage in stages:
-            # sample, judge and score: from here on only log pi_theta of the samples changes
-            batch = objective.collect(stage, rollout, config.draws)
-            if stage is stages[0]:
-                calls = judge.calls  # those for the metrics do not count as the method's
-                values = baselines.measure(batch, replace(rollout, seconds=dict(rollout.seconds)), indices)
-                calls_before += judge.calls - calls
-            batch = RolloutBatch.stack(gather_object([batch]))
+        for n, stage in enumerate(stages):
+            # sample, judge and score, a shard of prompts at a time: from here on only log pi_theta changes
+            for first in range(0, len(indices), config.shard_prompts):
+                shard = indices[first : first + config.shard_prompts]
+                name = f"shard-{rank * per_round // world + first:08d}"
+                streams = count_streams([config.seed, number], shard, n * SAMPLES_PER_STAGE)
+                journal = Journal(folder / f"stage-{n}" / f"{name}.journal", partial(sharding.all_agree, policy=policy))
+                texts = [prompts[i] for i in shard]
+                rollout = Rollout(policy, snapshots, judge, texts, streams.__next__, loaded, journal)
+                batch = objective.collect(stage, rollout, config.draws)
+                if n == 0:
+                    apart = replace(rollout, seconds=dict(rollout.seconds))
+                    progress.append((len(shard), baselines.measure(batch, apart, shard)))
+                write_shard(folder / f"stage-{n}" / f"{name}.arrow", shard, texts, batch, policy)
+                spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
+                for count, value in {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}.items():
+                    totals[count] = totals.get(count, 0) + value
+            accelerator.wait_for_everyone()
+            rollouts = ShardedRollouts(folder / f"stage-{n}")
 
             # regress: epochs of mini-batches, each split among the processes
             started = time.perf_counter()
@@ -157,11 +175,11 @@ def train(
                     step = order[i : i + config.batch_prompts]
                     part = step[rank * len(step) // world : (rank + 1) * len(step) // world]
                     micro = config.micro_prompts or len(part)
-                    pieces = [batch[part[j : j + micro]] for j in range(0, len(part), micro)]
+                    pieces = [part[j : j + micro] for j in range(0, len(part), micro)]
                     total_loss = 0.0
-                    for piece in pieces:
-                        last = piece is pieces[-1]  # processes exchange gradients once per optimizer step
-                        with nullcontext() if last else accelerator.no_sync(model):
+                    for j, positions in enumerate(pieces):
+                        piece, last = rollouts[positions], j == len(pieces) - 1
+                        with nullcontext() if last else accelerator.no_sync(model):  # exchange gradients once a step
                             loss = objective.loss(stage, model(piece.samples), piece).sum() / len(part)
                             accelerator.backward(loss)
                             total_loss += float(loss.detach())
@@ -175,18 +193,17 @@ def train(
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
-            training += time.perf_counter() - started
-            rollout.loaded = getattr(stage, "out", "current")
+            totals["seconds_training"] += time.perf_counter() - started
+            loaded = getattr(stage, "out", "current")
             objective.finish(stage, snapshots)
         if "previous" in objective.slots:
             shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
 
         # measure and save
+        values = mean_over_prompts(progress)
         values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
-        counts = {"tokens": rollout.tokens, "judge_calls": judge.calls - calls_before}
-        seconds = {f"seconds_{name}": value for name, value in (rollout.seconds | {"training": training}).items()}
         exact = evaluate(number, policy) if evaluate else {}
-        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, counts | seconds, exact)
+        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, totals, exact)
         if config.checkpoint_every and (number % config.checkpoint_every == 0 or number == config.rounds):
             state = {
                 "round": number,
@@ -198,6 +215,9 @@ def train(
                 "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
             }
             save_checkpoint(checkpoints, accelerator, number, state, snapshots)
+        if accelerator.is_main_process and (number == config.rounds or (checkpoints / f"round-{number:06d}").exists()):
+            drop_old_rounds(config.out / "rollouts", config.keep_rollouts)
+        accelerator.wait_for_everyone()
     whole = sharding.whole_weights(policy, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process:
@@ -243,9 +263,8 @@ def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
     return np.random.default_rng([seed, turn]).permutation(n)[place : place + per_round].tolist()
 
 
-def count_streams(seed: list[int], prompts: Sequence[int]) -> Iterator[list[np.random.Generator]]:
-    """Yield lists of generators, one per prompt, that depend only on seed, prompt and position in the stream."""
-    count = 0
+def count_streams(seed: list[int], prompts: Sequence[int], count: int = 0) -> Iterator[list[np.random.Generator]]:
+    """Yield lists of generators, one per prompt, that depend only on seed, prompt and position, which is `count` on."""
     while True:
         yield [np.random.default_rng([*seed, count, i]) for i in prompts]
         count += 1

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, gather_object
@@ -17,7 +18,7 @@ from accelerate.utils import LoggerType, gather_object
 from windgames import objectives as shared
 
 from .. import sharding
-from ..policy import Samples
+from ..policy import LanguagePolicy, Samples
 from ..rollout import Rollout, RolloutBatch
 from .config import Config
 
@@ -60,6 +61,7 @@ class BaselineSamples:
         batch : RolloutBatch
             The round's first batch.
         rollout : Rollout
+            A copy of the one that made the batch, since what metrics cost is not the method's.
         indices : sequence of int
             Which prompts of the run these are.
         """
@@ -73,22 +75,30 @@ class BaselineSamples:
             "kl_error": float(log_ratio.var(-1).mean()) if log_ratio.shape[-1] > 1 else 0.0,
             "entropy": -float(current.double().mean()),
             "length": float(own.mask.sum(-1).double().mean()),
+            "cut": self._cut(own, rollout.policy),
         }
-        rewards = getattr(rollout.judge, "rewards", None)
+        rewards = rollout.rewards(own)
         if rewards is not None:
-            values["reward"] = float(rewards(rollout.prompts, own.text).mean())
+            values["reward"] = float(rewards.mean())
         if self.config.reference_draws:
             values |= self._win_rates(own.first(self.config.reference_draws), rollout, indices)
         return values
+
+    def _cut(self, samples: Samples, policy: LanguagePolicy) -> float:
+        """Return the share of responses that were cut at the longest length."""
+        last = samples.tokens[..., -1]
+        cut = samples.mask.all(-1) & ~torch.isin(last, torch.tensor(policy.stop_ids, dtype=last.dtype))
+        return float(cut.double().mean())
 
     def _win_rates(self, own: Samples, rollout: Rollout, indices: Sequence[int]) -> dict[str, float]:
         new = [j for j, i in enumerate(indices) if i not in self.reference]
         if sharding.is_sharded(rollout.policy) and not sharding.all_agree(not new, rollout.policy):
             new = list(range(len(indices)))  # processes that sample together must sample the same number
         if new:
-            some = replace(rollout, prompts=[rollout.prompts[j] for j in new])
             generators = [np.random.default_rng([self.config.seed, 0, indices[j]]) for j in new]
-            samples = replace(some, generators=lambda: generators).sample("ref", self.config.reference_draws)
+            some = replace(rollout, prompts=[rollout.prompts[j] for j in new], generators=lambda: generators)
+            samples = some.sample("ref", self.config.reference_draws)
+            rollout.results = some.results
             self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}
         values = {}
         for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
@@ -98,6 +108,13 @@ class BaselineSamples:
                 values[f"win_rate_{name}"] = float(shared.win_rates(outcomes, "independent").mean())
         self.previous |= {i: own[[j]] for j, i in enumerate(indices)}
         return values
+
+
+def mean_over_prompts(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return the mean of each value over parts of so many prompts; a part may lack a value."""
+    names = dict.fromkeys(name for _, values in parts for name in values)
+    have = {name: [(n, values[name]) for n, values in parts if name in values] for name in names}
+    return {name: sum(n * x for n, x in some) / sum(n for n, _ in some) for name, some in have.items()}
 
 
 class Metrics:

@@ -1,0 +1,165 @@
+"""A round's rollouts on disk, in shards of prompts.
+
+While a shard is sampled, judged and scored, each result goes into its journal, so that a run that was killed repeats
+none of them. A finished shard is an Arrow file that training maps into memory, and that people read with
+``datasets.load_dataset("arrow", data_files=...)`` or pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ..policy import LanguagePolicy, Prompt, Samples
+from ..rollout import RolloutBatch
+from ..sharding import share
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name and rename it once it is complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left behind, and the message says what to do.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise OSError(f"Cannot write {path}: {reason}. Make room or choose another folder; the run resumes.") from error
+
+
+class Journal:
+    """Results of one shard by name, each written when it is there.
+
+    Parameters
+    ----------
+    folder : Path
+    agree : callable
+        Maps whether this process has a result to whether all have it, where processes must compute together.
+    """
+
+    def __init__(self, folder: Path, agree: Callable[[bool], bool] = lambda flag: flag) -> None:
+        self.folder, self.agree = folder, agree
+
+    def recorded(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return the result of this name, computed only if it is not on disk."""
+        path = self.folder / f"{name}.pt"
+        if self.agree(path.exists()):
+            return torch.load(path, weights_only=False)
+        result = compute()
+        write_atomically(path, lambda temporary: torch.save(result, temporary))
+        return result
+
+
+def write_shard(
+    path: Path, indices: Sequence[int], prompts: Sequence[Prompt], batch: RolloutBatch, policy: LanguagePolicy
+) -> None:
+    """Write the rollouts of some prompts as an Arrow file, one row a prompt.
+
+    Columns: ``prompt_index``, ``prompt`` (text, or the messages as JSON), ``prompt_ids``, ``responses`` (text without
+    special tokens), ``token_ids``, how each response ``ended`` ("end token", "stop text" or "cut" at the longest
+    length), and what the stage fixed about the responses, such as ``label`` and the log-probabilities ``start`` and
+    ``ref``.
+    """
+    samples = batch.samples
+    token_ids = [
+        [t[m].tolist() for t, m in zip(ts, ms, strict=True)]
+        for ts, ms in zip(samples.tokens, samples.mask, strict=True)
+    ]
+    columns: dict[str, Any] = {
+        "prompt_index": pa.array(indices, pa.int64()),
+        "prompt": [p if isinstance(p, str) else json.dumps(list(p), ensure_ascii=False) for p in prompts],
+        "prompt_ids": pa.array(samples.prompts, pa.list_(pa.int32())),
+        "responses": pa.array(samples.text, pa.list_(pa.string())),
+        "token_ids": pa.array(token_ids, pa.list_(pa.list_(pa.int32()))),
+        "ended": [[ending(ids, policy) for ids in row] for row in token_ids],
+    }
+    types = {torch.float32: pa.float32(), torch.float64: pa.float64()}
+    for name, values in batch.fixed.items():
+        columns[name] = pa.array(values.tolist(), pa.list_(types[values.dtype]))
+    about = {
+        "on_policy": batch.on_policy,
+        "length": samples.tokens.shape[-1],
+        "pad_id": policy.pad_id,
+        "fixed": [*batch.fixed],
+    }
+    table = pa.table(columns).replace_schema_metadata({"windlm": json.dumps(about)})
+
+    def write(temporary: Path) -> None:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    write_atomically(path, write)
+
+
+def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
+    """Return how a response ended."""
+    if ids and ids[-1] in policy.stop_ids:
+        return "end token"
+    return "cut" if len(ids) == policy.max_new_tokens else "stop text"
+
+
+class ShardedRollouts:
+    """The rollouts of a stage, mapped from the Arrow files of a folder; indexed by position in the round."""
+
+    def __init__(self, folder: Path) -> None:
+        tables = []
+        for path in sorted(folder.glob("*.arrow")):
+            with pa.memory_map(str(path)) as source:
+                tables.append(pa.ipc.open_file(source).read_all())
+        self.about = json.loads(tables[0].schema.metadata[b"windlm"])
+        self.table = pa.concat_tables(tables)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: Iterable[int]) -> RolloutBatch:
+        rows = self.table.take(pa.array([int(i) for i in index])).to_pydict()
+        k, length = len(rows["token_ids"][0]), self.about["length"]
+        tokens = torch.full((len(rows["token_ids"]), k, length), self.about["pad_id"])
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        for i, responses in enumerate(rows["token_ids"]):
+            for j, ids in enumerate(responses):
+                tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
+        types = {pa.float32(): torch.float32, pa.float64(): torch.float64}
+        fixed = {
+            name: torch.tensor(rows[name], dtype=types[self.table.schema.field(name).type.value_type])
+            for name in self.about["fixed"]
+        }
+        return RolloutBatch(
+            Samples(rows["prompt_ids"], tokens, mask, rows["responses"]), fixed, self.about["on_policy"]
+        )
+
+
+def open_round(folder: Path, identity: dict[str, Any], policy: LanguagePolicy) -> None:
+    """Begin a round's folder; what another run or other weights left there is deleted."""
+    sums = [f"{float(share(p.detach()).double().abs().sum()):.6g}" for p in policy.model.parameters()]
+    about = identity | {"weights at the start": sha256(json.dumps(sums).encode()).hexdigest()[:16]}
+    path = folder / "identity.json"
+    if path.exists() and json.loads(path.read_text()) == about:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(about, indent=2) + "\n"))
+
+
+def drop_old_rounds(folder: Path, keep: int | None) -> None:
+    """Delete the journals of finished rounds, and all but the last `keep` rounds; None keeps all."""
+    rounds = sorted(folder.glob("round-*"))
+    for old in rounds[: max(0, len(rounds) - keep)] if keep is not None else []:
+        shutil.rmtree(old)
+    for journal in folder.glob("round-*/*/*.journal"):
+        shutil.rmtree(journal)
