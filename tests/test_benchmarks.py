@@ -229,13 +229,3 @@ def test_a_killed_run_goes_on_to_the_same_table(smoke, tmp_path):
     scripts.output("bandit", *arguments)
     assert (tmp_path / "bandit_phase.csv").read_bytes() == (smoke[0] / "bandit_phase.csv").read_bytes()
     assert all(cell.stat().st_mtime_ns == age for cell, age in kept.items())
-
-
-def test_the_tour_runs(tmp_path):
-    code = (
-        f"import sys, runpy; sys.path.insert(0, {str(ROOT / 'figures')!r}); import style; "
-        f"style.use(pictures={str(tmp_path)!r}); runpy.run_path({str(ROOT / 'figures' / 'tour.py')!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "tour.png").stat().st_size > 10_000
