@@ -15,7 +15,7 @@ pytest.importorskip("cvxpy")
 pytest.importorskip("sklearn")
 
 import scripts
-from scripts import sidecar
+from scripts import ROOT, sidecar
 
 EXACT = ("bon", "phase", "distance", "rates", "verify")
 SAMPLED = ("queries", "seconds", "frontier", "ablation", "robust", "diversity", "logs", "unseen", "pieces")
