@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / ".docs"
 FOLDERS = ("windgames", "windlm", "benchmarks", "figures", "tests")
 SKIPPED = shutil.ignore_patterns("__pycache__", "quick", ".cells", ".hypothesis")
-MATHJAX = ("tex-chtml.js", "ui/lazy.js", "output/chtml/fonts")
-"""Parts of MathJax that the site loads: formulas are typeset as they are scrolled to."""
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts")
+"""Parts of MathJax that the site loads."""
 
 
 def stage(source: Path) -> None:
@@ -48,6 +48,7 @@ def stage(source: Path) -> None:
 def build(site: Path, *arguments: str) -> int:
     """Build the site in the folder `site` and return Sphinx's exit status."""
     source = site.parent / "docs-source"
+    shutil.rmtree(site, ignore_errors=True)  # what an older build knew of a page that has moved would count as a double
     stage(source)
     options = ["-W", "--keep-going", "-b", "html", "-c", str(CONFIGURATION), *arguments]
     status = main([*options, str(source), str(site)])

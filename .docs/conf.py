@@ -52,7 +52,7 @@ napoleon_use_ivar = True
 # Mathematics is set by MathJax, copied into the site from a package: nothing is loaded from elsewhere.
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax_options = {"defer": "defer"}
-mathjax3_config = {"loader": {"load": ["ui/lazy"]}, "options": {"enableMenu": False}}
+mathjax3_config = {"options": {"enableMenu": False}}
 
 html_theme = "furo"
 html_title = "windgames"
