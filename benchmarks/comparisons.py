@@ -9,8 +9,8 @@
 
 Sets: chess (three players, a cycle), baseball (American League East, 1987), citations (journals of statistics) and
 Burlington (mayoral election, 2009), whose counts are in tests/data with their sources. If the environment variable
-WINDGAMES_LLMFAO holds the path of ``llmfao.csv`` of dustalov/evalica: 8,931 verdicts on 59 language models, of which 784
-pairs of 1,711 were never compared. For these a low-rank model fills in what is missing; the others are taken as they
+WINDGAMES_LLMFAO holds the path of ``llmfao.csv`` of dustalov/evalica: 8,931 verdicts on 59 language models, where 784
+of 1,711 pairs were never compared. For these a low-rank model fills in what is missing; the others are taken as they
 were counted. Draws take comparisons as independent, although a ballot makes several, and several people judged each
 answer.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import tyro
+from scipy.optimize import brentq
+from scipy.stats import chi2, ncx2
 from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, draw, run_study, show
 
 import windgames as wg
@@ -137,33 +140,63 @@ def cyclic_configs(scale: Scale) -> list[dict[str, Any]]:
     ]
 
 
-def share(preference: wg.Preference) -> np.ndarray:
-    return np.asarray(wg.describe(preference).cyclic_share, dtype=float)
+def energies(c: wg.Comparisons) -> tuple[float, float]:
+    """Return the sums of squares, over comparisons, of the cyclic part of the log-odds and of their gradient."""
+    p = c.empirical(PRIOR)
+    i, j, won, lost = c.pairs()
+    P = p.matrix()[i, j]
+    total = float((won + lost) @ np.log(P / (1 - P)) ** 2)
+    share = wg.describe(p).cyclic_share
+    return share * total, (1 - share) * total
 
 
-def as_bradley_terry(c: wg.Comparisons, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Return cyclic shares of comparisons of the same pairs, as often, that a Bradley-Terry model with ties makes."""
+def bradley_terry_draws(c: wg.Comparisons, draws: int, rng: np.random.Generator) -> Iterator[wg.Comparisons]:
+    """Yield comparisons of the same pairs, as often, that a Bradley-Terry model with ties makes."""
     fit = c.bradley_terry("davidson", prior=PRIOR).fit
     i, j, won, lost = c.pairs()
     d, total = fit.reward[i] - fit.reward[j], np.round(won + lost).astype(int)
     odds = np.stack([np.exp(d / 2), np.exp(-d / 2), np.full_like(d, fit.tie_parameter)], axis=1)
-    out = []
     for _ in range(draws):
         win, loss, tie = rng.multinomial(total, odds / odds.sum(axis=1, keepdims=True)).T
         wins, ties = np.zeros((2, len(c), len(c)))
         wins[i, j], wins[j, i], ties[i, j], ties[j, i] = win, loss, tie, tie
-        out.append(share(wg.Comparisons.from_counts(wins, ties).empirical(PRIOR)))
-    return np.array(out)
+        yield wg.Comparisons.from_counts(wins, ties)
+
+
+def less_noise(seen: float, noise: np.ndarray) -> tuple[float, float, float]:
+    r"""Return the cyclic part without noise: an estimate and the ends of an interval.
+
+    Without a cyclic part its sum of squares is about a multiple of a chi-squared variable, whose mean and variance the
+    draws give; with one, of a noncentral one. The interval holds the parts for which what was seen is no surprise.
+    """
+    mean, scale = noise.mean(), noise.var() / (2 * noise.mean())
+    x, freedom = seen / scale, mean / scale
+
+    def end(level: float) -> float:
+        if chi2.cdf(x, freedom) <= level:
+            return 0.0
+        top = 1.0
+        while ncx2.cdf(x, freedom, top) > level:
+            top *= 2
+        return scale * brentq(lambda part: ncx2.cdf(x, freedom, part) - level, 1e-9, top)
+
+    return max(seen - mean, 0.0), end((1 + LEVEL) / 2), end((1 - LEVEL) / 2)
 
 
 def cyclic(config: dict[str, Any], rng: np.random.Generator) -> Rows:
     """Estimate the cyclic share, its interval, what noise alone would show, and whether a cycle predicts anything."""
     c = load(config["set"])
-    seen = float(share(c.empirical(PRIOR)))
-    draws = share(c.resample(config["draws"], rng, PRIOR))
-    # draws add to the noise what the comparisons had added to the truth: the interval is reflected
-    high, low = np.clip(2 * seen - interval(draws), 0, 1)
-    noise = as_bradley_terry(c, config["draws"], rng)
+    seen, gradient = energies(c)
+    noise = np.array([energies(draw) for draw in bradley_terry_draws(c, config["draws"], rng)])
+    shares = noise[:, 0] / noise.sum(axis=1)
+    fit = c.bradley_terry("davidson", prior=PRIOR).fit.expected_scores().matrix()
+    i, j, won, lost = c.pairs()
+    smoothed = (fit[i, j] * (won + lost) + PRIOR) / (won + lost + 2 * PRIOR)
+    # what noise adds to the gradient, it adds to that of the draws
+    truth = float((won + lost) @ np.log(smoothed / (1 - smoothed)) ** 2)
+    gradient = max(gradient - (noise[:, 1].mean() - truth), 0.0)
+    part, low, high = (part / (part + gradient) for part in less_noise(seen, noise[:, 0]))
+    share = seen / sum(energies(c))
     seed = int(rng.integers(2**31))
     fits = [c.low_rank(RANK, prior, seed, "logistic", config["folds"]).fit for prior in config["priors"]]
     gains = max(fits, key=lambda fit: fit.held_out)
@@ -173,14 +206,14 @@ def cyclic(config: dict[str, Any], rng: np.random.Generator) -> Rows:
             "items": len(c),
             "comparisons": int(c.wins.sum() + c.ties.sum() / 2),
             "never_compared": int(c.missing.sum()) // 2,
-            "share": seen,
-            "corrected": float(np.clip(2 * seen - draws.mean(), 0, 1)),
+            "share": share,
+            "noise": float(np.median(shares)),
+            "noise_low": interval(shares)[0],
+            "noise_high": interval(shares)[1],
+            "as_large_by_noise": float((1 + np.sum(noise[:, 0] >= seen)) / (1 + len(noise))),
+            "corrected": part,
             "low": low,
             "high": high,
-            "noise": float(np.median(noise)),
-            "noise_low": interval(noise)[0],
-            "noise_high": interval(noise)[1],
-            "as_large_by_noise": float((1 + np.sum(noise >= seen)) / (1 + len(noise))),
             "gain": gains.gain,
             "gain_error": gains.gain_error,
             "prior": gains.prior,

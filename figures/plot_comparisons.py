@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Real comparisons as games
 # The equilibrium against beta, by name, with bands over bootstrap draws; and the share of the log-odds that no reward
-# explains, with its interval, beside what comparisons of a Bradley-Terry model would show.
+# explains: as seen, as comparisons of a
+# Bradley-Terry model would show it, and without noise, with an interval.
 
 # %%
 import matplotlib.pyplot as plt
@@ -49,7 +50,7 @@ for k, row in enumerate(shares.itertuples()):
     axis.plot([row.share], [k - 0.15], color="k", marker="|", markersize=9, linestyle="")
 axis.plot([], [], color="0.75", linewidth=5, label="seen if it were Bradley-Terry")
 axis.plot([], [], color="k", marker="|", markersize=9, linestyle="", label="seen")
-axis.plot([], [], color=style.RED, marker="o", label="less noise, 90% interval")
+axis.plot([], [], color=style.RED, marker="o", label="without noise, 90% interval")
 axis.set_yticks(range(len(shares)), shares.set)
 axis.set(
     xlabel="share of the log-odds that no reward explains", title="how cyclic?", xlim=(-0.02, 1), ylim=(-0.6, None)
