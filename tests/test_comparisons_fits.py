@@ -251,7 +251,7 @@ def test_low_rank_finds_a_cycle(link):
         wins = rng.binomial(12, np.triu(P, 1)) * (np.triu(P, 1) > 0)
         wins = wins + np.tril((12 - wins.T), -1)
         c = wg.Comparisons.from_counts(wins)
-        p = c.low_rank(2, prior=0.3, rng=0, link=link)
+        p = c.low_rank(4, prior=0.3, rng=0, link=link)
         assert isinstance(p, wg.LowRankPreference if link == "linear" else wg.MatrixPreference)
         assert p.is_constant_sum
         assert p.names == c.names
@@ -264,18 +264,36 @@ def test_low_rank_finds_a_cycle(link):
     assert plain < 3 * other
 
 
-@pytest.mark.parametrize("link", ["linear", "logistic"])
-def test_gradients_of_low_rank(link):
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("rank", [2, 6])
+def test_gradients_of_low_rank(linear, rank):
     from windgames.preferences import fitting
 
-    rng = np.random.default_rng(0)
-    i, j, won, lost = load("baseball_1987").pairs()
-    size = 7 * 4 + (7 if link == "logistic" else 0)
-    loss = {"linear": fitting._linear_loss, "logistic": fitting._logistic_loss}[link]
-    x = rng.normal(size=size)
-    args = (7, i, j, won, lost, 0.8)
-    numerical = approx_fprime(x, lambda x: loss(x, *args)[0], 1e-7)
-    np.testing.assert_allclose(loss(x, *args)[1], numerical, rtol=1e-4, atol=1e-4)
+    args = (7, *load("baseball_1987").pairs(), 0.8, linear)
+    x = np.append(np.random.default_rng(0).normal(size=7 * (rank - 1)), 0.6)
+    numerical = approx_fprime(x, lambda x: fitting._low_rank_loss(x, *args)[0], 1e-7)
+    np.testing.assert_allclose(fitting._low_rank_loss(x, *args)[1], numerical, rtol=1e-4, atol=1e-4)
+
+
+def test_rank_two_is_a_reward():
+    """Without a cyclic part the logistic link is Bradley-Terry, and the linear one transitive."""
+    c = load("baseball_1987")
+    p = c.low_rank(2, rng=0, link="logistic")
+    np.testing.assert_allclose(p.matrix(), c.bradley_terry(prior=0.5).matrix(), atol=1e-5)
+    assert abs(p.fit.gain) < 1e-4
+    p = c.low_rank(2, rng=0)
+    assert isinstance(p, wg.LowRankPreference)
+    assert wg.describe(p).transitive
+    assert wg.describe(p).reward_share_linear == pytest.approx(1)
+
+
+def test_a_strong_prior_leaves_pairs_that_never_met_to_the_rewards():
+    """Two strong and two weak items, whose groups met through one pair only: strength decides the other pairs."""
+    names = ["a", "b", "c", "d"]
+    wins = [[0, 6, 0, 0], [5, 0, 9, 0], [0, 2, 0, 6], [0, 0, 5, 0]]
+    for link in ("linear", "logistic"):
+        P = wg.Comparisons.from_counts(wins, names=names).low_rank(4, prior=30, rng=0, link=link, folds=0).matrix()
+        assert P[0, 3] > P[1, 2] - 0.1 > 0.5
 
 
 def test_names_travel():

@@ -371,7 +371,7 @@ class Comparisons:
     def low_rank(
         self,
         rank: int,
-        prior: float = 1.0,
+        prior: float = 3.0,
         rng: Any = None,
         link: Literal["linear", "logistic"] = "linear",
         folds: int = 5,

@@ -24,6 +24,8 @@ from .matrix import BradleyTerryPreference, MatrixPreference
 if TYPE_CHECKING:
     from .comparisons import Comparisons
 
+REWARD_PRIOR = 0.5
+"""The prior of the rewards in a low-rank model, and of the Bradley-Terry model that it is compared with."""
 STARTS = 4
 """From how many random embeddings a low-rank model is fitted; the best counts."""
 STEPS = 200
@@ -323,7 +325,7 @@ class LowRankFit:
     """Of the data alone, without the prior."""
     held_out: float | None = None
     held_out_bradley_terry: float | None = None
-    """The same of `bradley_terry` with this prior, on the same folds."""
+    """The same of `bradley_terry` with `REWARD_PRIOR`, on the same folds."""
     gain: float | None = None
     """What low rank predicts better than Bradley-Terry: above a few `gain_error`, the comparisons are cyclic."""
     gain_error: float | None = None
@@ -333,35 +335,39 @@ class LowRankFit:
 def low_rank(
     comparisons: Comparisons,
     rank: int,
-    prior: float = 1.0,
+    prior: float = 3.0,
     rng: Any = None,
     link: Literal["linear", "logistic"] = "linear",
     folds: int = 5,
 ) -> Preference:
-    r"""Fit a general, intransitive model by penalised maximum likelihood.
+    r"""Fit a general, intransitive model by penalised maximum likelihood: a reward and ``rank - 2`` cyclic dimensions.
 
-    Item `i` has a vector :math:`x_i` of `rank` coordinates, and `J` is made of blocks ``[[0, -1], [1, 0]]``.
+    Item `i` has a reward :math:`r_i` and a vector :math:`x_i`; `J` is made of blocks ``[[0, -1], [1, 0]]``.
 
-    - ``link="linear"``: :math:`P_{ij} = \frac12 + a_i^\top Ja_j` with :math:`a_i = x_i/\sqrt{2(1+|x_i|^2)}`, which
-      keeps every score inside (-1/2, 1/2), of pairs that never met, too.
-    - ``link="logistic"``: :math:`P_{ij} = \sigma(r_i - r_j + x_i^\top Jx_j)`: Bradley-Terry and a cyclic part.
+    - ``link="logistic"``: :math:`P_{ij} = \sigma(r_i - r_j + x_i^\top Jx_j)`, Bradley-Terry and a cyclic part.
+    - ``link="linear"``: :math:`P_{ij} = \frac12 + c(s_i - s_j) + y_i^\top Jy_j` with
+      :math:`(s_i, y_i) = (r_i, x_i)\sqrt{(\frac12-c^2)/(1+r_i^2+|x_i|^2)}` and `c` fitted, which keeps every score
+      inside (-1/2, 1/2): a `LowRankPreference` of that rank, whose games are solved without a matrix.
 
-    The likelihood has several maxima; the best of a few starts is taken.
+    The penalty :math:`\frac12\text{prior}\sum|x_i|^2` draws pairs that never met to what the rewards say of them. The
+    likelihood has several maxima; the best of a few starts is taken.
 
     Parameters
     ----------
     comparisons : Comparisons
         Ties count half.
     rank : int
-        Even.
+        Even; 2 is a reward alone.
     prior : float
-        The penalty :math:`\frac12\text{prior}\sum|x_i|^2`; on rewards `r` it is the prior of `bradley_terry`.
+        The larger, the less cyclic; the value of largest ``fit.held_out`` is the one that the comparisons ask for. The
+        prior of the rewards is that of `bradley_terry` with `REWARD_PRIOR`.
     rng : numpy Generator or seed, optional
         For the starts and the folds.
     link : str
     folds : int
         The comparisons are split into so many parts, and each is predicted from the rest, by this model and by
-        Bradley-Terry: "is it cyclic?" is answered by ``fit.gain``. 0 leaves that out.
+        Bradley-Terry: "is it cyclic?" is answered by ``fit.gain``. 0 leaves that out. With the linear link the gain of
+        rank 2 is what the link alone makes better.
 
     Returns
     -------
@@ -371,7 +377,7 @@ def low_rank(
     rank, folds = whole(rank, "rank"), whole(folds, "folds")
     if rank == 0 or rank % 2:
         raise ValueError(
-            f"rank must be an even positive number, since scores come in pairs of coordinates, not {rank}."
+            f"rank must be an even positive number, since scores come in pairs of coordinates, but it is {rank}."
         )
     one_of(link, "link", ("linear", "logistic"))
     prior = positive_number(prior, "prior")
@@ -389,22 +395,16 @@ def _fit_low_rank(
 ) -> LowRankPreference | MatrixPreference:
     from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
 
-    i, j, won, lost = comparisons.pairs()
     m = len(comparisons.names)
-    linear = link == "linear"
-    reward = bradley_terry(comparisons, prior=prior).fit.reward
-    loss = _linear_loss if linear else _logistic_loss
+    pairs = comparisons.pairs()
+    reward = bradley_terry(comparisons, prior=REWARD_PRIOR).fit.reward
     best = None
-    for start in range(STARTS):
-        x = rng.normal(size=(m, rank)) * (0.1 if start < STARTS // 2 else 0.5)
-        if linear and start % 2 == 0:  # a reward: (1, r_i) J (1, r_j) = r_i - r_j
-            x[:, 0] += 1.0
-            x[:, 1] += reward / 2
-        flat = x.reshape(-1) if linear else np.concatenate([reward, x.reshape(-1)])
+    for start in range(1 if rank == 2 else STARTS):
+        x = rng.normal(size=(m, rank - 2)) * (0.1 if start < STARTS // 2 else 0.5)
         found = minimize(
-            loss,
-            flat,
-            (m, i, j, won, lost, prior),
+            _low_rank_loss,
+            np.append(np.concatenate([reward[:, None], x], axis=1), np.pi / 4),
+            (m, *pairs, prior, link == "linear"),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-11, "gtol": 1e-6},
@@ -412,56 +412,61 @@ def _fit_low_rank(
         if best is None or found.fun < best.fun:
             best = found
     assert best is not None
-    if linear:
-        x = best.x.reshape(m, rank)
-        return LowRankPreference(x * _shrink(x))
-    r, x = best.x[:m], best.x[m:].reshape(m, rank)
-    scores = r[:, None] - r[None, :] + x @ _turn(x).T
+    a = _embedding(best.x[:-1].reshape(m, -1), best.x[-1], link == "linear")[0]
+    if link == "linear":
+        return LowRankPreference(a)
+    scores = a @ _turn(a).T
     return MatrixPreference(expit((scores - scores.T) / 2))
 
 
 def _turn(x: np.ndarray) -> np.ndarray:
-    """Return ``x @ J.T`` for the blocks ``[[0, -1], [1, 0]]``, so that ``y @ _turn(x).T`` holds the negative scores."""
+    """Return ``x @ J.T``, so that ``y @ _turn(x).T`` holds the scores of the rows of `y` against those of `x`."""
     out = np.empty_like(x)
     out[:, 0::2], out[:, 1::2] = -x[:, 1::2], x[:, 0::2]
     return out
 
 
-def _shrink(x: np.ndarray) -> np.ndarray:
-    return 1 / np.sqrt(2 * (1 + np.sum(x**2, axis=1, keepdims=True)))
+def _embedding(z: np.ndarray, angle: float, linear: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings of rewards and vectors, and by what these were multiplied; `angle` shares out their norm."""
+    if not linear:
+        return np.concatenate([np.ones((len(z), 1)), z], axis=1), np.ones((len(z), 1))
+    h = np.sqrt(0.5) * np.sin(angle) / np.sqrt(1 + np.sum(z**2, axis=1, keepdims=True))
+    return np.concatenate([np.full_like(h, np.sqrt(0.5) * np.cos(angle)), h * z], axis=1), h
 
 
-def _by_score(x: np.ndarray, i: np.ndarray, j: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Return the gradient by embeddings of a sum over pairs, whose derivative by each score is given."""
-    m = len(x)
-    flow = sparse.csr_array((np.concatenate([slope, -slope]), (np.concatenate([i, j]), np.concatenate([j, i]))), (m, m))
-    return flow @ _turn(x)
-
-
-def _linear_loss(
-    flat: np.ndarray, m: int, i: np.ndarray, j: np.ndarray, won: np.ndarray, lost: np.ndarray, prior: float
+def _low_rank_loss(
+    flat: np.ndarray,
+    m: int,
+    i: np.ndarray,
+    j: np.ndarray,
+    won: np.ndarray,
+    lost: np.ndarray,
+    prior: float,
+    linear: bool,
 ) -> tuple[float, np.ndarray]:
-    x = flat.reshape(m, -1)
-    h = _shrink(x)
-    a = x * h
-    p = 0.5 + np.sum(a[i] * _turn(a)[j], axis=1)
-    value = float(np.sum(xlogy(won, p) + xlogy(lost, 1 - p)))
-    by_a = _by_score(a, i, j, won / p - lost / (1 - p))
-    by_x = h * by_a - x * (2 * h**3 * np.sum(x * by_a, axis=1, keepdims=True))
-    return prior / 2 * float(flat @ flat) - value, (prior * x - by_x).reshape(-1)
-
-
-def _logistic_loss(
-    flat: np.ndarray, m: int, i: np.ndarray, j: np.ndarray, won: np.ndarray, lost: np.ndarray, prior: float
-) -> tuple[float, np.ndarray]:
-    r, x = flat[:m], flat[m:].reshape(m, -1)
-    d = r[i] - r[j] + np.sum(x[i] * _turn(x)[j], axis=1)
-    value = float(won @ log_expit(d) + lost @ log_expit(-d)) + prior * float(np.sum(log_expit(r) + log_expit(-r)))
-    slope = won * expit(-d) - lost * expit(d)
-    by_r = np.bincount(i, slope, minlength=m) - np.bincount(j, slope, minlength=m)
-    by_r += prior * (expit(-r) - expit(r))
-    by_x = _by_score(x, i, j, slope)
-    return prior / 2 * float(np.sum(x**2)) - value, np.concatenate([-by_r, (prior * x - by_x).reshape(-1)])
+    """Return the penalised loss of rewards and vectors, one row for each item, then the angle, and its gradient."""
+    z, angle = flat[:-1].reshape(m, -1), flat[-1]
+    a, h = _embedding(z, angle, linear)
+    score = np.sum(a[i] * _turn(a)[j], axis=1)
+    if linear:
+        p, q = 0.5 + score, 0.5 - score
+        value, slope = float(np.sum(xlogy(won, p) + xlogy(lost, q))), won / p - lost / q
+    else:
+        value = float(won @ log_expit(score) + lost @ log_expit(-score))
+        slope = won * expit(-score) - lost * expit(score)
+    ends = np.concatenate([i, j]), np.concatenate([j, i])
+    flow = sparse.csr_array((np.concatenate([slope, -slope]), ends), (m, m))
+    by_a = flow @ _turn(a)
+    along = np.sum(z * by_a[:, 1:], axis=1, keepdims=True)
+    gradient, by_angle = h * by_a[:, 1:], 0.0
+    if linear:
+        gradient -= h * z * along / (1 + np.sum(z**2, axis=1, keepdims=True))
+        by_angle = float(np.sum(h * along)) / np.tan(angle) - np.sqrt(0.5) * np.sin(angle) * float(np.sum(by_a[:, 0]))
+    r, x = z[:, 0], z[:, 1:]
+    value += REWARD_PRIOR * float(np.sum(log_expit(r) + log_expit(-r))) - prior / 2 * float(np.sum(x**2))
+    gradient[:, 0] += REWARD_PRIOR * (expit(-r) - expit(r))
+    gradient[:, 1:] -= prior * x
+    return -value, -np.append(gradient, by_angle)
 
 
 def _held_out(
@@ -470,7 +475,7 @@ def _held_out(
     """Predict each fold from the rest by both models."""
     fits: list[Callable[[Comparisons], Preference]] = [
         lambda rest: _fit_low_rank(rest, rank, prior, rng, link),
-        lambda rest: bradley_terry(rest, prior=prior),
+        lambda rest: bradley_terry(rest, prior=REWARD_PRIOR),
     ]
     weights, values = [], []
     for rest, fold in comparisons.split(folds, rng):

@@ -1,0 +1,54 @@
+"""The study of real comparisons in its small form: its tables, what they must show, and its picture."""
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+pytest.importorskip("joblib")
+
+import scripts
+from real_data import load
+from scripts import RESULTS, sidecar
+
+import windgames as wg
+
+smoke = scripts.smoke("comparisons")
+
+
+def test_tables_and_picture(smoke):
+    folder, told = smoke
+    assert told.count("=>") == 2
+    for name in ("comparisons_equilibria", "comparisons_cyclic"):
+        assert sidecar(folder, name)["config"]["smoke"] is True
+    image = pytest.importorskip("PIL.Image")
+    with image.open(folder / "comparisons.png") as picture:
+        assert picture.width > 900
+        assert "comparisons_equilibria.csv" in picture.info["Source"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_winners_are_those_of_the_counts(smoke, full):
+    """At beta = 0: Montroll beats all, chess is a cycle; bands are ordered and policies sum to at most one."""
+    table = pd.read_csv((RESULTS if full else smoke[0]) / "comparisons_equilibria.csv")
+    assert (table.low <= table.high).all()
+    assert (table.groupby(["set", "beta"]).policy.sum() <= 1 + 1e-8).all()
+    end = table[table.beta == 0].set_index(["set", "item"]).policy
+    assert end["Burlington 2009", "Montroll"] == pytest.approx(1)
+    c = load("chess")
+    chess = wg.equilibrium(wg.WinRateGame(c.empirical(0.5), np.full(3, 1 / 3), 0.0)).policy
+    np.testing.assert_allclose(end["chess"][list(c.names)], chess, atol=1e-7)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_shares_are_those_of_the_counts(smoke, full):
+    table = pd.read_csv((RESULTS if full else smoke[0]) / "comparisons_cyclic.csv").set_index("set")
+    for name, file in (("chess", "chess"), ("baseball 1987", "baseball_1987"), ("citations", "citations")):
+        c = load(file)
+        assert table.share[name] == pytest.approx(wg.describe(c.empirical(0.5)).cyclic_share, rel=1e-6)
+        assert table.comparisons[name] == c.wins.sum()
+    assert (table.low <= table.corrected + 1e-9).all()
+    assert (table.corrected <= table.high + 1e-9).all()
+    # what Bradley-Terry explains by construction: with many games a pair, noise leaves little to cycles
+    assert table.noise["Burlington 2009"] < 0.01
