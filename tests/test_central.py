@@ -41,7 +41,7 @@ def test_without_price_it_ends_in_the_largest_support(P):
     """The support is the union of those of all winners: one linear program for each response."""
     A, m = skew(P), len(P)
     scale = max(np.abs(A).max(), 1e-300)
-    x, t, _ = central.central_path(A[None] / scale, np.zeros((1, m)), np.zeros(1), np.array([winners.EARLY]))
+    x, t, _ = central.central_path(A[None] / scale, np.zeros((1, m)), np.zeros(1), np.array([winners.EARLY_END]))
     most = np.array(
         [
             -linprog(-np.eye(m)[i], A_ub=A / scale, b_ub=np.zeros(m), A_eq=np.ones((1, m)), b_eq=[1.0]).fun
@@ -57,7 +57,7 @@ def test_the_only_winner_is_found_whatever_the_reference(P, seed):
     """Where the winner is unique references cannot matter, and no digit is lost to a dual."""
     refs = np.random.default_rng(seed).dirichlet(np.ones(len(P)), 3) + 1e-12
     A = skew(P) / max(np.abs(skew(P)).max(), 1e-300)
-    x, t, _ = central.central_path(A[None], np.zeros((1, len(P))), np.zeros(1), np.array([winners.EARLY]))
+    x, t, _ = central.central_path(A[None], np.zeros((1, len(P))), np.zeros(1), np.array([winners.EARLY_END]))
     _, alone = winners._face(A, x[0], t[0])
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), refs / refs.sum(axis=-1, keepdims=True), 0.0))
     assert np.all(found.gap <= 1e-14)

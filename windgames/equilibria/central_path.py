@@ -11,6 +11,8 @@ the reference are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg.lapack import dgetrf, dgetrs
 
@@ -25,7 +27,11 @@ CG_TOLERANCE = 1e-5
 
 
 def central_path(
-    A: np.ndarray, log_ref: np.ndarray, beta: np.ndarray, stop: np.ndarray
+    A: np.ndarray,
+    log_ref: np.ndarray,
+    beta: np.ndarray,
+    stop: np.ndarray,
+    accept: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""Follow the path of each context from the uniform policy until :math:`m\mu` is at most `stop`.
 
@@ -36,6 +42,9 @@ def central_path(
     log_ref : array, shape ``(n, m)``
         Finite log-probabilities; they have no effect where ``beta = 0``.
     beta, stop : array, shape ``(n,)``
+    accept : callable, optional
+        ``accept(i, x, t)`` is called with the contexts `i` that are still on their way, and returns which of them may
+        stop.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def central_path(
         use_cg = solve.use_cg
         i, size, dx, dt, dv = i[sane], size[sane], dx[sane], dt[sane], dv[sane]
         x[i], t[i], v[i] = x[i] + size * dx, t[i] + size * dt, v[i] + size * dv
-        active = i
+        active = i if accept is None else i[~accept(i, x[i], t[i])]
     return x, t, systems
 
 

@@ -1,33 +1,51 @@
-"""Equilibria at ``beta = 0``: of all winners the KL projection of the reference (theory 2.6)."""
+r"""Equilibria at ``beta = 0``: of all winners the KL projection of the reference (theory 2.6).
+
+Responses with equal rows are one response. A Condorcet winner wins alone. Most other games have a single winner, too.
+Its support is found by pivoting in small games (theory 6.8), and on the central path in large ones. The equations of
+the support are solved, and the solution proves itself (theory 6.7.3). Where there are several winners, the central path
+ends in their largest support, and the reference is projected onto the winners with that support.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
 import numpy as np
 from scipy.linalg.lapack import dgecon, dgetrf, dgetrs
 
-from .._array import log_normalize
+from .._array import log_normalize, logsumexp
 from ..games import Game
 from ..preferences import RewardPreference
 from ..preferences.base import ties_tol
 from .central_path import central_path
 from .contexts import ONE_THREAD, in_chunks, threads
 from .dense import DenseProblem
+from .pivoting import ROUNDING, SINGULAR, only_winners
 
-EARLY, LATE, PLAIN = 1e-13, 1e-26, 1e3
-"""The sums of share times slack at which the central path is looked at, and how many times larger than the other one of
-the two must be at the later to be taken for positive."""
-SINGULAR, ROUNDING, ENOUGH, NEARLY = 1e-12, 1e-14, 1e-11, 1e-4
-"""The reciprocal condition from which on equations are taken to have many solutions; what is no gain, relative to the
-largest payoff; what is no violation of the projection's conditions, and what is a small one."""
-PRICE = 1e-7
-"""At which the equilibrium is near the projection of the reference."""
+PIVOT_ALONE, PIVOT_TOGETHER = 32, 64
+"""Number of responses up to which a single game, and at least eight together, are tried by pivoting."""
+EARLY_END, LATE_END = 1e-13, 1e-26
+"""Sums of probability times slack at which the central path ends first, and where it leaves the support unclear."""
+CLEAR = 1e3
+"""Ratio of a probability to its slack, or the reverse, from which on the late end decides whether it is positive."""
+PROJECTED, NEARLY_PROJECTED = 1e-12, 1e-4
+"""Errors of the projection's optimality conditions at which it is accepted, and at which Newton's method is near."""
+SMALL_BETA = 1e-7
+"""Value of beta whose equilibrium is near the projection of the reference."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """The largest support of a winner of one game, and the only winner's log-probabilities there, or None if many."""
+
+    support: np.ndarray
+    log_policy: np.ndarray | None
 
 
 def solve_winners(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.ndarray) -> str:
-    """Fill in the winners of the contexts `rows` of a game on numpy arrays and the number of linear systems.
+    """Write the winners of the contexts `rows` of a game on numpy arrays to `out`, and what they took to `systems`.
 
     Returns
     -------
@@ -56,63 +74,131 @@ def solve_winners(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.nda
             _solve(game, rows, out, systems)
     else:
         in_chunks(DenseProblem, game, rows, lambda chunk: _solve(game, chunk, out, systems))
-    return "central path and KL projection"
+    return "winners"
 
 
 def _solve(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.ndarray) -> None:
     batch, m = game.batch_shape, game.n_responses
+    p, shared = game.preference, game.preference.batch_shape == ()
     log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
-    p = game.preference
     matrix = np.asarray(p.matrix())
-    matrix = matrix[None] if p.batch_shape == () else np.broadcast_to(matrix, (*batch, m, m)).reshape(-1, m, m)[rows]
+    matrix = matrix[None] if shared else np.broadcast_to(matrix, (*batch, m, m)).reshape(-1, m, m)[rows]
     A = (matrix - matrix.swapaxes(-1, -2)) / 2  # P - 1/2, skew to the last bit
     A[np.abs(A) <= ties_tol(matrix) / 2] = 0.0
     A /= np.maximum(np.max(np.abs(A), axis=(-2, -1), keepdims=True), 1e-300)
-    against_all = np.argmax(np.sum(A > 0, axis=-1), axis=-1)  # a Condorcet winner wins alone
-    faces: dict[int, tuple[np.ndarray, np.ndarray | None]] = {
-        k: (against_all[[k]], np.zeros(1)) for k in range(len(A)) if np.sum(A[k, against_all[k]] > 0) == m - 1
-    }
-    left = np.setdiff1d(np.arange(len(A)), list(faces))
-    x, t, counts = _central(A[left], EARLY)
-    systems[rows if len(A) == 1 else rows[left]] = counts if left.size else 0
-    faces |= {int(k): _face(A[k], *one) for k, *one in zip(left, x, t, strict=True)}
-    for k, row in enumerate(rows):
+    repeated = _has_equal_rows(A)
+    plain = np.flatnonzero(np.broadcast_to(~repeated, len(rows)))
+    if plain.size:
+        out[rows[plain]], systems[rows[plain]] = _winners(A if shared else A[plain], log_ref[plain])
+    for k in np.flatnonzero(repeated):
+        contexts = np.arange(len(rows)) if shared else np.array([k])
+        first, label = _classes(A[k])
+        merged = np.stack(
+            [logsumexp(np.where(label == c, log_ref[contexts], -inf)) for c in range(len(first))], axis=-1
+        )
+        z, systems[rows[contexts]] = _winners(A[k][np.ix_(first, first)][None], merged)
+        out[rows[contexts]] = z[:, label] - merged[:, label] + log_ref[contexts]
+
+
+def _has_equal_rows(A: np.ndarray) -> np.ndarray:
+    """Return which matrices may have two equal rows: weighted row sums that agree."""
+    sums = np.sort(np.sum(A * np.sin(1.0 + np.arange(A.shape[-1])), axis=-1), axis=-1)
+    return np.any(sums[:, 1:] == sums[:, :-1], axis=-1)
+
+
+def _classes(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a representative of each class of equal rows, and the class of each row."""
+    order = np.argsort(np.sum(A * np.sin(1.0 + np.arange(len(A))), axis=-1), kind="stable")
+    new = np.append(True, np.any(A[order[1:]] != A[order[:-1]], axis=-1))
+    label = np.empty(len(A), dtype=int)
+    label[order] = np.cumsum(new) - 1
+    return order[new], label
+
+
+def _winners(A: np.ndarray, log_ref: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-policy for each reference, of one game for all or of one each, and the linear systems."""
+    faces, systems = _faces(A)
+    out = np.full(log_ref.shape, -inf)
+    for k in range(len(log_ref)):
         one = 0 if len(A) == 1 else k
-        support, masses = faces[one]
-        if masses is None:
-            masses = _nearest(A[one], support, log_ref[k])
-        out[row] = -inf
-        out[row, support] = masses
+        face = faces[one]
+        out[k, face.support] = (
+            _nearest(A[one], face.support, log_ref[k]) if face.log_policy is None else face.log_policy
+        )
+    return out, np.broadcast_to(systems, len(log_ref))
 
 
-def _central(A: np.ndarray, end: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    zeros = np.zeros(len(A))
-    return central_path(A, np.zeros(A.shape[:2]), zeros, zeros + end)
+def _faces(A: np.ndarray) -> tuple[list[Face], np.ndarray]:
+    """Return the largest support of a winner in each game, and the number of linear systems or pivots that it took."""
+    n, m = A.shape[:2]
+    faces: dict[int, Face] = {}
+    systems = np.zeros(n, dtype=int)
+    beats = np.sum(A > 0, axis=-1)
+    best = np.argmax(beats, axis=-1)
+    for k in np.flatnonzero(beats[np.arange(n), best] == m - 1):  # a Condorcet winner
+        faces[int(k)] = Face(best[[k]], np.zeros(1))
+    left = np.setdiff1d(np.arange(n), list(faces))
+    if m <= PIVOT_ALONE or (m <= PIVOT_TOGETHER and left.size >= 8):
+        x, proven, systems[left] = only_winners(A[left])
+        for k in np.flatnonzero(proven):
+            support = np.flatnonzero(x[k])
+            faces[int(left[k])] = Face(support, np.log(x[k, support]))
+        left = left[~proven]
+    if left.size:
+        x, t, count = _ends_of_paths(A[left], left, faces)
+        systems[left] += count
+        for one, x_end, t_end in zip(left.tolist(), x, t, strict=True):
+            if one not in faces:
+                faces[one] = _face(A[one], x_end, t_end)
+    return [faces[k] for k in range(n)], systems
 
 
-def _face(A: np.ndarray, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the largest support of a winner, and the log-probabilities on it if there is one winner only.
+def _ends_of_paths(
+    A: np.ndarray, names: np.ndarray, faces: dict[int, Face]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow the central paths; one whose support is seen twice, and proven to be the only winner's, ends there."""
+    n, m = A.shape[:2]
+    last, seen = np.zeros((n, m), dtype=bool), np.zeros(n, dtype=int)
 
-    Most often the support is plain early on the central path, and a solution of its equations proves it (theory 6.7.3).
-    Else the path is followed further, and shares or slacks that are still alike there are settled by a linear program.
+    def proven(i: np.ndarray, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        played = x > t
+        seen[i] = np.where(np.all(played == last[i], axis=-1), seen[i] + 1, 0)
+        last[i] = played
+        done = np.zeros(len(i), dtype=bool)
+        for k in np.flatnonzero(seen[i] == 1):
+            support = np.flatnonzero(played[k])
+            log_policy = _only_winner(A[i[k]], support)
+            if log_policy is not None:
+                faces[int(names[i[k]])], done[k] = Face(support, log_policy), True
+        return done
+
+    zeros = np.zeros(n)
+    return central_path(A, np.zeros((n, m)), zeros, zeros + EARLY_END, proven)
+
+
+def _face(A: np.ndarray, x: np.ndarray, t: np.ndarray) -> Face:
+    """Return the largest support of a winner from the end of the central path.
+
+    Where the equations of the support have no single solution that proves itself, the path is followed further.
+    Probabilities and slacks that are still alike there are settled by a linear program (theory 2.6.1).
     """
-    for later in (False, True):
-        if later:
-            x, t = (one[0] for one in _central(A[None], LATE)[:2])
-        support = np.flatnonzero(x > t)
-        masses = _only_winner(A, support)
-        if masses is not None:
-            return support, masses
-    if not np.all(np.maximum(x, t) > PLAIN * np.minimum(x, t)):
+    support = np.flatnonzero(x > t)
+    log_policy = _only_winner(A, support)
+    if log_policy is not None:
+        return Face(support, log_policy)
+    m = len(A)
+    x, t = (one[0] for one in central_path(A[None], np.zeros((1, m)), np.zeros(1), np.array([LATE_END]))[:2])
+    support = np.flatnonzero(x > t)
+    if not np.all(np.maximum(x, t) > CLEAR * np.minimum(x, t)):
         program = _largest_support(A)
-        if program is None:  # payoffs below its tolerance: nobody gains more than the path's end leaves
-            return support, log_normalize(np.log(x[support]))
+        if program is None:  # payoffs below the program's tolerance: the end of the path is a winner as far as it goes
+            return Face(support, log_normalize(np.log(x[support])))
         support = program
-    return support, _only_winner(A, support)
+    return Face(support, _only_winner(A, support))
 
 
 def _only_winner(A: np.ndarray, support: np.ndarray) -> np.ndarray | None:
-    """Return the winner with this support if its equations have one solution and everybody else loses to it."""
+    """Return the winner with this support if its equations have one solution and all other responses lose to it."""
     k = support.size
     equations = np.ones((k + 1, k + 1))
     equations[:k, :k], equations[k, k] = A[np.ix_(support, support)], 0.0
@@ -131,34 +217,44 @@ def _only_winner(A: np.ndarray, support: np.ndarray) -> np.ndarray | None:
 def _nearest(A: np.ndarray, support: np.ndarray, log_ref: np.ndarray) -> np.ndarray:
     r"""Return the log-probabilities, on the support, of the KL projection of the reference onto the winners.
 
-    The dual :math:`\log\sum\rho\,e^{-B^\top x}` has free multipliers for the responses in play, where
-    :math:`P\pi=\frac12`, and non-negative ones for the rest. The equilibrium at a tiny price is near the projection
-    (theory 2.6), and from the multipliers that it suggests Newton has few steps to go. Failing that, a quasi-Newton
-    method finds which of them bind, along the powers of the reference from the uniform one on.
+    The dual :math:`\log\sum\rho\,e^{-B^\top x}` has free multipliers for the responses in the support, where
+    :math:`P\pi=\frac12`, and non-negative ones for the others. The equilibrium at a tiny beta is near the projection
+    (theory 2.6), and from the multipliers that it suggests Newton's method takes few steps. Where it fails, a
+    quasi-Newton method finds which multipliers are positive, along powers of the reference that start at the uniform
+    one.
     """
     others = np.setdiff1d(np.arange(len(A)), support)
     B = np.concatenate([A[np.ix_(support, support)], A[np.ix_(others, support)]])
     log_rho, free = log_normalize(log_ref[support]), support.size
-    x = central_path(A[None], log_ref[None], np.array([PRICE]), np.array([1e-6 * PRICE]))[0][0]
-    near = log_normalize(log_ref + A @ x / PRICE)  # a best response has the small shares right, too
-    loose = np.exp(near[others]) / PRICE
-    wanted = log_rho - near[support] - B[free:].T @ loose
+    x = central_path(A[None], log_ref[None], np.array([SMALL_BETA]), np.array([1e-6 * SMALL_BETA]))[0][0]
+    near = log_normalize(log_ref + A @ x / SMALL_BETA)  # a best response has the small probabilities right, too
+    multipliers = np.exp(near[others]) / SMALL_BETA
+    wanted = log_rho - near[support] - B[free:].T @ multipliers
     equations = np.concatenate([B[:free].T, np.ones((free, 1))], axis=1)
-    guess = np.concatenate([np.linalg.lstsq(equations, wanted, rcond=1e-12)[0][:free], loose])
+    guess = np.concatenate([np.linalg.lstsq(equations, wanted, rcond=1e-12)[0][:free], multipliers])
     x, error = _polish(B, log_rho, guess, free)
-    if ENOUGH < error < NEARLY:
-        x, error = _project(B, log_rho, x, free)
-    if not error <= ENOUGH:
-        x = np.zeros(len(B))
+    if PROJECTED < error < NEARLY_PROJECTED:
+        x, error = min((x, error), _project(B, log_rho, x, free), key=lambda found: found[1])
+    if not error <= PROJECTED:
+        staged = np.zeros(len(B))
         stages = np.linspace(0, 1, 2 + int(np.ptp(log_rho) / 10))
         for before, share in pairwise(stages):
-            x = _project(B, log_normalize(share * log_rho), x * share / before if before else x, free)[0]
-    return log_normalize(log_rho - B.T @ x)
+            start = staged * share / before if before else staged
+            staged, last = _project(B, log_normalize(share * log_rho), start, free)
+        x = staged if last < error else x
+    z = log_normalize(log_rho - B.T @ x)
+    tight = np.append(np.ones(free, dtype=bool), x[free:] > 0)
+    for _ in range(3):  # the sum over multipliers rounds to the size of log_rho; these steps do not
+        after = log_normalize(z - B[tight].T @ _newton_step(B[tight], np.exp(z)))
+        if not np.max(np.abs(B[tight] @ np.exp(after))) < np.max(np.abs(B[tight] @ np.exp(z))):
+            break
+        z = after
+    return z
 
 
 def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tuple[np.ndarray, float]:
     """Return the projection's multipliers, the first `free` of any sign, from a guess, and how far off they are."""
-    from scipy.optimize import minimize  # here, since it would double the time of `import windgames`
+    from scipy.optimize import minimize  # imported here: it would double the time of `import windgames`
 
     bounds = [(None, None)] * free + [(0.0, None)] * (len(B) - free)
     options = {"maxiter": 5000, "maxfun": 20_000, "ftol": 0.0, "gtol": 1e-12, "maxcor": 30}
@@ -166,7 +262,9 @@ def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tu
         x = minimize(_dual, x, (B, log_rho), jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
         if _infeasibility(_dual(x, B, log_rho)[1], x, free) < 1e-6:
             break
-    return _polish(B, log_rho, x, free)
+    # a small multiplier may stand for none: its response may lose by a tiny probability only
+    dropped = np.where((np.arange(len(x)) >= free) & (x < NEARLY_PROJECTED), 0.0, x)
+    return min((_polish(B, log_rho, start, free) for start in (x, dropped)), key=lambda found: found[1])
 
 
 def _dual(x: np.ndarray, B: np.ndarray, log_rho: np.ndarray) -> tuple[float, np.ndarray]:
@@ -183,22 +281,37 @@ def _polish(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tup
     best, best_error = x, _infeasibility(_dual(x, B, log_rho)[1], x, free)
     for _ in range(50):
         value, gradient = _dual(x, B, log_rho)
-        # a multiplier smaller than what it bounds is slack is taken to zero; Newton moves the others
+        # a multiplier smaller than the slack of its inequality is taken to zero; Newton's method moves the others
         tight = np.concatenate([np.ones(free, dtype=bool), x[free:] > gradient[free:]])
         p = np.exp(log_normalize(log_rho - B.T @ x))
-        centred = (B + gradient[:, None])[tight]
-        step = np.where(tight, 0.0, -x)
-        step[tight] = -np.linalg.lstsq((centred * p) @ centred.T, gradient[tight], rcond=1e-14)[0]
-        size = 1.0
+        loosened = tight
+        while np.any(loosened):  # a multiplier that is zero and would become negative is none
+            step = np.where(tight, 0.0, -x)
+            step[tight] = _newton_step(B[tight], p)
+            loosened = tight & (x == 0) & (step < 0)
+            loosened[:free] = False
+            tight = tight & ~loosened
+        stride = 1.0
         slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
-        while size > 1e-8 and not _dual(_clipped(x + size * step, free), B, log_rho)[0] <= value + slack:
-            size /= 2
-        x = _clipped(x + size * step, free)
+        while stride > 1e-8 and not _dual(_clipped(x + stride * step, free), B, log_rho)[0] <= value + slack:
+            stride /= 2
+        x = _clipped(x + stride * step, free)
         error = _infeasibility(_dual(x, B, log_rho)[1], x, free)
         if not error < 0.9 * best_error:
             break
         best, best_error = x, error
     return best, best_error
+
+
+def _newton_step(B: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return the change of multipliers that takes `B p` to zero, to first order: of smallest norm, if there are many.
+
+    By singular values of `B` times the roots of `p`, as equations on tiny probabilities do not show in its square.
+    """
+    value = B @ p
+    left, size, _ = np.linalg.svd((B - value[:, None]) * np.sqrt(p), full_matrices=False)
+    kept = size > 1e-13 * size[0]
+    return (left[:, kept] / size[kept] ** 2) @ (left[:, kept].T @ value)
 
 
 def _clipped(x: np.ndarray, free: int) -> np.ndarray:
@@ -213,7 +326,7 @@ def _infeasibility(gradient: np.ndarray, x: np.ndarray, free: int) -> float:
 
 def _largest_support(A: np.ndarray) -> np.ndarray | None:
     """Return the largest support of a winner by a linear program (theory 2.6.1), if its tolerances allow that."""
-    from scipy.optimize import linprog  # here, since it would double the time of `import windgames`
+    from scipy.optimize import linprog  # imported here: it would double the time of `import windgames`
 
     m = len(A)
     rows, limits = np.vstack([A, A - np.eye(m)]), np.concatenate([np.zeros(m), -np.ones(m)])
