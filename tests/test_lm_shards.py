@@ -30,6 +30,8 @@ SAME = (
     "cut",
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
 
 def weights(policy):
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
