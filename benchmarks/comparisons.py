@@ -183,20 +183,26 @@ def less_noise(seen: float, noise: np.ndarray) -> tuple[float, float, float]:
     return max(seen - mean, 0.0), end((1 + LEVEL) / 2), end((1 - LEVEL) / 2)
 
 
-def cyclic(config: dict[str, Any], rng: np.random.Generator) -> Rows:
-    """Estimate the cyclic share, its interval, what noise alone would show, and whether a cycle predicts anything."""
-    c = load(config["set"])
+def without_noise(
+    c: wg.Comparisons, draws: int, rng: np.random.Generator
+) -> tuple[tuple[float, float, float], float, np.ndarray]:
+    """Return the cyclic share of what the comparisons are drawn from, with an interval, that seen, and those of noise."""
     seen, gradient = energies(c)
-    noise = np.array([energies(draw) for draw in bradley_terry_draws(c, config["draws"], rng)])
-    shares = noise[:, 0] / noise.sum(axis=1)
+    noise = np.array([energies(draw) for draw in bradley_terry_draws(c, draws, rng)])
     fit = c.bradley_terry("davidson", prior=PRIOR).fit.expected_scores().matrix()
     i, j, won, lost = c.pairs()
     smoothed = (fit[i, j] * (won + lost) + PRIOR) / (won + lost + 2 * PRIOR)
     # what noise adds to the gradient, it adds to that of the draws
     truth = float((won + lost) @ np.log(smoothed / (1 - smoothed)) ** 2)
-    gradient = max(gradient - (noise[:, 1].mean() - truth), 0.0)
-    part, low, high = (part / (part + gradient) for part in less_noise(seen, noise[:, 0]))
-    share = seen / sum(energies(c))
+    gradient_left = max(gradient - (noise[:, 1].mean() - truth), 0.0)
+    part, low, high = (x / (x + gradient_left) if x else 0.0 for x in less_noise(seen, noise[:, 0]))
+    return (part, low, high), seen / (seen + gradient), noise[:, 0] / noise.sum(axis=1)
+
+
+def cyclic(config: dict[str, Any], rng: np.random.Generator) -> Rows:
+    """Estimate the cyclic share, its interval, what noise alone would show, and whether a cycle predicts anything."""
+    c = load(config["set"])
+    (part, low, high), share, shares = without_noise(c, config["draws"], rng)
     seed = int(rng.integers(2**31))
     fits = [c.low_rank(RANK, prior, seed, "logistic", config["folds"]).fit for prior in config["priors"]]
     gains = max(fits, key=lambda fit: fit.held_out)
@@ -210,7 +216,7 @@ def cyclic(config: dict[str, Any], rng: np.random.Generator) -> Rows:
             "noise": float(np.median(shares)),
             "noise_low": interval(shares)[0],
             "noise_high": interval(shares)[1],
-            "as_large_by_noise": float((1 + np.sum(noise[:, 0] >= seen)) / (1 + len(noise))),
+            "as_large_by_noise": float((1 + np.sum(shares >= share)) / (1 + len(shares))),
             "corrected": part,
             "low": low,
             "high": high,

@@ -17,13 +17,13 @@ fig, axes = plt.subplots(2, 2, figsize=(8.6, 6.0), squeeze=False)
 for axis, name in zip(axes.flat, wanted, strict=False):
     rows = table[table.set == name]
     shown = rows.groupby("item").policy.max().sort_values(ascending=False).index[:4]
-    for item, colour in zip(shown, style.CYCLE, strict=False):
+    for k, (item, colour) in enumerate(zip(shown, style.CYCLE, strict=False)):
         one = rows[rows.item == item].sort_values("beta")
         path, end = one[one.beta > 0], one[one.beta == 0]
         axis.plot(path.beta, path.policy, color=colour, label=item)
         axis.fill_between(path.beta, path.low, path.high, color=colour, alpha=0.15, linewidth=0)
         axis.errorbar(
-            [ZERO],
+            [ZERO * (0.82 + 0.12 * k)],
             end.policy,
             [end.policy - end.low.clip(upper=end.policy), end.high.clip(lower=end.policy) - end.policy],
             color=colour,
