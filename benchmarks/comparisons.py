@@ -186,7 +186,7 @@ def less_noise(seen: float, noise: np.ndarray) -> tuple[float, float, float]:
 def without_noise(
     c: wg.Comparisons, draws: int, rng: np.random.Generator
 ) -> tuple[tuple[float, float, float], float, np.ndarray]:
-    """Return the cyclic share of what the comparisons are drawn from, with an interval, that seen, and those of noise."""
+    """Return the cyclic share of what comparisons are drawn from, with an interval, that seen, and those of noise."""
     seen, gradient = energies(c)
     noise = np.array([energies(draw) for draw in bradley_terry_draws(c, draws, rng)])
     fit = c.bradley_terry("davidson", prior=PRIOR).fit.expected_scores().matrix()

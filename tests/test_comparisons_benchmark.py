@@ -53,15 +53,15 @@ def test_shares_are_those_of_the_counts(smoke, full):
     assert table.noise["Burlington 2009"] < 0.01
 
 
-@pytest.mark.parametrize("size", [0.0, 0.35, 0.7])
+@pytest.mark.parametrize("size", [0.0, 0.7])
 def test_the_cyclic_share_without_noise_is_the_true_one(size):
     """Comparisons drawn from known log-odds: the 90% interval holds the share of these, most of the time."""
     import comparisons
 
     rng = np.random.default_rng(5)
-    m, games, repeats, held = 14, 12, 20, 0
+    m, games, held = 14, 12, 0
     i, j = np.triu_indices(m, 1)
-    for _ in range(repeats):
+    for _ in range(8):
         r, x = rng.normal(size=m) * 0.6, rng.normal(size=(m, 2)) * size
         d = r[i] - r[j] + x[i, 1] * x[j, 0] - x[i, 0] * x[j, 1]
         P = np.full((m, m), 0.5)
@@ -71,6 +71,6 @@ def test_the_cyclic_share_without_noise_is_the_true_one(size):
         wins = np.zeros((m, m))
         wins[i, j] = rng.binomial(games, P[i, j])
         wins[j, i] = games - wins[i, j]
-        _, low, high = comparisons.without_noise(wg.Comparisons.from_counts(wins), 60, rng)[0]
+        _, low, high = comparisons.without_noise(wg.Comparisons.from_counts(wins), 30, rng)[0]
         held += low - 1e-9 <= true <= high + 1e-9
-    assert 14 <= held
+    assert held >= 6
