@@ -156,9 +156,10 @@ def _entry(where: tuple[int, ...]) -> str:
 def number(x: Any, name: str) -> float:
     """Return `x` as a float, or say that it is not one number."""
     try:
-        if x is np.ma.masked or np.iscomplexobj(x):
+        value = to_numpy(x) if is_array_api_obj(x) else x  # without its gradient
+        if x is np.ma.masked or np.iscomplexobj(value):
             raise TypeError
-        return scalar(x) if hasattr(x, "detach") else float(x)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
 

@@ -286,7 +286,8 @@ def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
             f"reference never gives, or give them a small mass; masses too small for a float go into log_ref."
         )
     total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
-    where = first_index(xp.abs(total - 1) > 1e-6)
+    digits = float(xp.finfo(ref.dtype).eps)  # each mass is rounded to half of that, relative to itself
+    where = first_index(xp.abs(total - 1) > max(1e-6, digits / 2))
     if where is not None:
         raise ValueError(f"ref must sum to one, but it sums to {scalar(total[where]):.12g}{in_context(where)}.")
     return owned(ref), owned(log_normalize(xp.log(xp.astype(ref, xp.float64))))
