@@ -7,11 +7,13 @@ The convention ``0 * (-inf) = 0`` lives in :func:`scale`; ``-inf`` against ``-in
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from math import inf, prod, sqrt
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import array_namespace, is_array_api_obj, is_jax_array
 from array_api_compat import device as device_of
 
 Array = Any
@@ -27,11 +29,38 @@ def to_numpy(x: Any) -> np.ndarray:
     """Copy an array of any library to a numpy array (one transfer if it lives on another device)."""
     if isinstance(x, np.ndarray):
         return x
+    if is_traced(x):  # what is differentiated has a value; what is compiled has none, and jax says so
+        x = sys.modules["jax"].lax.stop_gradient(x)
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         if str(x.dtype).endswith("bfloat16"):  # numpy has no such type
             x = x.float()
-    return np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
+    x = np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
+    return x.astype(np.float32) if x.dtype.kind == "V" else x  # a bfloat16 of another library
+
+
+def scalar(x: Any) -> float:
+    """Return an array of one entry as a float; a gradient that it carries is left behind."""
+    return float(to_numpy(x))
+
+
+def owned(x: Array) -> Array:
+    """Return `x` so that no later change of the caller's array reaches it: a copy, in numpy a read-only one."""
+    if isinstance(x, np.ndarray):
+        if not x.flags.writeable and x.base is None:
+            return x
+        # what is repeated by broadcasting stays so
+        out = x[tuple(slice(None, 1 if step == 0 else None) for step in x.strides)].copy()
+        out.flags.writeable = False
+        return out if out.shape == x.shape else np.broadcast_to(out, x.shape)
+    if is_jax_array(x):  # immutable
+        return x
+    return x.clone() if hasattr(x, "clone") else array_namespace(x).asarray(x, copy=True)  # a clone keeps its gradient
+
+
+def is_traced(x: Any) -> bool:
+    """Return whether jax follows operations on `x` at this moment, so that results must not be kept."""
+    return is_jax_array(x) and type(x).__name__.endswith("Tracer")
 
 
 def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
@@ -40,6 +69,16 @@ def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
         return np.asarray(values, dtype=dtype)
     xp = array_namespace(example)
     return xp.asarray(np.array(values), dtype=dtype, device=device_of(example))
+
+
+def kept(table: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """Return ``table[key]``, made at its first use; what jax traces is made each time."""
+    if key in table:
+        return table[key]
+    out = make()
+    if not any(is_traced(x) for x in (out if isinstance(out, tuple) else (out,))):
+        table[key] = out
+    return out
 
 
 def columns(x: Any) -> Any:

@@ -6,10 +6,14 @@ Each helper takes the value and the name of the argument and returns the value a
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from math import inf
+from decimal import Decimal
+from math import exp, inf
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_torch_array
+from scipy import sparse
 
 from ._array import (
     Array,
@@ -17,30 +21,84 @@ from ._array import (
     is_array_api_obj,
     like,
     logsumexp,
+    owned,
+    scalar,
     to_numpy,
 )
 
 # -- arrays of any library -----------------------------------------------------------------------------------
 
 
+def read(x: Any, name: str) -> Array:
+    """Return `x` as a dense array of real numbers, whatever holds them, or say why it holds none.
+
+    Lists, exact numbers (`fractions.Fraction`, `decimal.Decimal`), nullable columns without missing values, masked
+    arrays without masked entries and sparse or quantised storage have one meaning; missing entries have none.
+    """
+    if is_torch_array(x):
+        return _read_torch(x, name)
+    if is_array_api_obj(x) and not isinstance(x, np.ndarray | np.generic):
+        return x
+    if sparse.issparse(x):
+        x = x.toarray()
+    masked = np.ma.getmaskarray(x) if np.ma.isMaskedArray(x) else None
+    where = None if masked is None else first_index(masked)
+    if where is not None:
+        raise ValueError(f"{name} must have no masked entries, but {_entry(where)} masked. Drop it, or fill it in.")
+    try:
+        x = np.asarray(x)  # of a subclass, too: matrices multiply otherwise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+    if x.dtype.kind == "O":
+        x = _from_objects(x, name)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+    if x.dtype.kind == "f" and not (x.dtype.isnative and x.dtype.itemsize <= 8):
+        x = x.astype(x.dtype.newbyteorder("=") if x.dtype.itemsize <= 8 else float)
+    return x
+
+
+def _from_objects(x: np.ndarray, name: str) -> np.ndarray:
+    """Return the numbers of an array of Python objects in float64."""
+    out = np.empty(x.shape)
+    for where, value in np.ndenumerate(x):
+        number = isinstance(value, bool | np.bool_ | Real | Decimal)
+        if isinstance(value, int) and abs(value) >= 2**53:
+            raise ValueError(f"{name} holds {_TOO_LARGE}")
+        if not number:
+            raise ValueError(f"{name} must hold real numbers, but {_entry(where)} {value!r}.")
+        try:
+            out[where] = float(value)
+        except (OverflowError, ValueError):
+            raise ValueError(
+                f"{name} must hold numbers that a float can hold, but {_entry(where)} {value!r}."
+            ) from None
+    return out
+
+
+def _read_torch(x: Any, name: str) -> Any:
+    """Return a tensor in strided storage, in a floating type that can be computed with."""
+    if x.is_nested or x.is_meta:
+        what = "a nested tensor, whose rows differ in length" if x.is_nested else "on the device 'meta', without data"
+        raise ValueError(f"{name} must be an array of real numbers, but it is {what}.")
+    if x.is_quantized:
+        x = x.dequantize()
+    if str(x.layout) != "torch.strided":
+        x = x.to_dense()
+    return x.float() if x.is_floating_point() and x.dtype.itemsize < 2 else x
+
+
+_TOO_LARGE = "integers of 2**53 or more, which float64 cannot tell apart: scale or rank them."
+
+
 def as_float(x: Any, name: str) -> Array:
     """Return `x` as a real floating array: lists become numpy, integers and booleans become float64."""
-    if not is_array_api_obj(x):
-        try:
-            x = np.asarray(x)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}") from None
-    elif isinstance(x, np.generic):
-        x = np.asarray(x)
-    if isinstance(x, np.ndarray) and x.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+    x = read(x, name)
     xp = array_namespace(x)
     if xp.isdtype(x.dtype, "real floating"):
         return x
-    if xp.isdtype(x.dtype, "integral") and 0 not in x.shape and float(xp.max(xp.abs(x))) >= 2**53:
-        raise ValueError(
-            f"{name} holds integers of 2**53 or more, which float64 cannot tell apart: scale or rank them."
-        )
+    if xp.isdtype(x.dtype, "integral") and first_index((to_numpy(x) >= 2**53) | (to_numpy(x) <= -(2**53))) is not None:
+        raise ValueError(f"{name} holds {_TOO_LARGE}")
     if xp.isdtype(x.dtype, "integral") or xp.isdtype(x.dtype, "bool"):
         return xp.astype(x, xp.float64)
     raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
@@ -53,10 +111,9 @@ def per_context(x: Any, name: str, *, zero: bool = False) -> Any:
         raise ValueError(f"{name} must be a number or one per context, but its shape is {tuple(array.shape)}.")
     where = first_index(~(((array >= 0) if zero else (array > 0)) & (array < inf)))
     if where is not None:
-        value = float(array[where]) if where else float(array)
         sign = "non-negative" if zero else "positive"
-        raise ValueError(f"{name} must be {sign} and finite, but it is {value}{in_context(where)}.")
-    return float(array) if array.ndim == 0 else array
+        raise ValueError(f"{name} must be {sign} and finite, but it is {scalar(array[where])}{in_context(where)}.")
+    return scalar(array) if array.ndim == 0 else owned(array)
 
 
 # -- numpy arrays of numbers ---------------------------------------------------------------------------------
@@ -64,10 +121,10 @@ def per_context(x: Any, name: str, *, zero: bool = False) -> Any:
 
 def numbers(x: Any, name: str) -> np.ndarray:
     """Return `x` as a numpy array of floats."""
-    try:
-        return np.asarray(x, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold real numbers, but it is {x!r}. Pass a float or an array.") from None
+    x = to_numpy(read(x, name))
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, but its dtype is {x.dtype}.")
+    return x.astype(float, copy=False)
 
 
 def positive(x: Any, name: str, *, zero: bool = False, infinite: bool = False) -> np.ndarray:
@@ -99,8 +156,11 @@ def _entry(where: tuple[int, ...]) -> str:
 def number(x: Any, name: str) -> float:
     """Return `x` as a float, or say that it is not one number."""
     try:
-        return float(x)
-    except (TypeError, ValueError):
+        value = to_numpy(x) if is_array_api_obj(x) else x  # without its gradient
+        if x is np.ma.masked or np.iscomplexobj(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be one number, but it is {x!r}.") from None
 
 
@@ -239,7 +299,7 @@ def check_shape(x: Array, preference: Any, name: str) -> None:
 def check_log_policy(log_policy: Any, preference: Any, name: str = "log_policy") -> Array:
     """Return normalised log-probabilities as an array of the preference's library, or say what is wrong."""
     log_policy = by_label(log_policy, name, getattr(preference, "names", None))
-    x = log_policy if is_array_api_obj(log_policy) else as_float(log_policy, name)
+    x = read(log_policy, name) if is_array_api_obj(log_policy) else as_float(log_policy, name)
     if not array_namespace(x).isdtype(x.dtype, "real floating"):
         raise ValueError(f"{name} must hold log-probabilities in floating point, but its dtype is {x.dtype}.")
     x = as_float(x, name)
@@ -251,13 +311,13 @@ def check_log_policy(log_policy: Any, preference: Any, name: str = "log_policy")
     xp = array_namespace(x)
     where = first_index(xp.isnan(x) | (x == inf))
     if where is not None:
-        raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {float(x[where])}.")
+        raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {scalar(x[where])}.")
     total = logsumexp(xp.astype(x, xp.float64))
     where = first_index(~(xp.abs(total) <= (1e-8 if x.dtype == xp.float64 else 1e-3)))
     if where is not None:
         raise ValueError(
             f"{name} must be normalised log-probabilities, but the probabilities sum to "
-            f"{float(xp.exp(total[where])):.12g}{in_context(where)}. "
+            f"{exp(scalar(total[where])):.12g}{in_context(where)}. "
             f"Probabilities go through log first, logits through x - logsumexp(x)."
         )
     return x

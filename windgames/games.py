@@ -25,7 +25,9 @@ from ._array import (
     kl,
     like,
     log_normalize,
+    owned,
     safe_log,
+    scalar,
     scale,
     to_numpy,
 )
@@ -286,14 +288,15 @@ def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
     where = first_index(~((ref > 0) & (ref < inf)))
     if where is not None:
         raise ValueError(
-            f"ref must have full support, but ref{list(where)} is {float(ref[where])}. Drop responses that the "
+            f"ref must have full support, but ref{list(where)} is {scalar(ref[where])}. Drop responses that the "
             f"reference never gives, or give them a small mass; masses too small for a float go into log_ref."
         )
     total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
-    where = first_index(xp.abs(total - 1) > 1e-6)
+    digits = float(xp.finfo(ref.dtype).eps)  # each mass is rounded to half of that, relative to itself
+    where = first_index(xp.abs(total - 1) > max(1e-6, digits / 2))
     if where is not None:
-        raise ValueError(f"ref must sum to one, but it sums to {float(total[where]):.12g}{in_context(where)}.")
-    return ref, log_normalize(xp.log(xp.astype(ref, xp.float64)))
+        raise ValueError(f"ref must sum to one, but it sums to {scalar(total[where]):.12g}{in_context(where)}.")
+    return owned(ref), owned(log_normalize(xp.log(xp.astype(ref, xp.float64))))
 
 
 def _check_log_ref(log_ref: Any, preference: Preference) -> tuple[Array, Array]:
@@ -304,9 +307,9 @@ def _check_log_ref(log_ref: Any, preference: Preference) -> tuple[Array, Array]:
     if where is not None:
         raise ValueError(
             f"log_ref must be finite, since the reference has full support, but log_ref{list(where)} is "
-            f"{float(log_ref[where])}. Drop responses that the reference never gives."
+            f"{scalar(log_ref[where])}. Drop responses that the reference never gives."
         )
-    return xp.exp(log_ref), log_normalize(xp.astype(log_ref, xp.float64))
+    return owned(xp.exp(log_ref)), owned(log_normalize(xp.astype(log_ref, xp.float64)))
 
 
 def _common_library(x: Array, preference: Preference, name: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ._array import owned
+from ._validation import numbers
 from .preferences import MatrixPreference, Preference, RewardPreference
 
 __all__ = ["BudgetExhausted", "Oracle", "biased_reward", "flipped", "judge_panel"]
@@ -66,7 +68,7 @@ class Oracle:
             self._matrix = np.reshape(preference.matrix(), (-1, m, m))
         if reward is None and isinstance(preference, RewardPreference):
             reward = preference.reward
-        self._score = None if reward is None else np.atleast_2d(np.asarray(reward, dtype=float))
+        self._score = None if reward is None else owned(np.atleast_2d(numbers(reward, "reward")))
         if self._score is not None and (
             self._score.shape not in ((1, m), (*batch, m)) or not np.all(np.isfinite(self._score))
         ):
@@ -159,7 +161,7 @@ def biased_reward(reward: Any, share: float, size: float, rng: np.random.Generat
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], but it is {share}.")
-    reward = np.asarray(reward, dtype=float)
+    reward = numbers(reward, "reward")
     rank = np.argsort(np.argsort(rng.random(reward.shape), axis=-1), axis=-1)
     return reward + size * (rank < round(share * reward.shape[-1]))
 
@@ -181,7 +183,7 @@ def judge_panel(preferences: Sequence[Preference], weights: Sequence[float] | No
     """
     if not preferences:
         raise ValueError("A panel needs at least one judge.")
-    w = np.full(len(preferences), 1 / len(preferences)) if weights is None else np.asarray(weights, dtype=float)
+    w = np.full(len(preferences), 1 / len(preferences)) if weights is None else numbers(weights, "weights")
     if w.shape != (len(preferences),) or np.any(w < 0) or abs(w.sum() - 1) > 1e-9:
         raise ValueError(f"weights must be one probability for each of the {len(preferences)} judges, but are {w}.")
     P = sum(x * np.asarray(p.matrix(), dtype=float) for x, p in zip(w, preferences, strict=True))

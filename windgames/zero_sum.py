@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._array import array_namespace, is_array_api_obj, like, log_normalize, to_numpy
+from ._array import array_namespace, is_array_api_obj, like, log_normalize, owned, scalar, to_numpy
 from ._validation import as_float, first_index
 from .preferences import MatrixPreference
 
@@ -117,13 +117,13 @@ def embed_zero_sum(payoff: Any, row_names: Any = None, column_names: Any = None)
         rows = payoff.index if rows is None else rows
         columns = payoff.columns if columns is None else columns
         payoff = payoff.to_numpy()
-    payoff = as_float(payoff, "payoff")
+    payoff = owned(as_float(payoff, "payoff"))
     if payoff.ndim < 2 or 0 in payoff.shape:
         raise ValueError(f"payoff must have shape (..., m, n) with no empty axis, but its shape is {payoff.shape}.")
     xp = array_namespace(payoff)
     where = first_index(~xp.isfinite(payoff))
     if where is not None:
-        raise ValueError(f"payoff must be finite, but entry {where} is {float(payoff[where])}.")
+        raise ValueError(f"payoff must be finite, but entry {where} is {scalar(payoff[where])}.")
     A = to_numpy(payoff).astype(float)
     low, high = (f(A, axis=(-2, -1), keepdims=True) for f in (np.min, np.max))
     half = high / 2 - low / 2  # of the range, which itself may overflow

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .._array import log_normalize, logsumexp
+from .._array import log_normalize, logsumexp, owned
+from .._validation import numbers
 from ..objectives import centred
 from ..updates import Stage, target
 from .labels import LabelledSamples, column, implied_residual, one_number, scatter
@@ -23,7 +24,7 @@ class Tabular:
     """
 
     def __init__(self, log_ref: np.ndarray) -> None:
-        self.log_ref = np.atleast_2d(log_ref)
+        self.log_ref = owned(np.atleast_2d(numbers(log_ref, "log_ref")))
 
     def start(self, replicates: tuple[int, ...] = ()) -> np.ndarray:
         """Return the parameters of the reference policy."""
@@ -101,8 +102,8 @@ class LogLinear:
     """
 
     def __init__(self, log_ref: np.ndarray, features: Any, ridge: float = 0.0) -> None:
-        self.log_ref = np.atleast_2d(log_ref)
-        self.features = np.asarray(features, dtype=float)
+        self.log_ref = owned(np.atleast_2d(numbers(log_ref, "log_ref")))
+        self.features = owned(numbers(features, "features"))
         if self.features.ndim != 3 or self.features.shape[:2] != self.log_ref.shape:
             raise ValueError(
                 f"features must have shape {(*self.log_ref.shape, 'd')}, but their shape is {self.features.shape}."

@@ -13,7 +13,9 @@ from .._array import (
     Array,
     array_namespace,
     logsumexp,
+    owned,
     safe_log,
+    scalar,
     to_numpy,
 )
 from .._display import FEW, SHOWN, as_arguments, html_matrix, html_table, listed
@@ -153,8 +155,8 @@ def check_reward(reward: Any, names: Any = None) -> tuple[Array, Any]:
         )
     where = first_index(~array_namespace(reward).isfinite(reward))
     if where is not None:
-        raise ValueError(f"reward must be finite, but entry {where} is {float(reward[where])}.")
-    return reward, names
+        raise ValueError(f"reward must be finite, but entry {where} is {scalar(reward[where])}.")
+    return owned(reward), names
 
 
 def ties_tol(example: Array) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from .._array import (
     array_namespace,
     device_of,
+    scalar,
     to_numpy,
 )
 from .._validation import as_float, first_index, is_frame, positive_number
@@ -31,7 +32,7 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
     Raises
     ------
     ValueError
-        If a count is negative or NaN, or if `prior` is 0 and a pair was never compared; the message names
+        If a count is negative or NaN, if a response was compared with itself, or if `prior` is 0 and a pair was never compared; the message names
         the first such pair and how many there are.
     """
     if is_frame(wins):
@@ -41,13 +42,20 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
         raise ValueError(f"wins must have shape (..., m, m), but its shape is {tuple(wins.shape)}.")
     prior = positive_number(prior, "prior", zero=True)
     xp = array_namespace(wins)
+    wins = xp.astype(wins, xp.float64)  # sums of counts leave a narrow type
     where = first_index(~((wins >= 0) & (wins < inf)))
     if where is not None:
-        raise ValueError(f"wins must hold non-negative finite counts, but entry {where} is {wins[where]}.")
-    wins = wins / max(1.0, float(xp.max(wins)) / 1e300)  # sums of the largest counts stay finite
+        raise ValueError(f"wins must hold non-negative finite counts, but entry {where} is {scalar(wins[where])}.")
     m = wins.shape[-1]
-    total = wins + xp.matrix_transpose(wins) + 2 * prior
     diagonal = xp.eye(m, dtype=wins.dtype, device=device_of(wins)) > 0
+    where = first_index(diagonal & (wins > 0))
+    if where is not None:
+        raise ValueError(
+            f"A response is not compared with itself, but entry {where} of wins is {scalar(wins[where])}: set the "
+            f"diagonal to 0, it says nothing."
+        )
+    wins = wins / max(1.0, scalar(xp.max(wins)) / 1e300)  # sums of the largest counts stay finite
+    total = wins + xp.matrix_transpose(wins) + 2 * prior
     missing = (total == 0) & ~diagonal
     where = first_index(missing)
     if where is not None:

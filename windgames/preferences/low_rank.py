@@ -10,7 +10,11 @@ import numpy as np
 from .._array import (
     Array,
     array_namespace,
+    is_traced,
+    kept,
     like,
+    owned,
+    scalar,
     to_numpy,
 )
 from .._validation import as_float, first_index, in_context, positive_number
@@ -90,10 +94,8 @@ class LowRankPreference(Preference):
     def _cast(self, dtype: Any) -> tuple[Array, Array]:
         if dtype == self.embedding.dtype:
             return self.embedding, self.skew
-        if dtype not in self._other:
-            xp = array_namespace(self.embedding)
-            self._other[dtype] = xp.astype(self.embedding, dtype), xp.astype(self.skew, dtype)
-        return self._other[dtype]
+        xp = array_namespace(self.embedding)
+        return kept(self._other, dtype, lambda: (xp.astype(self.embedding, dtype), xp.astype(self.skew, dtype)))
 
     def _constructor(self) -> dict[str, Any]:
         return {"embedding": self.embedding, "skew": self.skew}
@@ -134,7 +136,7 @@ class LowRankPreference(Preference):
 
     def log_win_rate(self, log_policy: Array) -> Array:
         win, xp = self.win_rate(log_policy), array_namespace(log_policy)
-        if float(xp.min(win)) > 1e-3:
+        if not is_traced(win) and scalar(xp.min(win)) > 1e-3:
             return xp.log(win)
         # a small sum of large terms has no relative accuracy; a sum of small entries has
         return super().log_win_rate(log_policy)
@@ -240,9 +242,9 @@ def _check_embedding(embedding: Any, skew: Any) -> tuple[Array, Array]:
     for name, x in (("embedding", embedding), ("skew", skew)):
         where = first_index(~xp.isfinite(x))
         if where is not None:
-            raise ValueError(f"{name} must be finite, but entry {where} is {float(x[where])}.")
+            raise ValueError(f"{name} must be finite, but entry {where} is {scalar(x[where])}.")
     odd = to_numpy(xp.abs(skew + xp.matrix_transpose(skew)))
-    digits = max(1e-12, 4 * float(xp.finfo(skew.dtype).eps)) * float(xp.max(xp.abs(skew)))
+    digits = max(1e-12, 4 * float(xp.finfo(skew.dtype).eps)) * scalar(xp.max(xp.abs(skew)))
     if np.max(odd) > digits:
         where = tuple(map(int, np.unravel_index(np.argmax(odd), odd.shape)))
         raise ValueError(
@@ -255,4 +257,4 @@ def _check_embedding(embedding: Any, skew: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"The contexts do not fit together: embedding {tuple(embedding.shape[:-2])}, skew {tuple(skew.shape[:-2])}."
         ) from None
-    return embedding, xp.astype((skew - xp.matrix_transpose(skew)) / 2, embedding.dtype)
+    return owned(embedding), owned(xp.astype((skew - xp.matrix_transpose(skew)) / 2, embedding.dtype))

@@ -12,7 +12,10 @@ from .. import bounds
 from .._array import (
     Array,
     array_namespace,
+    kept,
+    owned,
     safe_log,
+    scalar,
     scale,
     to_numpy,
 )
@@ -60,6 +63,7 @@ class MatrixPreference(Preference):
                 f"but its shape is {tuple(matrix.shape)}. "
                 f"A game of two different players goes through windgames.embed_zero_sum."
             )
+        matrix = owned(matrix)
         self._set(matrix)
         self.names = names
         xp = array_namespace(matrix)
@@ -68,7 +72,7 @@ class MatrixPreference(Preference):
             excess = to_numpy(xp.abs(matrix - 0.5))
             where = tuple(map(int, np.unravel_index(np.argmax(np.nan_to_num(excess, nan=inf)), excess.shape)))
             raise ValueError(
-                f"matrix must hold probabilities in [0, 1], but entry {where} is {float(matrix[where])}. "
+                f"matrix must hold probabilities in [0, 1], but entry {where} is {scalar(matrix[where])}. "
                 f"Win counts go through windgames.from_counts, rewards through RewardPreference, payoffs of a zero-sum "
                 f"game through windgames.embed_zero_sum."
             )
@@ -90,16 +94,17 @@ class MatrixPreference(Preference):
     def _cast(self, dtype: Any) -> Array:
         if dtype == self._matrix.dtype:
             return self._matrix
-        if dtype not in self._other:
-            xp = array_namespace(self._matrix)
-            matrix = xp.astype(self._matrix, dtype)
-            if self.is_constant_sum and xp.finfo(dtype).eps < xp.finfo(self._matrix.dtype).eps:
-                # constant-sum only up to the coarser rounding: take the nearest matrix that is so in the finer dtype
-                matrix = (matrix + 1 - xp.matrix_transpose(matrix)) / 2
-                tied = xp.abs(2 * matrix - 1) <= ties_tol(self._matrix)
-                matrix = xp.where(tied, 0.5 * xp.ones_like(matrix), matrix)
-            self._other[dtype] = matrix
-        return self._other[dtype]
+        return kept(self._other, dtype, lambda: self._in_dtype(dtype))
+
+    def _in_dtype(self, dtype: Any) -> Array:
+        xp = array_namespace(self._matrix)
+        matrix = xp.astype(self._matrix, dtype)
+        if self.is_constant_sum and xp.finfo(dtype).eps < xp.finfo(self._matrix.dtype).eps:
+            # constant-sum only up to the coarser rounding: take the nearest matrix that is so in the finer dtype
+            matrix = (matrix + 1 - xp.matrix_transpose(matrix)) / 2
+            tied = xp.abs(2 * matrix - 1) <= ties_tol(self._matrix)
+            matrix = xp.where(tied, 0.5 * xp.ones_like(matrix), matrix)
+        return matrix
 
     def win_rate(self, log_policy: Array) -> Array:
         xp = array_namespace(log_policy)
@@ -113,9 +118,7 @@ class MatrixPreference(Preference):
 
     def log_matrix(self, dtype: Any = None) -> Array:
         dtype = self._matrix.dtype if dtype is None else dtype
-        if dtype not in self._logs:
-            self._logs[dtype] = self._make_log_matrix(dtype)
-        return self._logs[dtype]
+        return kept(self._logs, dtype, lambda: self._make_log_matrix(dtype))
 
     def _make_log_matrix(self, dtype: Any) -> Array:
         return safe_log(self._cast(dtype))
@@ -136,8 +139,8 @@ class MatrixPreference(Preference):
 
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
         r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
-        xp = array_namespace(self._matrix)
-        worst = to_numpy(xp.abs(self._matrix + xp.matrix_transpose(self._matrix) - 1))
+        matrix = to_numpy(self._matrix)
+        worst = np.abs(matrix + matrix.swapaxes(-1, -2) - 1)
         index = tuple(map(int, np.unravel_index(np.argmax(worst), worst.shape)))
         return float(worst[index]), index
 
@@ -184,12 +187,8 @@ class BradleyTerryPreference(MatrixPreference):
         with np.errstate(over="ignore"):  # a difference too large for a float is certainty
             return (r[..., :, None] - r[..., None, :]) / self.scale
 
-    def _cast(self, dtype: Any) -> Array:
-        if dtype == self._matrix.dtype:
-            return self._matrix
-        if dtype not in self._other:
-            self._other[dtype] = sigmoid(self._odds(dtype))
-        return self._other[dtype]
+    def _in_dtype(self, dtype: Any) -> Array:
+        return sigmoid(self._odds(dtype))
 
     @cached_property
     def interaction_bound(self) -> np.ndarray:
