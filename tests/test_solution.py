@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import windgames as wg
+from windgames import bounds
 from windgames._array import to_numpy
+from windgames.testing import random_matrix, random_reference
 
 mpl.use("Agg")
 
@@ -67,6 +69,71 @@ def test_to_frame():
     frame = run.trace.to_frame()
     assert len(frame) == 5
     np.testing.assert_array_equal(frame["kl_from_solution[1]"], run.trace.kl_from_solution[:, 1])
+
+
+# -- the local rate ------------------------------------------------------------------------------------------
+
+
+def slope(values, low=1e-18, high=1e-10):
+    """Return the factor per step over the decades between, which are the last that rounding leaves alone."""
+    late = np.flatnonzero((values > low) & (values < high))
+    return (values[late[-1]] / values[late[0]]) ** (1 / (late[-1] - late[0]))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_slope_at_the_end_is_the_local_rate(seed):
+    """Theory 5.10 in random games; the bound's own slope is another."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(3, 7))
+    preference = wg.MatrixPreference(random_matrix(["uniform", "logistic", "tournament"][seed % 3], m, rng))
+    game = wg.WinRateGame(preference, random_reference(m, rng), 0.1)
+    star = wg.equilibrium(game)
+    trace = wg.solve(game, wg.wind(0.4), tol=1e-10, reference_solution=star).trace
+    measured = slope(trace.kl_from_solution)
+    assert measured == pytest.approx(float(trace.local_rate), rel=0.01)
+    mu = bounds.tangent_frequencies(preference.matrix(), star.policy)[0]
+    assert float(trace.local_rate) == pytest.approx(bounds.local_rate(0.1, 0.4, mu), rel=1e-12)
+    assert trace.bound_factor == pytest.approx(1 / 1.04)
+    assert measured < 0.99 * trace.bound_factor
+
+
+@pytest.mark.parametrize("rule", [wg.extragradient(), wg.optimistic(), wg.omwu(0.5), wg.inpo(0.5)])
+def test_the_local_rate_of_other_rules(rule):
+    star = wg.equilibrium(GAME)
+    trace = wg.solve(GAME, rule, tol=1e-11, reference_solution=star).trace
+    assert slope(trace.kl_from_solution) == pytest.approx(float(trace.local_rate), rel=0.01)
+    if rule.name == "OMWU":
+        mu = bounds.tangent_frequencies(CYCLE, star.policy)[0]
+        assert float(trace.local_rate) == pytest.approx(bounds.omwu_local_rate(0.5, mu, 0.1) ** 2)
+
+
+def test_where_there_is_a_local_rate():
+    star = wg.equilibrium(BATCH)
+    batch = wg.solve(BATCH, wg.wind(), reference_solution=star, max_steps=60).trace
+    alone = [
+        wg.solve(BATCH.replace(log_ref=r, beta=b), wg.wind()) for r, b in zip(BATCH.log_ref, (0.1, 0.5), strict=True)
+    ]
+    np.testing.assert_allclose(batch.local_rate, [x.trace.local_rate for x in alone], rtol=1e-6)
+    assert "in the end kl_from_solution changes by the factor" in repr(batch)
+    assert all(x.converged for x in alone)
+    assert alone[0].trace.local is None
+    assert "local[0]" in batch.to_frame()
+    assert "local" not in alone[0].trace.to_frame()
+    for trace in (
+        wg.solve(GAME, wg.wind(), max_steps=3).trace,
+        wg.solve(GAME, wg.sppo(0.1), reference_solution=wg.equilibrium(GAME), max_steps=3).trace,
+        wg.solve(GAME.replace(beta=0.0), wg.extragradient(), max_steps=3).trace,
+    ):
+        assert trace.local_rate is None
+        assert "in the end" not in repr(trace)
+
+
+def test_beyond_the_threshold_the_local_rate_is_above_one():
+    star = wg.equilibrium(GAME)
+    mu = bounds.tangent_frequencies(CYCLE, star.policy)[0]
+    for share, above in ((0.9, False), (1.1, True)):
+        rule = wg.wind(share * bounds.local_max_step(GAME.beta, mu))
+        assert (wg.solve(GAME, rule, reference_solution=star, max_steps=2).trace.local_rate > 1) == above
 
 
 # -- references as logarithms --------------------------------------------------------------------------------
@@ -156,6 +223,10 @@ def test_plots():
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert "bound of theory 5.2" in lines
     np.testing.assert_allclose(lines["bound of theory 5.2"].get_ydata(), run.trace.bound)
+    local = lines[f"its exact local rate {run.trace.local_rate:.4g} (theory 5.10)"].get_ydata()
+    shown = np.isfinite(local)
+    np.testing.assert_allclose(local[shown], run.trace.local[shown])
+    assert shown.sum() > 0.5 * len(shown)
     assert axes.get_yscale() == "log"
     assert run.trace.plot(axes) is axes
     bars = star.plot().patches

@@ -17,6 +17,8 @@ from .updates import DISTANCES
 
 QUANTITIES = ("gap", "kl_certificate", "hilbert_certificate", "residual")
 """What the game measures of every recorded iterate; see `Game.measure`."""
+SMALLEST = 1e-20
+"""Divergences below this are taken for rounding where a trace is compared with its local rate."""
 BARS = 60
 """Up to this many responses `Solution.plot` draws bars, beyond it lines."""
 
@@ -52,6 +54,13 @@ class Trace:
     """Name of the quantity that `bound` bounds."""
     theorem: str = ""
     """Where `bound` is proven."""
+    bound_factor: np.ndarray | None = None
+    """The factor per step of `bound`."""
+    local_rate: np.ndarray | None = None
+    r"""The factor per step that :math:`KL(\pi^*\|\pi_t)` approaches in the end (theory 5.10), shape ``(...)``.
+
+    Above 1 the equilibrium repels. Of a win-rate game of moderate size whose equilibrium is known, as the reference
+    solution or because the run converged; None elsewhere, and where the rule's fixed point is another."""
     log_policies: np.ndarray | None = None
     """The recorded iterates, shape ``(records, ..., m)``, if ``solve(..., record_policies=True)`` was asked for."""
     names: tuple[Hashable, ...] | None = None
@@ -60,12 +69,34 @@ class Trace:
     def __repr__(self) -> str:
         recorded = [name for name in (*QUANTITIES, *DISTANCES) if getattr(self, name) is not None]
         bound = f"; {self.theorem} bounds {self.bound_on}" if self.theorem else ""
-        return f"Trace of {len(self.steps)} records: {', '.join(recorded)}{bound}"
+        if self.theorem and self.bound_factor is not None:
+            bound += f", factor {np.max(self.bound_factor):.4g} a step"
+        local = ""
+        if self.local_rate is not None:
+            local = f"; in the end kl_from_solution changes by the factor {np.max(self.local_rate):.4g} (theory 5.10)"
+        return f"Trace of {len(self.steps)} records: {', '.join(recorded)}{bound}{local}"
+
+    @cached_property
+    def local(self) -> np.ndarray | None:
+        """`kl_from_solution` as it would be at `local_rate` throughout, through its last record above `SMALLEST`.
+
+        Shape ``(records, ...)``; NaN where that lies above every record. None without `local_rate` or distances.
+        """
+        measured = self.kl_from_solution
+        if self.local_rate is None or measured is None:
+            return None
+        usable = (measured > SMALLEST) & np.isfinite(measured)
+        last = len(measured) - 1 - np.argmax(usable[::-1], axis=0)  # without one, the last record
+        through = np.take_along_axis(measured, last[None], axis=0)[0]
+        ago = self.steps.reshape(-1, *(1,) * last.ndim) - self.steps[last]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            line = through * self.local_rate**ago
+            return np.where(line <= np.max(measured, axis=0), line, np.nan)
 
     def to_dict(self) -> dict[str, np.ndarray]:
         """Return the columns that exist; contexts become columns of their own. `log_policies` is left out."""
         out: dict[str, np.ndarray] = {"steps": self.steps}
-        for name in (*QUANTITIES, *DISTANCES, "bound"):
+        for name in (*QUANTITIES, *DISTANCES, "bound", "local"):
             values = getattr(self, name)
             if values is None:
                 continue
@@ -95,7 +126,8 @@ class Trace:
     def plot(self, ax: Any = None) -> Any:
         """Plot gap, residual, distances and the theorem's bound (dashed) against the step, on a logarithmic axis.
 
-        Of several contexts the largest value is shown. Zeros and infinite values are left out.
+        A thin line has the slope of `local_rate`, which shows why a run may be faster than its bound. Of several
+        contexts the largest value is shown. Zeros and infinite values are left out.
 
         Parameters
         ----------
@@ -128,6 +160,9 @@ class Trace:
             colour = colours.get(self.bound_on, "black")
             label = f"bound of {self.theorem}" + ("" if self.bound_on in colours else f" on {labels[self.bound_on]}")
             ax.plot(self.steps, _largest(self.bound), "--", color=colour, label=label)
+        if self.local is not None and self.local_rate is not None:
+            label = f"its exact local rate {np.max(self.local_rate):.4g} (theory 5.10)"
+            ax.plot(self.steps, _largest(self.local), color="0.3", linewidth=0.8, label=label)
         ax.set(yscale="log", xlabel="step")
         ax.legend()
         return ax

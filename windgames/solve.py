@@ -20,6 +20,9 @@ from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game, w
 from .solution import QUANTITIES, Solution, Trace
 from .updates import DISTANCES, Guarantee, Plan, Rule, is_rule
 
+LOCAL_RATE_WORK = 3e7
+"""The local rate is computed up to this many contexts times responses cubed: tens of milliseconds."""
+
 
 def solve(
     game: Game,
@@ -149,6 +152,9 @@ def solve(
 
     columns: dict[str, Any] = {name: np.stack(values) for name, values in record.items() if values}
     trace = _with_bound(Trace(**columns, names=game.preference.names), plan, game, current, solution)
+    if solution is not None or np.all(converged):
+        rate = _local_rate(plan, game, slots["current"] if solution is None else solution)
+        trace = replace(trace, local_rate=rate)
     return Solution(
         game=game,
         log_policy=slots["current"],
@@ -199,7 +205,23 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
         slack = 2 * to_numpy(game.hilbert_certificate(solution))
         slack = np.where(np.isfinite(slack), slack, 0.0)
         bound = with_rounding(bound, slack) if theorem.quantity == "kl_from_solution" else bound + slack
-    return replace(trace, bound=bound, bound_on=theorem.quantity, theorem=theorem.statement)
+    return replace(
+        trace, bound=bound, bound_on=theorem.quantity, theorem=theorem.statement, bound_factor=theorem.factor
+    )
+
+
+def _local_rate(plan: Plan, game: Game, equilibrium: Array) -> np.ndarray | None:
+    """Return the factor per step near an equilibrium, in the slowest direction, of each context (theory 5.10)."""
+    beta, m = np.broadcast_to(to_numpy(game.beta), game.batch_shape).astype(float), game.n_responses
+    if plan.fixed_point != "equilibrium" or not isinstance(game, WinRateGame) or np.any(beta == 0) or m == 1:
+        return None
+    if beta.size * m**3 > LOCAL_RATE_WORK:
+        return None
+    policy = np.exp(to_numpy(equilibrium).astype(float))
+    # the last one belongs to no direction
+    frequencies = bounds.tangent_frequencies(to_numpy(game.preference.matrix()), policy)[..., :-1]
+    rates = plan.local_rate(beta, np.moveaxis(frequencies, -1, 0))
+    return None if rates is None else np.max(rates, axis=0)
 
 
 # -- the status, a sentence --------------------------------------------------------------------------------

@@ -130,6 +130,37 @@ class Plan:
                 raise ValueError(f"A stage reads slot {unknown[0]!r}, but only {sorted(written)} are written by then.")
             written.add(stage.out)
 
+    def local_rate(self, beta: Any, frequency: Any) -> np.ndarray | None:
+        r"""Return the factor per step of the divergence near an equilibrium, in a direction of that frequency.
+
+        Near it a slot is a complex number and the payoff multiplies by :math:`i\sigma` (theory 5.10), so that a step is
+        a 2 by 2 matrix that acts on the current and the previous iterate; the factor is its squared spectral radius. Of
+        `wind` it is `bounds.local_rate`.
+
+        Parameters
+        ----------
+        beta, frequency : float or arrays that broadcast
+            `beta` of the game, one of `bounds.tangent_frequencies` at the equilibrium.
+
+        Returns
+        -------
+        array or None
+            None if the plan does not keep the equilibrium of the game in all of its slots.
+        """
+        beta, sigma = np.broadcast_arrays(to_numpy(beta), to_numpy(frequency))
+        slots = {"current": np.stack([np.ones_like(sigma), np.zeros_like(sigma)]).astype(complex)}
+        slots["previous"] = slots["current"][::-1]
+        for stage in self.stages:
+            weights = sum((np.asarray(to_numpy(w)) for w in stage.against.values()), np.asarray(0.0))
+            if not (np.all(to_numpy(stage.beta) == beta) and np.allclose(weights, 1, rtol=0, atol=1e-12)):
+                return None
+            inverse_eta = 1 / np.asarray(to_numpy(stage.eta), dtype=float)
+            payoff = sum(np.asarray(to_numpy(w)) * slots[slot] for slot, w in stage.against.items())
+            slots[stage.out] = (inverse_eta * slots[stage.start] + 1j * sigma * payoff) / (inverse_eta + beta)
+        a, b = slots["current"]  # the matrix [[a, b], [1, 0]]
+        root = np.sqrt((a / 2) ** 2 + b)
+        return np.maximum(np.abs(a / 2 + root), np.abs(a / 2 - root)) ** 2
+
 
 @dataclass(frozen=True)
 class GameConstants:
