@@ -6,9 +6,9 @@
     python benchmarks/steps.py --smoke --model FOLDER
 
 SmolLM2-135M-Instruct in bfloat16 with a LoRA adapter of rank 16. A round is 4 optimiser steps of 4 prompts: `K`
-responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that costs nothing, scored under the
-reference (by WIND also under the current policy) and trained on once. The two take turns, each in a process of its own
-with the same threads; the first round of each, which also sets up, is not counted.
+responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that costs nothing, scored
+under the reference (by WIND also under the current policy) and trained on once. The two take turns, each in a process
+of its own with the same threads; the first round of each, which also sets up, is not counted.
 """
 
 from __future__ import annotations
