@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .sampling import draw
+from .sampling import sample_tokens
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or the messages of a conversation, to which the tokenizer's chat template is applied."""
@@ -254,7 +254,7 @@ class LanguagePolicy(torch.nn.Module):
             tokens, mask = self._packed(self.engine(self, encoded, k, generators))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
-        tokens, mask = draw(self, encoded, uniform)
+        tokens, mask = sample_tokens(self, encoded, uniform)
         return Samples(encoded, tokens, mask, self.read(tokens, mask))
 
     def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
@@ -281,9 +281,9 @@ class LanguagePolicy(torch.nn.Module):
     def forward(self, samples: Samples) -> Tensor:
         r"""Return :math:`\log\pi(y|x)` of each response, shape ``(B, K)``, float32, with gradients.
 
-        Where the model takes an attention mask of its own shape, several responses of a prompt share one row: the
-        prompt is computed once, and each response sees the prompt and itself (`pack_rows`). Otherwise each response
-        stands in a row of its own. The model's hidden states become logits in pieces of `logits_chunk` tokens, and
+        Where the model supports a 4-D attention mask, several responses to a prompt share one row: the prompt is
+        computed once, and each response attends to the prompt and itself (`pack_rows`). Otherwise each response has its
+        own row. The model's hidden states become logits in pieces of `logits_chunk` tokens, and
         again in the backward pass, so that no array of the size of all tokens times the vocabulary ever exists.
         """
         lengths = samples.mask.sum(-1)
@@ -349,16 +349,16 @@ class LanguagePolicy(torch.nn.Module):
             yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.logits_chunk else score(h, y)
 
     def _responses_per_row(self, prompts: list[list[int]], lengths: Tensor) -> int:
-        """Return how many responses of a prompt share a row: what costs least, or 1 if the model cannot do it."""
+        """Return the cheapest number of responses per row, or 1 if the model does not support sharing."""
         k, config = lengths.shape[1], self.base.config.get_text_config()
         sizes = torch.tensor([len(p) for p in prompts])
         windows = [w for name in ("sliding_window", "attention_chunk_size") if (w := getattr(config, name, None))]
         if k == 1 or int((sizes + lengths.max(-1).values).max()) > min(windows, default=2**62):
-            return 1  # a window counts positions of the row, not of the response
+            return 1  # a sliding window would count the other responses in the row
         inputs = (lengths - 1).clamp(min=0)
 
         def cost(g: int) -> int:
-            # of a layer, in units of 4 d operations a token: 6 d for its matrices and one for each token it may see
+            # per layer, in units of 4 d operations: 6 d per token for the matrices, 1 per pair of tokens for attention
             longest = int((sizes[:, None] + inputs.view(len(prompts), -1, g).sum(-1)).max())
             return (k // g) * longest * (6 * config.hidden_size + longest)
 
@@ -369,9 +369,10 @@ class LanguagePolicy(torch.nn.Module):
 
     @torch.no_grad()
     def _can_share(self) -> bool:
-        """Ask whether the model obeys a mask over pairs of tokens and positions that start again: score both ways."""
+        """Whether the model honours a 4-D mask and position ids, found by scoring a small sample both ways."""
         accepted = inspect.signature(self.base.forward).parameters
-        if "position_ids" not in accepted or self.base.config._attn_implementation not in ("sdpa", "eager"):
+        kernel = getattr(self.base.config, "_attn_implementation", None)
+        if "position_ids" not in accepted or kernel not in ("sdpa", "eager"):
             return False
         size = self.base.config.get_text_config().vocab_size
         tokens = torch.randint(size, (2, 4, 5), generator=torch.Generator().manual_seed(0))
@@ -382,7 +383,7 @@ class LanguagePolicy(torch.nn.Module):
             plain, shared = self._score(some, lengths, 1), self._score(some, lengths, 4)
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError):
             return False
-        slack = 2e-4 if plain_precision(self.model) else 2e-2
+        slack = 2e-4 if is_full_precision(self.model) else 2e-2
         return torch.allclose(plain, shared, rtol=slack, atol=slack)
 
     @torch.no_grad()
@@ -397,8 +398,8 @@ class LanguagePolicy(torch.nn.Module):
         return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
 
 
-def plain_precision(model: torch.nn.Module) -> bool:
-    """Return whether all weights are in single or double precision."""
+def is_full_precision(model: torch.nn.Module) -> bool:
+    """Whether all weights are in float32 or float64."""
     return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
@@ -418,17 +419,17 @@ def finite(model: torch.nn.Module) -> None:
 def pack_rows(
     samples: Samples, lengths: Tensor, per_row: int, pad_id: int
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Put each prompt and `per_row` of its responses into one row, on the CPU.
+    """Pack each prompt and `per_row` of its responses into one row, on the CPU.
 
-    A row is the prompt, then each response without its last token, after which nothing comes, padded on the right.
-    Positions in a response go on from the end of the prompt.
+    A row is the prompt followed by each response without its last token (nothing is predicted from it), padded on the
+    right. The positions of every response continue from the end of the prompt.
 
     Returns
     -------
     rows, positions : Tensor, shape ``(R, T)``
         Token ids and positions.
     attention : Tensor, shape ``(R, T)`` if `per_row` is 1, else ``(R, T, T)``
-        What is no padding; or, for each token, which tokens it sees.
+        Mask of the tokens that are not padding; or, for each token, of those that it attends to.
     place : tuple of Tensor
         Row and column of the token before each response token, in the order of ``samples.tokens[samples.mask]``.
     """

@@ -1,12 +1,12 @@
-"""Drawing responses token by token.
+"""Sampling with a key-value cache and continuous batching.
 
-Prompts that wait take the place of responses that have ended, `k` rows at a time, so that the batch stays full until
-the last prompts. Keys and values lie in buffers with room for the tokens to come, and a step copies none of them. What
-is drawn is a function of the model, the prompt and its uniform numbers alone, up to rounding.
+Whenever enough responses have finished, their rows leave the batch and the next prompts enter, so that the batch stays
+full until the queue is empty. The cache is written in place into preallocated buffers. A response is a function of the
+model, the prompt and the prompt's uniform random numbers alone, up to rounding.
 
-Models that keep more than keys and values (recurrent states, adapters with a prefix), and models in shares, are drawn
-from in waves instead: no prompt enters before the wave has ended. A recurrent state would take up padding, so that the
-prompts of such a wave have one length.
+Three kinds of models are sampled in static batches instead, where the next prompts enter once all responses of the
+batch have finished: models with recurrent state (whose state padding would change, so that a batch only has prompts of
+equal length), models with prefix tuning, and models that are sharded over processes.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from .policy import LanguagePolicy
 
 REFILL_SHARE = 0.25
-"""Share of the rows that must have ended before the batch is put together anew, which copies the cache."""
+"""Minimum share of finished rows before the batch is rebuilt, which copies the cache."""
 ROOM = 64
-"""Tokens by which a full buffer of keys and values grows."""
-LOOK_EVERY = 8
-"""Steps between two looks at which responses have ended, on a device that must be waited for."""
+"""Spare capacity of the cache buffers, in tokens."""
+SYNC_EVERY = 8
+"""Interval between checks for finished responses on a GPU, in tokens; each check synchronizes with the device."""
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer in buffers with room, of which `keys` and `values` are the part in use."""
+    """The cache of one layer in preallocated buffers; `keys` and `values` are views of the part in use."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append keys and values, and return all of them."""
+        """Append keys and values in place, and return all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.buffers = [x.new_empty((*x.shape[:2], 0, x.shape[-1])) for x in (key_states, value_states)]
@@ -53,11 +53,11 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Return the number of tokens in use."""
+        """Return the number of cached tokens."""
         return self.used if self.is_initialized else 0
 
     def rearrange(self, keep: Tensor, lead: int, new: GrowingLayer | None, repeats: int) -> None:
-        """Keep some rows without their first `lead` tokens, and add each row of `new` so many times; ends align."""
+        """Keep some rows without their first `lead` tokens, and append each row of `new`, repeated; right-aligned."""
         old_size = self.used - lead
         size = max(old_size, new.used if new is not None else 0)
         for i, held in enumerate(self.buffers):
@@ -74,23 +74,23 @@ class GrowingLayer(DynamicLayer):
 
 @dataclass
 class Rows:
-    """The responses that are being drawn, one a row."""
+    """The state of the batch, one row per response in progress."""
 
     response: Tensor
-    """Which response of all each row is."""
+    """Index of the response, shape ``(R,)``."""
     step: Tensor
-    """How many of its tokens have been drawn."""
-    ended: Tensor
+    """Number of its tokens so far."""
+    finished: Tensor
     attention: Tensor
-    """Shape ``(R, T)``: the tokens so far that are not padding."""
+    """Attention mask of the cached tokens, shape ``(R, T)``."""
     position: Tensor
-    """Where its next token goes."""
+    """Position of its next token."""
     logits: Tensor
-    """Of its next token."""
+    """Logits of its next token, shape ``(R, V)``."""
 
 
-class Drawing:
-    """One call of `draw`: the queue of prompts, the rows in progress and their cache."""
+class Sampler:
+    """The queue of prompts, the batch in progress and its cache."""
 
     def __init__(self, policy: LanguagePolicy, prompts: Sequence[Sequence[int]], uniform: Tensor) -> None:
         self.policy, self.prompts, self.k = policy, prompts, uniform.shape[1]
@@ -99,15 +99,15 @@ class Drawing:
         if "past_key_values" not in accepted:
             raise ValueError(
                 f"{type(policy.base).__name__} keeps no keys and values from token to token (it takes no "
-                f"past_key_values), which drawing needs: take a transformer, or a hybrid with a key-value cache."
+                f"past_key_values), which sampling needs: use a transformer, or a hybrid model with a key-value cache."
             )
         self.optional = accepted.keys() & {"position_ids", "logits_to_keep"}
         kept = DynamicCache(config=policy.base.config).layers
         self.recurrent = any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in kept)
         prefix = any(a.is_prompt_learning for a in (getattr(policy.model, "peft_config", None) or {}).values())
-        self.waves = self.recurrent or prefix or sharding.is_sharded(policy)
+        self.static = self.recurrent or prefix or sharding.is_sharded(policy)
         self.own_cache = not (self.recurrent or prefix)
-        # the uniform numbers and results have one more column, for what rows that have ended go on to draw
+        # one more column, which finished rows that are still in the batch write to
         self.uniform = torch.nn.functional.pad(uniform.flatten(0, 1), (0, 1), value=0.5).to(
             device, torch.float32 if device.type == "mps" else torch.float64
         )
@@ -128,27 +128,27 @@ class Drawing:
                 self._refill(live, capacity)
             if self.rows is None:
                 break
-            self._draw_token()
+            self._next_token()
             count += 1
         shape = (len(self.prompts), self.k, self.length + 1)
         return tuple(x.view(shape)[..., : self.length].cpu() for x in (self.tokens, self.mask))  # type: ignore[return-value]
 
     def _live(self, count: int, capacity: int) -> Tensor | None:
-        """Return the rows that go on if the batch is to be put together anew now, else None."""
+        """Return the unfinished rows if the batch is to be rebuilt now, else None."""
         if self.rows is None:
             return torch.zeros(0, dtype=torch.long)
-        ended = self.rows.ended
-        if self.waves:
-            done = sharding.all_agree(bool(ended.all()), self.policy)
-            return torch.zeros(0, dtype=torch.long, device=ended.device) if done else None
-        if ended.device.type != "cpu" and count % LOOK_EVERY:
+        finished = self.rows.finished
+        if self.static:
+            done = sharding.all_agree(bool(finished.all()), self.policy)
+            return torch.zeros(0, dtype=torch.long, device=finished.device) if done else None
+        if finished.device.type != "cpu" and count % SYNC_EVERY:
             return None
-        live = (~ended).nonzero()[:, 0]
-        room = (capacity if self.queue else len(ended)) - len(live)
-        return live if not len(live) or room >= max(self.k if self.queue else 1, REFILL_SHARE * len(ended)) else None
+        live = (~finished).nonzero()[:, 0]
+        room = (capacity if self.queue else len(finished)) - len(live)
+        return live if not len(live) or room >= max(self.k if self.queue else 1, REFILL_SHARE * len(finished)) else None
 
     def _refill(self, live: Tensor, capacity: int) -> None:
-        """Drop the rows that have ended and begin as many prompts as there is room for."""
+        """Remove finished rows and add as many prompts from the queue as fit."""
         n = min(len(self.queue), (capacity - len(live)) // self.k)
         if self.recurrent:  # of one length
             n = sum(len(self.prompts[i]) == len(self.prompts[self.queue[0]]) for i in self.queue[:n])
@@ -174,7 +174,7 @@ class Drawing:
         self.rows = Rows(*(torch.cat([getattr(p, name) for p in parts]) for name in Rows.__dataclass_fields__))
 
     def _begin(self, chosen: list[int]) -> tuple[Rows, Any]:
-        """Run the prompts, padded on the left, and return their rows and the cache of one row a prompt."""
+        """Prefill prompts, padded on the left; return their rows, and the cache with one row per prompt."""
         device, k = self.policy.device, self.k
         sizes = torch.tensor([len(self.prompts[i]) for i in chosen], device=device)
         width = int(sizes.max())
@@ -184,7 +184,7 @@ class Drawing:
         )
         attention = (torch.arange(width, device=device) >= width - sizes[:, None]).long()
         positions = (attention.cumsum(-1) - 1).clamp(min=0)
-        repeats = k if self.recurrent else 1  # states of a recurrent model are computed for each row
+        repeats = k if self.recurrent else 1  # a recurrent state is computed per row, since it cannot be repeated
         ids, inputs, positions = (x.repeat_interleave(repeats, 0) for x in (ids, attention, positions))
         cache = Cache(layer_class_to_replicate=GrowingLayer) if self.own_cache else None
         out = self._model(ids, inputs, positions, cache)
@@ -206,19 +206,19 @@ class Drawing:
         )
         return rows, cache
 
-    def _draw_token(self) -> None:
-        """Draw the next token of every row, and run the model on it unless all have ended."""
+    def _next_token(self) -> None:
+        """Sample the next token of every row, and run the model on it unless all rows are finished."""
         rows = self.rows
         assert rows is not None
-        column = torch.where(rows.ended, self.length, rows.step)
+        column = torch.where(rows.finished, self.length, rows.step)
         token = inverse_cdf(self.policy.tempered(rows.logits), self.uniform[rows.response, column])
         self.tokens[rows.response, column] = token
         self.mask[rows.response, column] = True
         rows.step = rows.step + 1
-        rows.ended = rows.ended | torch.isin(token, self.stops) | (rows.step >= self.length)
+        rows.finished = rows.finished | torch.isin(token, self.stops) | (rows.step >= self.length)
         if self.policy.stop:
-            rows.ended = rows.ended | self._says_stop(rows)
-        if rows.ended.device.type == "cpu" and not self.waves and bool(rows.ended.all()):
+            rows.finished = rows.finished | self._says_stop(rows)
+        if rows.finished.device.type == "cpu" and not self.static and bool(rows.finished.all()):
             return
         rows.attention = torch.cat([rows.attention, rows.attention.new_ones(len(token), 1)], dim=-1)
         rows.logits = self._model(token[:, None], rows.attention, rows.position[:, None], self.cache).logits[:, -1]
@@ -235,22 +235,22 @@ class Drawing:
         return self.policy.model(**inputs, **{name: given[name] for name in self.optional})
 
 
-def draw(policy: LanguagePolicy, prompts: Sequence[Sequence[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw responses by the inverse of each next token's cumulative distribution.
+def sample_tokens(policy: LanguagePolicy, prompts: Sequence[Sequence[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample responses by inverting the cumulative distribution of each next token.
 
     Parameters
     ----------
     policy : LanguagePolicy
     prompts : sequence of B lists of token ids
     uniform : Tensor, shape ``(B, K, L)``
-        A number in [0, 1) for each token that may be drawn.
+        Uniform random numbers in [0, 1), one per token.
 
     Returns
     -------
     tokens, mask : Tensor, shape ``(B, K, L)``
         On the CPU; what lies outside the mask is padding.
     """
-    return Drawing(policy, prompts, uniform).run()
+    return Sampler(policy, prompts, uniform).run()
 
 
 def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:

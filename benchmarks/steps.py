@@ -1,0 +1,175 @@
+"""Seconds of an optimiser step at real lengths, with TRL's GRPOTrainer beside it.
+
+    python benchmarks/steps.py                   two settings without TRL, into benchmarks/quick
+    python benchmarks/steps.py --trl PYTHON      and TRL, by the interpreter of an environment that has trl and peft
+    python benchmarks/steps.py --full --trl PYTHON      all eight settings, into the committed table: about an hour
+    python benchmarks/steps.py --smoke --model FOLDER
+
+SmolLM2-135M-Instruct in bfloat16 with a LoRA adapter of rank 16. A round is 4 optimiser steps of 4 prompts: `K`
+responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that costs nothing, scored
+under the reference (by WIND also under the current policy) and trained on once. The two take turns, each in a process
+of its own with the same threads; the first round of each, which also sets up, is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from align import SMOLLM, weights
+from study import QUICK, RESULTS, ROOT, show, write_table
+
+BATCH, STEPS_PER_ROUND = 4, 4
+"""Prompts of an optimiser step, and optimiser steps of a round."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run."""
+
+    model: str | None = None
+    """Folder of a model in place of the package's one."""
+    trl: Path | None = None
+    """Interpreter of an environment with trl and peft; None leaves TRL out."""
+    rounds: int = 2
+    """Rounds that are counted."""
+    threads: int = 2
+    """Threads of torch."""
+    smoke: bool = False
+    """Short lengths, for tests."""
+    full: bool = False
+    """All settings, into the committed table."""
+    results: Path | None = None
+    """Folder of the table. By default benchmarks/quick; with --full the committed one."""
+
+
+def lengths(config: Config) -> list[dict[str, int]]:
+    """Return the settings to measure."""
+    if config.smoke:
+        return [{"prompt_tokens": 6, "new_tokens": 4, "draws": 4}]
+    names = ("prompt_tokens", "new_tokens", "draws")
+    grid = product((128, 256), (64, 128), (5, 8)) if config.full else ((128, 64, 8), (256, 128, 5))
+    return [dict(zip(names, values, strict=True)) for values in grid]
+
+
+def texts(folder: str, tokens: int, count: int) -> list[str]:
+    """Return prompts of about so many tokens of ordinary words."""
+    from transformers import AutoTokenizer
+
+    tokenizer, rng = AutoTokenizer.from_pretrained(folder), np.random.default_rng(0)
+    words = (ROOT / "windgames" / "theory.md").read_text().split()
+    words = [w for w in words if w.isalpha()]
+    out = []
+    for _ in range(count):
+        ids = tokenizer(" ".join(rng.choice(words, 2 * tokens)), add_special_tokens=False)["input_ids"][:tokens]
+        out.append(tokenizer.decode(ids))
+    return out
+
+
+def ours(folder: str, out: Path, settings: dict[str, Any]) -> None:
+    """Train with WIND and write the seconds of each round and its parts."""
+    from windlm import Config as Training
+    from windlm import RewardJudge, wind
+    from windlm.models import LoraSettings, ModelSettings, load_policy
+    from windlm.train import train
+
+    torch.set_num_threads(settings["threads"])
+    model = ModelSettings(folder, precision=settings["precision"], max_new_tokens=settings["new_tokens"])
+    policy = load_policy(model, LoraSettings(rank=16), seed=0)
+    policy.stop_ids = []  # as many tokens for both
+    judge = RewardJudge(lambda prompts, responses: [float(r.count("e")) for r in responses])
+    ends: list[float] = []
+
+    def clock(number: int, policy: Any) -> dict[str, float]:
+        ends.append(time.perf_counter())
+        return {}
+
+    with tempfile.TemporaryDirectory() as run:
+        config = Training(
+            Path(run),
+            rounds=settings["rounds"],
+            draws=settings["draws"],
+            batch_prompts=BATCH,
+            prompts_per_round=BATCH * STEPS_PER_ROUND,
+            checkpoint_every=0,
+            progress=False,
+            cpu=not torch.cuda.is_available(),
+        )
+        rows = train(policy, settings["prompts"], judge, wind(0.05, 0.5), config, clock)
+    parts = [{k: v for k, v in row.items() if k.startswith("seconds")} for row in rows[1:]]
+    rounds = [b - a for a, b in pairwise(ends)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    out.write_text(json.dumps({"version": "", "rounds": rounds, "parts": parts, "gib": peak}))
+
+
+def measure(command: list[str], folder: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Run one trainer in a process of its own and return what it wrote."""
+    with tempfile.TemporaryDirectory() as where:
+        out = Path(where) / "seconds.json"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        subprocess.run([*command, folder, str(out), json.dumps(settings)], check=True, env=environment)
+        return json.loads(out.read_text())
+
+
+def main(config: Config) -> None:
+    begun = time.perf_counter()
+    results = config.results or (RESULTS if config.full else QUICK)
+    results.mkdir(parents=True, exist_ok=True)
+    folder = config.model or str(weights(SMOLLM))
+    rows = []
+    for size in lengths(config):
+        rounds = 1 + config.rounds
+        settings = size | {
+            "batch": BATCH,
+            "steps_per_round": STEPS_PER_ROUND,
+            "rounds": rounds,
+            "threads": config.threads,
+            "precision": "float32" if config.smoke else "bfloat16",
+            "prompts": texts(folder, size["prompt_tokens"], BATCH * STEPS_PER_ROUND),
+        }
+        peers = {"WIND": [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--worker"]}
+        if config.trl:
+            peers["TRL GRPO"] = [str(config.trl), str(ROOT / "benchmarks" / "grpo_peer.py")]
+        found = {name: measure(command, folder, settings) for name, command in peers.items()}
+        for name, one in found.items():
+            steps = np.array(one["rounds"][1:]) / STEPS_PER_ROUND
+            parts = pd.DataFrame(one.get("parts", [])[1:]).mean() / STEPS_PER_ROUND
+            row = {"trainer": f"{name} {one['version']}".strip(), **size, "seconds_per_step": steps.mean()}
+            row |= {"fastest": steps.min(), "slowest": steps.max(), "peak_gib": one["gib"], **parts.round(3).to_dict()}
+            rows.append(row)
+            print(f"{row['trainer']} at {size}: {row['seconds_per_step']:.1f} s a step", flush=True)
+    table = pd.DataFrame(rows)
+    said = asdict(replace(config, model=None, trl=None)) | {"threads": config.threads}
+    write_table(table, "steps", results, said, begun)
+    wide = table.pivot_table(
+        index=["prompt_tokens", "new_tokens", "draws"], columns="trainer", values="seconds_per_step"
+    )
+    sentence = "Seconds of an optimiser step."
+    if config.trl:
+        ratio = wide["WIND"] / wide.drop(columns="WIND").iloc[:, 0]
+        sentence = f"WIND takes {ratio.min():.2f} to {ratio.max():.2f} of TRL GRPO's seconds a step."
+    show("Steps at real lengths", table, sentence)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        ours(sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4]))
+    else:
+        main(tyro.cli(Config, description=__doc__))
