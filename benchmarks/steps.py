@@ -79,7 +79,7 @@ def texts(folder: str, tokens: int, count: int) -> list[str]:
     out = []
     for _ in range(count):
         ids = tokenizer(" ".join(rng.choice(words, 2 * tokens)), add_special_tokens=False)["input_ids"][:tokens]
-        out.append(tokenizer.decode(ids))
+        out.append(str(tokenizer.decode(ids)))
     return out
 
 
