@@ -1,5 +1,7 @@
 """The central path, winners, and systems that are solved by a few products (theory 6.7 and 2.6)."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,7 +60,7 @@ def test_the_only_winner_is_found_whatever_the_reference(P, seed):
     refs = np.random.default_rng(seed).dirichlet(np.ones(len(P)), 3) + 1e-12
     A = skew(P) / max(np.abs(skew(P)).max(), 1e-300)
     x, t, _ = central.central_path(A[None], np.zeros((1, len(P))), np.zeros(1), np.array([winners.EARLY_END]))
-    _, alone = winners._face(A, x[0], t[0])
+    alone = winners._face(A, x[0], t[0]).log_policy
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), refs / refs.sum(axis=-1, keepdims=True), 0.0))
     assert np.all(found.gap <= 1e-14)
     if alone is not None:
@@ -163,12 +165,27 @@ def test_several_winners_and_a_lopsided_reference(rng):
 
 @pytest.mark.parametrize("beta", [1e-6, 1e-7, 1e-8])
 def test_beyond_double_precision_the_search_ends_and_says_so(beta, rng):
-    """Log-probabilities of size 1/beta are known to eps/beta."""
+    """Log-probabilities of size 1/beta are known to eps/beta; the tol that is named can be met."""
     P = random_matrix("uniform", 5, rng)
-    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(5)), beta))
+    game = wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(5)), beta)
+    found = wg.equilibrium(game, tol=1e-10)
     assert not found.converged
     assert found.residual <= PAYOFF_ROUNDING / beta
-    assert "rounding of double precision" in found.status
     assert found.steps <= 40
-    ties = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(np.full((3, 3), 0.5)), [0.2, 0.3, 0.5], beta))
+    tol = float(re.search(r"rounding of double precision: tol=(\S+) can be met", found.status)[1])
+    assert wg.equilibrium(game, tol=tol).converged
+    ties = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(np.full((3, 3), 0.5)), [0.2, 0.3, 0.5], beta), tol=1e-10)
     assert not ties.converged
+
+
+@pytest.mark.parametrize(("beta", "seed"), [(1.3e-6, 28), (2e-6, 101), (1e-6, 102), (4e-6, 103), (8e-7, 104)])
+def test_tournaments_of_hundreds_at_tiny_beta(beta, seed):
+    """References whose masses fall to 1e-300: a central path that ends early leaves Newton's method too far away."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.choice([100, 150, 200, 250, 300, 350, 400]))
+    ref = rng.dirichlet(np.full(m, 0.1)) + 1e-300
+    W = np.triu(rng.random((m, m)) < 0.5, 1)
+    P = W + np.tril(1 - W.T, -1) + 0.5 * np.eye(m)
+    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), ref / ref.sum(), beta), tol=1e-6)
+    assert found.converged
+    assert found.steps <= 30

@@ -180,3 +180,51 @@ def test_a_condorcet_winner_takes_no_system(rng):
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(P), rng.dirichlet(np.ones(6)), 0.0))
     assert found.steps == 0
     np.testing.assert_array_equal(found.policy, order == 5)
+
+
+@pytest.mark.parametrize("beta", [1e-5, 3e-6, 1e-6])
+@pytest.mark.parametrize("kind", ["uniform", "logistic", "tournament", "cycle"])
+def test_probabilities_are_proven_where_rounding_exceeds_the_default_tol(kind, beta, rng):
+    """Theory 6.10: the proof is of 1e-12; linear equations for the winner, which is near, know as many digits."""
+    for m in (3, 12):
+        game = wg.WinRateGame(wg.MatrixPreference(random_matrix(kind, m, rng)), rng.dirichlet(np.ones(m)), beta)
+        found = wg.equilibrium(game)
+        assert found.converged, found
+        if float(game.rounding(game.payoff(found.log_policy))) > 1e-10:
+            assert "theory 6.10" in found.status
+            assert not wg.equilibrium(game, tol=1e-10).converged
+
+
+def test_what_converged_means(rng):
+    """A tol that is named is kept, with the allowance for rounding, whatever the status of the default."""
+    game = wg.WinRateGame(wg.MatrixPreference(random_matrix("logistic", 8, rng)), rng.dirichlet(np.ones(8)), 1e-4)
+    found = wg.equilibrium(game)
+    bound = float(found.residual + game.rounding(game.payoff(found.log_policy)))
+    assert wg.equilibrium(game, tol=bound * 1.001).converged
+    assert not wg.equilibrium(game, tol=bound * 0.999).converged
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("margin", [1e-11, 1e-3, 0.5])
+def test_below_the_collapse_threshold_the_top_is_returned(beta, margin, rng):
+    """Theory 3.9: where the index is below one, however close, the reference on the top is the only equilibrium."""
+    limit = 1 / (beta * ((1 - beta) ** ((1 - beta) / beta) if beta < 1 else 1.0))  # K at which the index is one
+    top = 1 / (1 + limit * (1 - margin))
+    for reward, ref in (
+        ([0.0, 1.0], [1 - top, top]),
+        ([1.0, 0.0, 1.0], [0.3 * top, 1 - top, 0.7 * top]),
+        ([2.0, 0.0, 1.0], [top, 0.6 * (1 - top), 0.4 * (1 - top)]),
+    ):
+        game = wg.LogWinRateGame(wg.RewardPreference(reward, ties="weak"), ref, beta)
+        found = wg.equilibrium(game)
+        best = np.array(reward) == max(reward)
+        np.testing.assert_allclose(found.policy, np.where(best, ref, 0) / top, rtol=1e-12)
+        assert found.converged
+        assert "only equilibrium (theory 3.9)" in found.status
+        assert "other equilibria may exist" not in found.status
+    above = 1 / (1 + limit * (1 + 1e-3))
+    if beta < 1:
+        several = wg.equilibrium(
+            wg.LogWinRateGame(wg.RewardPreference([0.0, 1.0], ties="weak"), [1 - above, above], beta)
+        )
+        assert "other equilibria may exist" in several.status

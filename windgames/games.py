@@ -157,8 +157,12 @@ class Game:
         bad = xp.any(log_policy == -inf, axis=-1) | xp.isinf(factor)
         return xp.where(bad, xp.full_like(residual, inf), residual * xp.where(bad, xp.ones_like(factor), factor))
 
-    def _rounding(self, payoff: Array) -> Array:
-        """Return how far rounding may have moved the residual computed from this payoff."""
+    def rounding(self, payoff: Array) -> Array:
+        """Return how far rounding may have moved the residual computed from this payoff, shape ``(...)``.
+
+        A win rate and a best response are sums over `m` terms; and at each end of the residual's span the logarithms of
+        the reference and of the two policies are rounded.
+        """
         xp = array_namespace(payoff)
         eps = float(xp.finfo(payoff.dtype).eps)
         finite = xp.isfinite(payoff)
@@ -172,7 +176,7 @@ class Game:
         if isinstance(magnitude, np.ndarray):
             magnitude = like(magnitude, largest)
             largest = xp.where(largest > magnitude, largest, magnitude)
-        return each + (each + each * largest) / divisor + 2 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
+        return each + (each + each * largest) / divisor + 6 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
         """Return gap, residual and both certificates at once, in float64, from one evaluation of the payoff.
@@ -201,7 +205,7 @@ class Game:
             # a gap is non-negative, since the deviations include staying; rounding may leave it slightly below
             gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
             residual = xp.where(zero, gap, residual)
-        rounding = self._rounding(u)
+        rounding = self.rounding(u)
         proven = self._hilbert_certificate(log_policy, residual + rounding, with_rounding(divergence, rounding))
         certificate = self._kl_certificate(divergence, proven, rounding)
         if free.any():

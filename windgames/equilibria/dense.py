@@ -17,7 +17,7 @@ CG_TOLERANCE = 1e-3
 CENTRAL_PATH_BELOW = 0.05
 """For beta below this the search starts at the end of the central path; where steps are by conjugate gradients, below a
 tenth of this."""
-CENTRAL_PATH_END = 0.01
+CENTRAL_PATH_END = 1e-3
 """The central path ends where the sum of probability times slack is this multiple of beta."""
 
 

@@ -20,13 +20,13 @@ import numpy as np
 from .._array import Array, to_numpy
 from ..games import Game
 from ..solution import Solution
-from .certificate import certify, check_arguments
+from .certificate import DEFAULT_TOL, certify, check_arguments
 from .contexts import beta_of_contexts, in_chunks, make_problem, method_name, problem_class
 from .newton import solve_newton
 from .winners import solve_winners
 
 
-def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None = None) -> Solution:
+def equilibrium(game: Game, tol: float | None = None, start: Array | Solution | None = None) -> Solution:
     r"""Return the equilibrium of a game, with a proof of how close the answer is.
 
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
@@ -43,8 +43,11 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None =
     ----------
     game : Game
         All contexts are solved together.
-    tol : float
-        Residual :math:`h(\pi, BR(\pi))` at which a context counts as converged; at ``beta = 0`` the gap.
+    tol : float, optional
+        A context counts as converged if its residual :math:`h(\pi, BR(\pi))`, and at ``beta = 0`` its gap, is at most
+        `tol`, with an allowance for the rounding of double precision added to it (some ``1e-15 (1 + 1/beta)``). If
+        None, `tol` is 1e-10, and where rounding alone exceeds that, a context counts as converged if each probability
+        is proven to 1e-12 (theory 6.10). A status that says "not converged" names the `tol` that can be met.
     start : array, shape ``(..., m)``, or Solution, optional
         Normalised log-probabilities near the equilibrium, or the solution of a similar game. It saves steps, and where
         the equilibrium is unique it changes nothing else. Where it is not, best responses start here instead of at the
@@ -85,7 +88,7 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None =
             problem = make_problem(local, chunk, beta[chunk])
             if guess is not None:
                 problem.start_from(guess.reshape(-1, game.n_responses)[chunk])
-            z, systems[chunk] = solve_newton(problem, tol)
+            z, systems[chunk] = solve_newton(problem, tol or DEFAULT_TOL)
             out[chunk] = problem.expand(z)
 
         in_chunks(problem_class(local), local, regularised, solve_chunk)

@@ -207,6 +207,9 @@ def _from_reference(problem: Problem, rows: np.ndarray, tol: float) -> tuple[np.
     beta = problem.beta[rows][:, None]
     systems, newton_below = np.zeros(len(rows), dtype=int), np.full(len(rows), 1e-3)
     active = np.arange(len(rows))
+    if isinstance(problem, SortedProblem):
+        known, top = (x[rows] for x in problem.on_top())
+        z[known], active = top[known], active[~known]
     for _ in range(BEST_RESPONSES[isinstance(problem, SortedProblem)]):
         if not active.size:
             break

@@ -17,7 +17,7 @@ from .._array import like, log_normalize, to_numpy
 from .._validation import as_float, first_index
 from ..games import Game
 from ..solution import Solution
-from .certificate import certify, check_arguments
+from .certificate import DEFAULT_TOL, certify, check_arguments
 from .contexts import in_chunks, make_problem, method_name, problem_class
 from .direct import equilibrium
 from .newton import Point, solve_newton
@@ -33,7 +33,7 @@ MOST_SYSTEMS = 10
 """Factorisations that may correct a guess before it is discarded."""
 
 
-def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
+def equilibrium_path(game: Game, betas: Any, tol: float | None = None) -> Solution:
     r"""Return the equilibria of a game for many values of beta, each with the certificates of `equilibrium`.
 
     Twenty values from 10 to 0.001 take as many linear systems as two or three of the hardest alone, and up to seven
@@ -46,7 +46,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
         Its beta is not used. Contexts are those of its preference and reference.
     betas : array, shape ``(n,)``
         In any order, repetitions allowed.
-    tol : float
+    tol : float, optional
         As in `equilibrium`.
 
     Returns
@@ -94,7 +94,7 @@ def equilibrium_path(game: Game, betas: Any, tol: float = 1e-10) -> Solution:
 
         def walk(chunk: np.ndarray) -> None:
             problem = make_problem(single, chunk, np.ones(len(chunk)))
-            for k, (z, count) in enumerate(_walk(problem, positive, tol)):
+            for k, (z, count) in enumerate(_walk(problem, positive, tol or DEFAULT_TOL)):
                 policies[k, chunk], steps[k, chunk] = problem.expand(z), count
 
         in_chunks(problem_class(single), single, contexts, walk)

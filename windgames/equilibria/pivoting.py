@@ -1,4 +1,4 @@
-r"""The only winner of small constant-sum games by principal pivoting, many games at a time (theory 6.8).
+r"""The only winner of small constant-sum games by principal pivoting, many games at a time (theory 6.9).
 
 With :math:`A=P-\frac12` skew, a winner solves the linear complementarity problem of the skew matrix
 

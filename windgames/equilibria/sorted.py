@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtbtrs
 
+from .. import bounds
 from .._array import cumulative_sum, log_cumulative_sum, log_normalize
-from ..games import BestOfNGame, Game, log_ratio_of_powers
+from ..games import BestOfNGame, Game, LogWinRateGame, log_ratio_of_powers
 from ..preferences import RewardPreference
 from .problems import Problem, System, minus
 
@@ -68,6 +69,15 @@ class SortedProblem(Problem):
     def expand(self, z: np.ndarray) -> np.ndarray:
         """Return the policy over responses: within a class it is proportional to the reference."""
         return log_normalize(self.spread(minus(z, self.log_ref)) + self.log_ref_of_responses)
+
+    def on_top(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the reference on the largest rewards is the only equilibrium, and that policy (theory 3.9)."""
+        beta = np.ones(self.game.batch_shape).reshape(-1)
+        beta[self.rows] = self.beta
+        only = only_equilibrium_is_top(self.game, beta.reshape(self.game.batch_shape)).reshape(-1)[self.rows]
+        k = self.log_ref.shape[-1]
+        last = np.full((len(self.rows), 1), k - 1) if self.label is None else self.label[:, -1:]
+        return only, np.where(np.arange(k) == last, 0.0, -inf)
 
     def _without_atoms(self) -> np.ndarray:
         """Return the closed form for a reference without atoms (theory 3.11), a good guess at every beta."""
@@ -163,6 +173,17 @@ class SortedProblem(Problem):
         exact = (1 / np.expm1(safe) - n / np.expm1(n * safe)) / (n - 1)
         below = np.where(small, series, np.where(p >= 1, 0.0, exact))
         return 1 - below, below
+
+
+def only_equilibrium_is_top(game: Game, beta: np.ndarray) -> np.ndarray:
+    """Return where theory 3.9 leaves only one equilibrium, the reference on the largest rewards; shape of `beta`."""
+    p = game.preference
+    if not (isinstance(game, LogWinRateGame) and isinstance(p, RewardPreference) and p.ties == "weak"):
+        return np.zeros(beta.shape, dtype=bool)
+    top_mass = np.sum(np.where(p.top, np.exp(game.log_ref), 0.0), axis=-1)
+    inside = (beta > 0) & (beta <= 1)
+    index = bounds.collapse_index(np.where(inside, beta, 1.0), np.clip(np.broadcast_to(top_mass, beta.shape), 0, 1))
+    return inside & (index < 1 - 1e-14)
 
 
 def _bidiagonal(diagonal: np.ndarray, off: np.ndarray, rhs: np.ndarray, *, lower: bool) -> np.ndarray:

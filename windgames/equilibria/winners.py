@@ -1,7 +1,7 @@
 r"""Equilibria at ``beta = 0``: of all winners the KL projection of the reference (theory 2.6).
 
 Responses with equal rows are one response. A Condorcet winner wins alone. Most other games have a single winner, too.
-Its support is found by pivoting in small games (theory 6.8), and on the central path in large ones. The equations of
+Its support is found by pivoting in small games (theory 6.9), and on the central path in large ones. The equations of
 the support are solved, and the solution proves itself (theory 6.7.3). Where there are several winners, the central path
 ends in their largest support, and the reference is projected onto the winners with that support.
 """
@@ -30,8 +30,12 @@ EARLY_END, LATE_END = 1e-13, 1e-26
 """Sums of probability times slack at which the central path ends first, and where it leaves the support unclear."""
 CLEAR = 1e3
 """Ratio of a probability to its slack, or the reverse, from which on the late end decides whether it is positive."""
-PROJECTED, NEARLY_PROJECTED = 1e-12, 1e-4
+PROJECTED, NEARLY_PROJECTED = 1e-13, 1e-4
 """Errors of the projection's optimality conditions at which it is accepted, and at which Newton's method is near."""
+STALLED = 10
+"""Newton steps without a smaller error after which no more are taken; tiny masses need a step for each factor e."""
+DEPENDENT = 1e-11
+"""Size up to which an entry of eliminated equations, or a relative singular value, counts as zero."""
 SMALL_BETA = 1e-7
 """Value of beta whose equilibrium is near the projection of the reference."""
 
@@ -224,13 +228,12 @@ def _nearest(A: np.ndarray, support: np.ndarray, log_ref: np.ndarray) -> np.ndar
     one.
     """
     others = np.setdiff1d(np.arange(len(A)), support)
-    B = np.concatenate([A[np.ix_(support, support)], A[np.ix_(others, support)]])
-    log_rho, free = log_normalize(log_ref[support]), support.size
     x = central_path(A[None], log_ref[None], np.array([SMALL_BETA]), np.array([1e-6 * SMALL_BETA]))[0][0]
     near = log_normalize(log_ref + A @ x / SMALL_BETA)  # a best response has the small probabilities right, too
-    multipliers = np.exp(near[others]) / SMALL_BETA
+    log_rho, multipliers = log_normalize(log_ref[support]), np.exp(near[others]) / SMALL_BETA
+    B, free = _echelon(A[np.ix_(support, support)], A[np.ix_(others, support)], near[support])
     wanted = log_rho - near[support] - B[free:].T @ multipliers
-    equations = np.concatenate([B[:free].T, np.ones((free, 1))], axis=1)
+    equations = np.concatenate([B[:free].T, np.ones((len(support), 1))], axis=1)
     guess = np.concatenate([np.linalg.lstsq(equations, wanted, rcond=1e-12)[0][:free], multipliers])
     x, error = _polish(B, log_rho, guess, free)
     if PROJECTED < error < NEARLY_PROJECTED:
@@ -246,10 +249,37 @@ def _nearest(A: np.ndarray, support: np.ndarray, log_ref: np.ndarray) -> np.ndar
     tight = np.append(np.ones(free, dtype=bool), x[free:] > 0)
     for _ in range(3):  # the sum over multipliers rounds to the size of log_rho; these steps do not
         after = log_normalize(z - B[tight].T @ _newton_step(B[tight], np.exp(z)))
-        if not np.max(np.abs(B[tight] @ np.exp(after))) < np.max(np.abs(B[tight] @ np.exp(z))):
+        if not np.sum(np.abs(B[tight] @ np.exp(after))) < np.sum(np.abs(B[tight] @ np.exp(z))):
             break
         z = after
     return z
+
+
+def _echelon(equations: np.ndarray, inequalities: np.ndarray, log_mass: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the equations in reduced echelon form, above the inequalities reduced by them, and their number.
+
+    Pivots are the columns of largest mass, so that what the equations say of tiny masses alone has rows of its own.
+    """
+    left, pivots = equations.copy(), []
+    for column in np.argsort(-log_mass, kind="stable"):
+        rank = len(pivots)
+        if rank == len(left):
+            break
+        row = rank + int(np.argmax(np.abs(left[rank:, column])))
+        if abs(left[row, column]) < DEPENDENT:
+            left[rank:, column] = 0.0
+            continue
+        left[[rank, row]] = left[[row, rank]]
+        left[rank] /= left[rank, column]
+        factors = left[:, column].copy()
+        factors[rank] = 0.0
+        left -= factors[:, None] * left[rank]
+        left[np.abs(left) < DEPENDENT] = 0.0
+        pivots.append(column)
+    rank = len(pivots)
+    reduced = inequalities - inequalities[:, pivots] @ left[:rank]
+    reduced[np.abs(reduced) < DEPENDENT] = 0.0
+    return np.concatenate([left[:rank], reduced]), rank
 
 
 def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tuple[np.ndarray, float]:
@@ -260,7 +290,7 @@ def _project(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tu
     options = {"maxiter": 5000, "maxfun": 20_000, "ftol": 0.0, "gtol": 1e-12, "maxcor": 30}
     for _ in range(10):  # it may stop on a poor line search; started again it forgets its curvature and goes on
         x = minimize(_dual, x, (B, log_rho), jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
-        if _infeasibility(_dual(x, B, log_rho)[1], x, free) < 1e-6:
+        if _infeasibility(B, np.exp(log_normalize(log_rho - B.T @ x)), x[free:]) < 1e-6:
             break
     # a small multiplier may stand for none: its response may lose by a tiny probability only
     dropped = np.where((np.arange(len(x)) >= free) & (x < NEARLY_PROJECTED), 0.0, x)
@@ -278,50 +308,67 @@ def _dual(x: np.ndarray, B: np.ndarray, log_rho: np.ndarray) -> tuple[float, np.
 
 def _polish(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tuple[np.ndarray, float]:
     """Return multipliers after Newton steps, as long as those help, and how far they are from optimal."""
-    best, best_error = x, _infeasibility(_dual(x, B, log_rho)[1], x, free)
-    for _ in range(50):
-        value, gradient = _dual(x, B, log_rho)
-        # a multiplier smaller than the slack of its inequality is taken to zero; Newton's method moves the others
-        tight = np.concatenate([np.ones(free, dtype=bool), x[free:] > gradient[free:]])
+    with np.errstate(over="ignore", invalid="ignore"):
         p = np.exp(log_normalize(log_rho - B.T @ x))
-        loosened = tight
-        while np.any(loosened):  # a multiplier that is zero and would become negative is none
-            step = np.where(tight, 0.0, -x)
-            step[tight] = _newton_step(B[tight], p)
-            loosened = tight & (x == 0) & (step < 0)
-            loosened[:free] = False
-            tight = tight & ~loosened
-        stride = 1.0
-        slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
-        while stride > 1e-8 and not _dual(_clipped(x + stride * step, free), B, log_rho)[0] <= value + slack:
-            stride /= 2
-        x = _clipped(x + stride * step, free)
-        error = _infeasibility(_dual(x, B, log_rho)[1], x, free)
-        if not error < 0.9 * best_error:
-            break
-        best, best_error = x, error
+        best, best_error, since = x, _infeasibility(B, p, x[free:]), 0
+        for _ in range(100):
+            value, gradient = _dual(x, B, log_rho)
+            # a multiplier smaller than the slack of its inequality is taken to zero; Newton's method moves the others
+            tight = np.concatenate([np.ones(free, dtype=bool), x[free:] > gradient[free:]])
+            while True:
+                step = np.where(tight, 0.0, -x)
+                step[tight] = _newton_step(B[tight], p)
+                loosened = tight & (x == 0) & (step < 0)
+                loosened[:free] = False
+                if not np.any(loosened):
+                    break
+                tight &= ~loosened  # a multiplier that is zero and would become negative stays zero
+            stride = 1.0
+            slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
+            while stride > 1e-8 and not _dual(_clipped(x + stride * step, free), B, log_rho)[0] <= value + slack:
+                stride /= 2
+            x = _clipped(x + stride * step, free)
+            p = np.exp(log_normalize(log_rho - B.T @ x))
+            error = _infeasibility(B, p, x[free:])
+            since = 0 if error < 0.99 * best_error else since + 1
+            if error < best_error:
+                best, best_error = x, error
+            if since == STALLED:
+                break
     return best, best_error
 
 
 def _newton_step(B: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return the change of multipliers that takes `B p` to zero, to first order: of smallest norm, if there are many.
+    """Return the change of multipliers that takes `B p` to zero, to first order; the smallest one if there are many.
 
-    By singular values of `B` times the roots of `p`, as equations on tiny probabilities do not show in its square.
+    What is made linear is the logarithm of the positive terms of a row less that of the negative ones: so an equation
+    between tiny masses counts like the others, and between two masses the step is exact.
     """
-    value = B @ p
-    left, size, _ = np.linalg.svd((B - value[:, None]) * np.sqrt(p), full_matrices=False)
-    kept = size > 1e-13 * size[0]
-    return (left[:, kept] / size[kept] ** 2) @ (left[:, kept].T @ value)
+    terms = B * p
+    plus, minus = np.maximum(terms, 0.0), np.maximum(-terms, 0.0)
+    gain, loss = (np.sum(x, axis=1, keepdims=True) for x in (plus, minus))
+    y, usable = np.zeros(len(B)), (gain > 0)[:, 0] & (loss > 0)[:, 0]
+    if np.any(usable):
+        weights = (plus / np.where(gain > 0, gain, 1) - minus / np.where(loss > 0, loss, 1))[usable]
+        wanted = (np.log(np.where(gain > 0, gain, 1)) - np.log(np.where(loss > 0, loss, 1)))[usable, 0]
+        y[usable] = np.linalg.lstsq(weights @ B[usable].T, wanted, rcond=DEPENDENT)[0]
+    return y
 
 
 def _clipped(x: np.ndarray, free: int) -> np.ndarray:
     return np.concatenate([x[:free], np.maximum(x[free:], 0.0)])
 
 
-def _infeasibility(gradient: np.ndarray, x: np.ndarray, free: int) -> float:
-    """Return how far the dual's first-order conditions are from being met."""
-    pulled = np.where(x[free:] > 0, np.abs(gradient[free:]), np.maximum(-gradient[free:], 0.0))
-    return float(np.max(np.concatenate([np.abs(gradient[:free]), pulled]), initial=0.0))
+def _infeasibility(B: np.ndarray, p: np.ndarray, multipliers: np.ndarray) -> float:
+    """Return the largest violation of equations and of inequalities, the last rows of `B`.
+
+    Where none is above rounding, it is less than that, and in proportion to the largest one relative to its terms.
+    """
+    value, size = B @ p, np.maximum(np.abs(B) @ p, 1e-300)
+    free = len(B) - len(multipliers)
+    value[free:] = np.where(multipliers > 0, value[free:], np.maximum(value[free:], 0.0))
+    largest = float(np.max(np.abs(value), initial=0.0))
+    return largest if largest > PROJECTED else PROJECTED * float(np.max(np.abs(value) / size, initial=0.0))
 
 
 def _largest_support(A: np.ndarray) -> np.ndarray | None:
