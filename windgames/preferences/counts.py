@@ -32,8 +32,8 @@ def from_counts(wins: Any, prior: float = 0.0) -> MatrixPreference:
     Raises
     ------
     ValueError
-        If a count is negative or NaN, if a response was compared with itself, or if `prior` is 0 and a pair was never compared; the message names
-        the first such pair and how many there are.
+        If a count is negative or NaN, if a response was compared with itself, or if `prior` is 0 and a pair was never
+        compared; the message names the first such pair and how many there are.
     """
     if is_frame(wins):
         return Comparisons.from_counts(wins).empirical(prior)
