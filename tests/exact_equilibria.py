@@ -74,9 +74,7 @@ def equilibrium(payoff, ref, beta, start):
 
         def residual(z):
             u = payoff(policy(z))
-            return [
-                z[i] - log_ref[i] + log_ref[0] - (u[i] - u[0]) / beta if i else Decimal(0) for i in range(len(z))
-            ]
+            return [z[i] - log_ref[i] + log_ref[0] - (u[i] - u[0]) / beta if i else Decimal(0) for i in range(len(z))]
 
         for _ in range(12):
             r = residual(z)

@@ -11,6 +11,7 @@ from .._array import batch_size, like
 from .._validation import positive_number
 from ..games import Game, WinRateGame, check_game
 from ..solution import Solution
+from .sorted import only_the_top
 
 
 def check_arguments(game: Any, tol: Any) -> float:
@@ -98,7 +99,10 @@ def _sentences(
             "At beta = 0 this is the winner nearest to the reference in KL, as far as double precision can tell; the "
             "gap proves that no deviation gains more."
         )
-    if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0)):
+    collapsed = only_the_top(local)
+    if np.any(collapsed):
+        sentences.append("The reference on the responses of largest reward is the only equilibrium (theory 3.9).")
+    if not isinstance(game, WinRateGame) and np.any(np.isinf(local.certificate_factor) & (beta > 0) & ~collapsed):
         sentences.append(
             f"beta is not above the contraction constant (theory 3.7): other equilibria may exist. This is the one "
             f"that best responses reach from {origin} (where they cycle: the path in beta, then random starts), and "

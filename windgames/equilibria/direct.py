@@ -23,6 +23,7 @@ from ..solution import Solution
 from .certificate import certify, check_arguments
 from .contexts import beta_of_contexts, in_chunks, make_problem, method_name, problem_class
 from .newton import solve_newton
+from .sorted import only_the_top, reference_on_top
 from .winners import solve_winners
 
 
@@ -31,10 +32,12 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None =
 
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
     - Log-win-rate games, ``beta`` above the contraction constant: the unique equilibrium of full support (theory 3.7).
-    - Log-win-rate games at smaller ``beta``: the equilibrium that best responses reach from the reference, for weak
-      ties the one nearest to it (theory 3.10), with its support. Where best responses cycle, it is the one at the end
-      of the path in beta, or else the nearest to the reference that Newton's method finds from random policies. Others
-      may exist; the status says so, and `converged` rests on the residual alone.
+    - Log-win-rate games of a reward with weak ties, at a ``beta`` so small that theory 3.9 puts all equilibria on the
+      responses of largest reward: the reference restricted to these, the only one.
+    - Other log-win-rate games at smaller ``beta``: the equilibrium that best responses reach from the reference, for
+      weak ties the one nearest to it (theory 3.10), with its support. Where best responses cycle, it is the one at the
+      end of the path in beta, or else the nearest to the reference that Newton's method finds from random policies.
+      Others may exist; the status says so, and `converged` rests on the residual alone.
     - ``beta = 0``: of all winners (:math:`P\pi\le\frac12`) the KL projection of the reference, which is the limit of
       the equilibria of the win-rate game as ``beta -> 0`` (theory 2.6). For a reward that is the reference restricted
       to the best responses.
@@ -76,9 +79,13 @@ def equilibrium(game: Game, tol: float = 1e-10, start: Array | Solution | None =
     beta = beta_of_contexts(local)
     out, systems = np.empty((beta.size, game.n_responses)), np.zeros(beta.size, dtype=int)
     methods = []
-    unregularised, regularised = np.flatnonzero(beta == 0), np.flatnonzero(beta > 0)
+    collapsed = only_the_top(local).reshape(-1)
+    unregularised, regularised = np.flatnonzero(beta == 0), np.flatnonzero((beta > 0) & ~collapsed)
     if unregularised.size:
         methods.append(solve_winners(local, unregularised, out, systems))
+    if np.any(collapsed):
+        out[collapsed] = reference_on_top(local).reshape(-1, game.n_responses)[collapsed]
+        methods.append("theory 3.9")
     if regularised.size:
 
         def solve_chunk(chunk: np.ndarray) -> None:

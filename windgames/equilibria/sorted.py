@@ -8,10 +8,32 @@ from typing import Any
 import numpy as np
 from scipy.linalg.lapack import dtbtrs
 
+from .. import bounds
 from .._array import cumulative_sum, log_cumulative_sum, log_normalize
-from ..games import BestOfNGame, Game, log_ratio_of_powers
+from ..games import BestOfNGame, Game, LogWinRateGame, log_ratio_of_powers
 from ..preferences import RewardPreference
 from .problems import Problem, System, minus
+
+
+def reference_on_top(game: Game) -> np.ndarray:
+    """Return the reference restricted to the responses of largest reward, as log-probabilities, for all contexts."""
+    p = game.preference
+    assert isinstance(p, RewardPreference)
+    return np.broadcast_to(log_normalize(np.where(p.top, game.log_ref, -inf)), (*game.batch_shape, game.n_responses))
+
+
+def only_the_top(game: Game) -> np.ndarray:
+    """Return in which contexts theory 3.9 proves that the reference on the top is the only equilibrium."""
+    beta, p = np.broadcast_to(np.asarray(game.beta, dtype=float), game.batch_shape), game.preference
+    low = (beta > 0) & (beta <= 1)
+    if not (isinstance(game, LogWinRateGame) and isinstance(p, RewardPreference) and p.ties == "weak" and np.any(low)):
+        return np.zeros(game.batch_shape, dtype=bool)
+    top_mass = np.minimum(np.sum(np.where(p.top, np.exp(game.log_ref), 0.0), axis=-1), 1.0)
+    known = low & (top_mass > 0)
+    index = bounds.collapse_index(np.where(known, beta, 0.5), np.where(known, top_mass, 0.5))
+    # the mass is the sum of exponentials of rounded logarithms
+    rounding = np.finfo(float).eps * (16 + 4 * np.max(np.abs(game.log_ref), axis=-1))
+    return known & (index < 1 - rounding)
 
 
 class SortedProblem(Problem):

@@ -15,6 +15,7 @@ from ..preferences.base import ties_tol
 from .central_path import central_path
 from .contexts import ONE_THREAD, in_chunks, threads
 from .dense import DenseProblem
+from .sorted import reference_on_top
 
 EARLY, LATE, PLAIN = 1e-13, 1e-26, 1e3
 """The sums of share times slack at which the central path is looked at, and how many times larger than the other one of
@@ -39,12 +40,9 @@ def solve_winners(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.nda
     ValueError
         If the preference is neither constant-sum nor a reward's.
     """
-    batch, m = game.batch_shape, game.n_responses
-    p = game.preference
+    m, p = game.n_responses, game.preference
     if isinstance(p, RewardPreference):
-        top = np.broadcast_to(p.top, (*batch, m)).reshape(-1, m)[rows]
-        log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
-        out[rows] = log_normalize(np.where(top, log_ref, -inf))
+        out[rows] = reference_on_top(game).reshape(-1, m)[rows]
         return "best responses of the reward"
     if not p.is_constant_sum:
         raise ValueError(

@@ -137,7 +137,7 @@ class Preference:
 
     @cached_property
     def imbalance(self) -> np.ndarray:
-        r"""Largest entry of :math:`|P + P^\top - 1|` per context, as win rates in double precision see it (theory 2.8)."""
+        r"""Largest entry of :math:`|P + P^\top - 1|` per context, in double precision (theory 2.8)."""
         matrix = to_numpy(self.matrix()).astype(float)
         return np.max(np.abs(matrix + matrix.swapaxes(-1, -2) - 1), axis=(-2, -1))
 
