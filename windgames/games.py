@@ -176,6 +176,8 @@ class Game:
         if isinstance(magnitude, np.ndarray):
             magnitude = like(magnitude, largest)
             largest = xp.where(largest > magnitude, largest, magnitude)
+        # the logarithm of the reference, its normalisation and the sum with the payoff are three roundings of each
+        # log-probability and its normalisation another three; a span has two ends
         return each + (each + each * largest) / divisor + 6 * eps * xp.max(xp.abs(self.log_ref), axis=-1)
 
     def measure(self, log_policy: Array, payoff: Array | None = None) -> dict[str, Array]:
@@ -390,15 +392,25 @@ class WinRateGame(Game):
     def payoff(self, log_policy: Array) -> Array:
         return self.preference.win_rate(log_policy)
 
+    def _rounding(self, payoff: Array) -> Array:
+        """Add how far a matrix that is constant-sum up to rounding moves a best response (theory 2.8)."""
+        moved = np.broadcast_to(self.preference.imbalance / self._positive_beta, self.batch_shape)
+        return super()._rounding(payoff) + like(moved, payoff)
+
     def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
         return with_rounding(divergence, rounding)
+
+    @property
+    def _interaction_bound(self) -> np.ndarray:
+        """Bound on the interaction constant of the constant-sum part of the preference."""
+        return np.minimum(1.0, self.preference.interaction_bound + self.preference.imbalance)
 
     def _hilbert_certificate(self, log_policy: Array, residual: Array, divergence: Array) -> Array:
         """Theory 2.7, which never exceeds 2.4 but for the allowance for rounding: the smaller one of both."""
         xp = array_namespace(residual)
         coarse = super()._hilbert_certificate(log_policy, residual, divergence)
         known = xp.isfinite(coarse)
-        slope = bounds.one_step_bound(0.5, self._positive_beta, self.preference.interaction_bound)
+        slope = bounds.one_step_bound(0.5, self._positive_beta, self._interaction_bound)
         slope = like(np.broadcast_to(slope, self.batch_shape), residual)
         fine = residual + slope * (2 * xp.where(known, divergence, xp.zeros_like(divergence))) ** 0.5
         return xp.where(known & (fine < coarse), fine, coarse)
@@ -412,7 +424,7 @@ class WinRateGame(Game):
     @property
     def certificate_factor(self) -> np.ndarray:
         free = np.asarray(to_numpy(self.beta) == 0)
-        factor = bounds.hilbert_certificate_factor(self._positive_beta, self.preference.interaction_bound)
+        factor = bounds.hilbert_certificate_factor(self._positive_beta, self._interaction_bound)
         return np.broadcast_to(np.where(free, inf, factor), self.batch_shape)
 
 

@@ -31,10 +31,12 @@ def equilibrium(game: Game, tol: float | None = None, start: Array | Solution | 
 
     - Win-rate game, ``beta > 0``: the unique equilibrium (theory 2.1). The certificates bound the distance to it.
     - Log-win-rate games, ``beta`` above the contraction constant: the unique equilibrium of full support (theory 3.7).
-    - Log-win-rate games at smaller ``beta``: the equilibrium that best responses reach from the reference, for weak
-      ties the one nearest to it (theory 3.10), with its support. Where best responses cycle, it is the one at the end
-      of the path in beta, or else the nearest to the reference that Newton's method finds from random policies. Others
-      may exist; the status says so, and `converged` rests on the residual alone.
+    - Log-win-rate games of a reward with weak ties, at a ``beta`` so small that theory 3.9 puts all equilibria on the
+      responses of largest reward: the reference restricted to these, the only one.
+    - Other log-win-rate games at smaller ``beta``: the equilibrium that best responses reach from the reference, for
+      weak ties the one nearest to it (theory 3.10), with its support. Where best responses cycle, it is the one at the
+      end of the path in beta, or else the nearest to the reference that Newton's method finds from random policies.
+      Others may exist; the status says so, and `converged` rests on the residual alone.
     - ``beta = 0``: of all winners (:math:`P\pi\le\frac12`) the KL projection of the reference, which is the limit of
       the equilibria of the win-rate game as ``beta -> 0`` (theory 2.6). For a reward that is the reference restricted
       to the best responses.

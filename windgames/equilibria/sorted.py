@@ -15,6 +15,13 @@ from ..preferences import RewardPreference
 from .problems import Problem, System, minus
 
 
+def reference_on_top(game: Game) -> np.ndarray:
+    """Return the reference restricted to the responses of largest reward, as log-probabilities, for all contexts."""
+    p = game.preference
+    assert isinstance(p, RewardPreference)
+    return np.broadcast_to(log_normalize(np.where(p.top, game.log_ref, -inf)), (*game.batch_shape, game.n_responses))
+
+
 class SortedProblem(Problem):
     """Columns are classes of equal reward, worst first; contexts with fewer classes have columns without mass."""
 
@@ -183,7 +190,9 @@ def only_equilibrium_is_top(game: Game, beta: np.ndarray) -> np.ndarray:
     top_mass = np.sum(np.where(p.top, np.exp(game.log_ref), 0.0), axis=-1)
     inside = (beta > 0) & (beta <= 1)
     index = bounds.collapse_index(np.where(inside, beta, 1.0), np.clip(np.broadcast_to(top_mass, beta.shape), 0, 1))
-    return inside & (index < 1 - 1e-14)
+    # the mass is the sum of exponentials of rounded logarithms
+    rounding = np.finfo(float).eps * (16 + 4 * np.max(np.abs(game.log_ref), axis=-1))
+    return inside & (top_mass > 0) & (index < 1 - rounding)
 
 
 def _bidiagonal(diagonal: np.ndarray, off: np.ndarray, rhs: np.ndarray, *, lower: bool) -> np.ndarray:

@@ -23,6 +23,7 @@ from .central_path import central_path
 from .contexts import ONE_THREAD, in_chunks, threads
 from .dense import DenseProblem
 from .pivoting import ROUNDING, SINGULAR, only_winners
+from .sorted import reference_on_top
 
 PIVOT_ALONE, PIVOT_TOGETHER = 32, 64
 """Number of responses up to which a single game, and at least eight together, are tried by pivoting."""
@@ -61,12 +62,9 @@ def solve_winners(game: Game, rows: np.ndarray, out: np.ndarray, systems: np.nda
     ValueError
         If the preference is neither constant-sum nor a reward's.
     """
-    batch, m = game.batch_shape, game.n_responses
-    p = game.preference
+    m, p = game.n_responses, game.preference
     if isinstance(p, RewardPreference):
-        top = np.broadcast_to(p.top, (*batch, m)).reshape(-1, m)[rows]
-        log_ref = np.broadcast_to(game.log_ref, (*batch, m)).reshape(-1, m)[rows]
-        out[rows] = log_normalize(np.where(top, log_ref, -inf))
+        out[rows] = reference_on_top(game).reshape(-1, m)[rows]
         return "best responses of the reward"
     if not p.is_constant_sum:
         raise ValueError(

@@ -136,6 +136,12 @@ class Preference:
         return self.interaction
 
     @cached_property
+    def imbalance(self) -> np.ndarray:
+        r"""Largest entry of :math:`|P + P^\top - 1|` per context, in double precision (theory 2.8)."""
+        matrix = to_numpy(self.matrix()).astype(float)
+        return np.max(np.abs(matrix + matrix.swapaxes(-1, -2) - 1), axis=(-2, -1))
+
+    @cached_property
     def contraction(self) -> np.ndarray:
         r"""Birkhoff's contraction factor :math:`\kappa(P)\le 1` of a non-negative `P` (theory 3.7)."""
         return np.asarray(bounds.birkhoff_contraction(to_numpy(self.matrix())), dtype=float)

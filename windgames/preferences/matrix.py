@@ -137,6 +137,15 @@ class MatrixPreference(Preference):
     def win_rate_vjp(self, log_policy: np.ndarray, unit: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
         return {"matrix": v[..., None] * np.exp(log_policy[..., None, :] - unit[..., None])}
 
+    @cached_property
+    def imbalance(self) -> np.ndarray:
+        xp = array_namespace(self._matrix)
+        return self._imbalance if self._matrix.dtype == xp.float64 else _imbalance(self._cast(xp.float64))
+
+    @cached_property
+    def _imbalance(self) -> np.ndarray:
+        return _imbalance(self._matrix)
+
     def asymmetry(self) -> tuple[float, tuple[int, ...]]:
         r"""Return the largest entry of :math:`|P + P^\top - 1|` and its index."""
         matrix = to_numpy(self._matrix)
@@ -148,7 +157,7 @@ class MatrixPreference(Preference):
     def is_constant_sum(self) -> bool:  # type: ignore[override]
         # A float32 matrix cannot hold P + P^T = 1 better than its own rounding.
         digits = float(array_namespace(self._matrix).finfo(self._matrix.dtype).eps)
-        return self.asymmetry()[0] <= max(1e-12, 4 * digits)
+        return float(np.max(self._imbalance)) <= max(1e-12, 4 * digits)
 
     def __repr__(self) -> str:
         kind = "constant-sum" if self.is_constant_sum else "not constant-sum"
@@ -216,6 +225,11 @@ class BradleyTerryPreference(MatrixPreference):
         # log sigma(d), accurate where sigma(d) underflows
         xp, d = array_namespace(self.reward), self._odds(dtype)
         return -xp.logaddexp(xp.zeros_like(d), -d)
+
+
+def _imbalance(matrix: Array) -> np.ndarray:
+    matrix = to_numpy(matrix)
+    return np.max(np.abs(matrix + matrix.swapaxes(-1, -2) - 1), axis=(-2, -1))
 
 
 def sigmoid(d: Array) -> Array:

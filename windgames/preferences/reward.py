@@ -73,6 +73,10 @@ class RewardPreference(Preference):
         self._upto = like(np.take_along_axis(last, inverse, -1), self.reward)
 
     @property
+    def imbalance(self) -> Any:  # type: ignore[override]
+        return 0.0 if self.is_constant_sum else 1.0
+
+    @property
     def example(self) -> Array:
         return self.reward
 
