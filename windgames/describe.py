@@ -90,7 +90,8 @@ class Description:
         """A sentence or two: what the preference is, and which games and rules fit it."""
         columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "never_compared", "top_cycle")
         alone = not self.preference.batch_shape
-        kinds = Counter(_summary(*row, f"response {self._name(row[-1][0])}" if alone else "") for row in columns)
+        best = [f"response {self._name(top[0])}" if alone else "" for *_, top in columns]
+        kinds = Counter(_summary(*row) for row in zip(*zip(*columns, strict=True), best, strict=True))
         if len(kinds) == 1:
             return ": ".join(next(iter(kinds))) + "."
         return " ".join(
