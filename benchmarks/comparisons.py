@@ -1,7 +1,7 @@
 """Real comparisons as games: who is played, at which beta, how surely; and how much of the comparisons is a cycle.
 
     python benchmarks/comparisons.py            # a reduced number of draws, into benchmarks/quick
-    python benchmarks/comparisons.py --full     # the committed tables: ten minutes
+    python benchmarks/comparisons.py --full     # the committed tables: five minutes
     python benchmarks/comparisons.py --smoke    # few draws, for tests
 
     equilibria  the equilibrium against beta, each item by name, with bands over bootstrap draws of the comparisons
@@ -30,7 +30,7 @@ import pandas as pd
 import tyro
 from scipy.optimize import brentq
 from scipy.stats import chi2, ncx2
-from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, draw, run_study, show
+from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, announce, draw, run_study, show
 
 import windgames as wg
 
@@ -243,8 +243,20 @@ def report_cyclic(table: pd.DataFrame) -> None:
 # -- command line --------------------------------------------------------------------------------------------
 
 STUDIES = {
-    "equilibria": Study(equilibria_configs, equilibria, report_equilibria),
-    "cyclic": Study(cyclic_configs, cyclic, report_cyclic),
+    "equilibria": Study(
+        equilibria_configs,
+        equilibria,
+        report_equilibria,
+        "Who is played in equilibrium, at which beta, and how surely?",
+        minutes=(0.5, 2),
+    ),
+    "cyclic": Study(
+        cyclic_configs,
+        cyclic,
+        report_cyclic,
+        "How much of what was seen is a cycle, and how much of that is noise?",
+        minutes=(0.5, 3),
+    ),
 }
 
 
@@ -276,12 +288,15 @@ def main(config: Config) -> None:
     results.mkdir(parents=True, exist_ok=True)
     if not os.environ.get(VARIABLE):
         print(f"Skipped: {MODELS} ({VARIABLE} is not set to a file)")
-    for name in STUDIES if config.study == "all" else [config.study]:
+    names = list(STUDIES) if config.study == "all" else [config.study]
+    scale = Scale(config.smoke, config.full)
+    announce({name: STUDIES[name] for name in names}, scale, results, "comparisons", pictures=False)
+    for name in names:
         run_study(
             STUDIES[name],
             f"comparisons_{name}",
             f"comparisons_{name}",
-            Scale(config.smoke, config.full),
+            scale,
             results,
             asdict(config) | {"results": results},
             fresh=config.fresh,

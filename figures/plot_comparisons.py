@@ -30,10 +30,11 @@ for axis, name in zip(axes.flat, wanted, strict=False):
             marker="o",
             capsize=2,
         )
-    axis.set(xscale="log", xlabel=r"$\beta$", ylabel="equilibrium policy", title=name, ylim=(-0.02, 1.02))
+    axis.set(xscale="log", xlabel=r"$\beta$", ylabel="equilibrium policy", title=name, ylim=(-0.02, 1.33))
     axis.set_xticks([ZERO, 1e-3, 1e-2, 1e-1, 1], ["0", "0.001", "0.01", "0.1", "1"])
     axis.minorticks_off()
-    axis.legend(loc="upper right")
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axis.legend(loc="upper center", ncols=2)
 
 # %%
 axis = axes.flat[len(wanted)]

@@ -1,6 +1,7 @@
 """Comparisons: what is counted, what is unknown, and what is refused; against counting by hand."""
 
 import itertools
+import pickle
 import re
 from collections import Counter
 from fractions import Fraction
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from real_data import large, load
+from scipy import sparse
 
 import windgames as wg
 
@@ -211,6 +213,26 @@ def test_a_pair_that_was_never_compared_is_unknown():
     assert "4 of 6 pairs never compared" in repr(c)
 
 
+def test_other_kinds_of_input():
+    """Labels and counts of other libraries mean what they say; nothing at all is still a table."""
+    pd = pytest.importorskip("pandas")
+    wins = [[0, 40000], [30000, 0]]
+    for table in (np.array(wins, dtype=np.float16), np.array(wins, dtype=np.uint16), sparse.csr_array(wins)):
+        np.testing.assert_array_equal(wg.Comparisons.from_counts(table).wins, wins)
+    for labels in (pd.Categorical(["a", "b"]), pd.array(["a", "b"], dtype="string"), iter(["a", "b"])):
+        assert wg.Comparisons.from_pairs(labels, ["b", "a"]).names == ("a", "b")
+    assert wg.Comparisons.from_pairs(["a", 1], [1, "a"]).names == ("a", 1)
+    nothing = wg.Comparisons.from_counts(np.zeros((3, 3)))
+    np.testing.assert_array_equal(nothing.bradley_terry(prior=1).fit.reward, 0)
+    np.testing.assert_array_equal(nothing.empirical(prior=1).matrix(), 0.5)
+    assert wg.describe(nothing.empirical(prior=1)).never_compared == 3
+    one = wg.Comparisons.from_counts([[0]])
+    assert one.bradley_terry(prior=1).fit.standard_errors.shape == (1,)
+    again = pickle.loads(pickle.dumps(load("chess").bradley_terry()))
+    assert again.names == ("Topalov", "Anand", "Karpov")
+    np.testing.assert_array_equal(again.fit.standard_errors, load("chess").bradley_terry().fit.standard_errors)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -233,6 +255,9 @@ def test_a_pair_that_was_never_compared_is_unknown():
         (lambda: wg.Comparisons.from_rankings(["ab"]), "ranking 0 is the text 'ab'"),
         (lambda: wg.Comparisons.from_rankings([["a", "b"], ["b", "a", "b"]]), "ranking 1 holds 'b' more than once"),
         (lambda: wg.Comparisons.from_rankings([["a", "b"]], unranked="last"), "unranked must be one of"),
+        (lambda: wg.Comparisons.from_counts(np.ma.masked_array([[0, 1], [2, 0]], [[0, 1], [0, 0]])), "masked entries"),
+        (lambda: wg.Comparisons.from_counts([[0, 1j], [2, 0]]), "entries are complex"),
+        (lambda: wg.Comparisons.from_counts(np.zeros((2, 2))).resample(2), "at least one comparison"),
         (lambda: load("chess").resample(0), "n must be an integer, at least 1"),
         (lambda: wg.Comparisons.from_counts([[0, 0.5], [0.5, 0]]).resample(2), "whole comparisons"),
         (lambda: load("chess").empirical(prior=-1), "prior must be non-negative"),

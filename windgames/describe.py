@@ -90,9 +90,8 @@ class Description:
         """A sentence or two: what the preference is, and which games and rules fit it."""
         columns = self._contexts("constant_sum", "zero_rows", "transitive", "top_tied", "never_compared", "top_cycle")
         alone = not self.preference.batch_shape
-        kinds = Counter(
-            _summary(*row, len(top), f"response {self._name(top[0])}" if alone else "") for *row, top in columns
-        )
+        best = [f"response {self._name(top[0])}" if alone else "" for *_, top in columns]
+        kinds = Counter(_summary(*row) for row in zip(*zip(*columns, strict=True), best, strict=True))
         if len(kinds) == 1:
             return ": ".join(next(iter(kinds))) + "."
         return " ".join(
@@ -194,7 +193,7 @@ class Description:
 
 
 def _summary(
-    constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, never: int, size: int, best: str
+    constant_sum: bool, zero_rows: bool, transitive: bool, top_tied: bool, never: int, top: tuple[int, ...], best: str
 ) -> tuple[str, str]:
     """Return what the preference is and what fits it; the best response is named if there is one context alone."""
     order = "Transitive" if transitive else "Intransitive"
@@ -212,7 +211,7 @@ def _summary(
             "model (Comparisons.bradley_terry, low_rank)",
         )
     fits = "the win-rate game with beta > 0 has one equilibrium"
-    best = (best if size == 1 else "the tied best responses") if best else "the best responses"
+    best = (best if len(top) == 1 else "the tied best responses") if best else "the best responses"
     if transitive:
         return order, f"{fits}, and it tends to {best} as beta falls; so do unregularised rules (SPPO)"
     if top_tied:
@@ -538,7 +537,8 @@ def _inconsistent_ties(sign: np.ndarray, known: np.ndarray | None) -> tuple[int,
 
 def _edges(known: np.ndarray | None, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Return each known pair once; all pairs if there is no mask."""
-    return np.triu_indices(m, 1) if known is None else np.nonzero(np.triu(known, 1))
+    i, j = np.triu_indices(m, 1) if known is None else np.nonzero(np.triu(known, 1))
+    return i, j
 
 
 def _least_squares(

@@ -47,6 +47,11 @@ class Comparisons:
     """
 
     names: tuple[Hashable, ...]
+    _first: np.ndarray
+    _second: np.ndarray
+    _tie: np.ndarray
+    _counts: np.ndarray
+    _ballots: sparse.csr_array | None
 
     def __init__(self) -> None:
         raise TypeError("Comparisons is made by from_pairs, from_counts, from_rankings or from_arena.")
@@ -188,7 +193,8 @@ class Comparisons:
         weights = np.ones(len(read)) if weight is None else _weights(weight, "weight")
         if len(weights) != len(read):
             raise ValueError(f"There are {len(read)} rankings, but weight has {len(weights)} entries.")
-        m, distinct = len(known), {}
+        m = len(known)
+        distinct: dict[tuple[tuple[int, ...], ...], float] = {}
         for row, tiers in enumerate(read):
             code = tuple(tuple(sorted(_encode(tier, known, f"ranking {row}"))) for tier in tiers)
             flat = [k for tier in code for k in tier]
@@ -307,13 +313,13 @@ class Comparisons:
         """Return each compared pair ``i < j`` once, with the win shares of `i` and of `j`."""
         both = sparse.triu(self._shares + self._shares.T, 1).tocoo()
         i, j = both.coords
-        won = np.asarray(self._shares[i, j]).reshape(-1)
+        won = _entries(self._shares, i, j)
         return i, j, won, both.data - won
 
     def tie_counts(self) -> np.ndarray:
         """Return the number of ties of each of `pairs`."""
         i, j, *_ = self.pairs()
-        return np.asarray(self._tables(self._totals)[1][i, j]).reshape(-1)
+        return _entries(self._tables(self._totals)[1], i, j)
 
     # -- preferences ---------------------------------------------------------------------------------------
 
@@ -449,6 +455,11 @@ class Comparisons:
             yield self._with_counts(counts - part), self._with_counts(part)
 
 
+def _entries(table: sparse.csr_array, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Return the entries at some places of a sparse table."""
+    return np.asarray(table[i, j]).reshape(-1) if i.size else np.zeros(0)
+
+
 def preference_of_margins(margin: np.ndarray, names: Sequence[Hashable] | None = None) -> MatrixPreference:
     """Return the preference whose winners at ``beta = 0`` are the maximal lotteries of a margin graph."""
     if np.any(margin != -margin.T):
@@ -548,11 +559,17 @@ def _weights(values: Any, name: str) -> np.ndarray:
 
 
 def _square(table: Any, name: str) -> np.ndarray:
+    if isinstance(table, np.ma.MaskedArray) and np.ma.is_masked(table):
+        raise ValueError(f"{name} has masked entries: fill what was never counted with 0.")
+    if sparse.issparse(table):
+        table = table.toarray()
     try:
         out = np.asarray(to_numpy(table) if not isinstance(table, list | tuple) else table)
-        out = out.astype(float)
+        out = out if np.iscomplexobj(out) else out.astype(float)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must hold counts, one row and one column per item.") from None
+    if np.iscomplexobj(out):
+        raise ValueError(f"{name} must hold counts, but its entries are complex.")
     if out.ndim != 2 or out.shape[0] != out.shape[1]:
         raise ValueError(f"{name} must have shape (m, m), but its shape is {out.shape}.")
     return out

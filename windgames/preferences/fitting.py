@@ -63,7 +63,8 @@ class BradleyTerryFit:
 
         The variance of :math:`r_i-r_j` is ``c[i, i] + c[j, j] - 2 c[i, j]``. Takes :math:`O(m^3)` time.
         """
-        likelihood = _Likelihood(len(self.names), *self._pairs, self.prior)
+        i, j, won, lost, tied = self._pairs
+        likelihood = _Likelihood(len(self.names), i, j, won, lost, tied, self.prior)
         theta = log(self.tie_parameter) if self.tie_parameter > 0 else None
         *_, weight, border, corner = likelihood.derivatives(self.reward, theta)
         m = len(self.names)
