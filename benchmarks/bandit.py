@@ -6,7 +6,7 @@ r"""The contextual bandit study: the exact part, where everything is known, and 
     python benchmarks/bandit.py --smoke              # small grids, in seconds
     python benchmarks/bandit.py --dask local         # the same sweep on a dask cluster
 
-Exact:    bon, phase, distance, rates, verify
+Exact:    bon, phase, distance, rates, verify, selfplay
 Sampled:  queries, seconds, frontier, ablation, robust, diversity, logs, unseen, pieces
 
 Each is a file in benchmarks/bandit_studies and writes ``bandit_<study>.csv`` with a JSON sidecar. Finished cells are
@@ -38,6 +38,7 @@ from bandit_studies import (
     rates,
     robust,
     seconds,
+    selfplay,
     unseen,
     verify,
 )
@@ -49,6 +50,7 @@ EXACT = {
     "distance": distance.STUDY,
     "rates": rates.STUDY,
     "verify": verify.STUDY,
+    "selfplay": selfplay.STUDY,
 }
 SAMPLED = {
     "queries": queries.STUDY,

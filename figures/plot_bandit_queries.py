@@ -1,17 +1,24 @@
 # %% [markdown]
 # # Distance to the equilibrium against queries
 # The median over seeds and its 95% bootstrap interval, each learner at the best of the steps tried. The first picture
-# has the learners that are compared most often, the second, an appendix, all the others.
+# has the learners that are compared most often, the second, an appendix, all the others. Black: what is proven for WIND
+# with every response, at its step and with falling steps; dotted, what no learner undercuts on every game whose judge
+# tosses coins.
 
 # %%
 import matplotlib.pyplot as plt
 import style
 
+from windgames import bounds
+
 table = style.read("bandit_queries")
-curve, bound = table[table.part == "curve"], table[table.part == "bound"]
+curve = table[table.part == "curve"]
 final = table[(table.part == "reach") & (table.threshold == table.threshold.min())]
 best = final.loc[final.groupby(["world", "learner"], sort=False).final_kl.idxmin()]
 worlds = list(dict.fromkeys(table.world))
+BETA = 0.1
+COINS = ("Bradley-Terry", "intransitive")
+"""Worlds whose judge tosses a coin of the preference; the others' answers are certain."""
 LABEL = r"$KL(\pi^*\,\|\,\pi)$ to the equilibrium"
 MAIN = {
     "WIND": "WIND: 8 own draws, judged against each other",
@@ -50,6 +57,27 @@ def lines(axis, world, learners):
     axis.set(xscale="log", yscale="log", ylim=(1e-4, 30))
 
 
+def proven(axis, world):
+    """Draw the bounds of theory 7.7 with the error of 7.11 at J = 1, and the lower bound of 7.12 where it applies."""
+    L = 1.0 if world == "intransitive" else 0.5  # theory 5.3
+    known = None if world in COINS else L
+    step = best[(best.world == world) & (best.learner == "WIND, all responses")].step.iloc[0]
+    run = curve[(curve.world == world) & (curve.learner == "WIND, all responses") & (curve.step == step)]
+    first, run = run.kl_mean.iloc[0], run[run.queries > 0]
+    t, eta = run["round"], step * BETA
+    assert eta <= bounds.wind_max_step(BETA, L)
+    eps = bounds.comparison_error(1, BETA, eta, known)
+    constant = bounds.linear_rate(BETA, eta) ** t * first + bounds.noise_floor(BETA, eta, eps)
+    axis.plot(run.queries, constant, color="k", label="proven for every response (7.7, 7.11)", **style.BOUND)
+    eps = bounds.comparison_error(1, BETA, bounds.wind_decaying_step(0, BETA, L), known)
+    falling = bounds.decaying_bound(first, t, BETA, eps, L)
+    axis.plot(run.queries, falling, color="k", label="proven for falling steps", **style.BOUND | {"linestyle": "-."})
+    if world in COINS:
+        contexts = float(run.draws.iloc[0] / t.iloc[0])  # each draws one opponent a round
+        below = bounds.comparisons_lower_bound(BETA, run.queries / contexts)
+        axis.plot(run.queries, below, "k:", marker="", label="no learner does better on all games (7.12)")
+
+
 def legend(fig, axes, **place):
     found = {}
     for axis in axes:
@@ -64,8 +92,8 @@ rows = -(-len(worlds) // columns)
 fig, axes = plt.subplots(rows, columns, figsize=(9, 2.9 * rows + 0.8), sharex=True, sharey=True, squeeze=False)
 for axis, world in zip(axes.flat, worlds, strict=False):
     lines(axis, world, MAIN)
-    one = bound[(bound.world == world) & (bound.queries > 0) & (bound.step == bound.step.min())]
-    axis.plot(one.queries, one.kl, color="k", label="bound of theory 7.7, every response", **style.BOUND)
+    proven(axis, world)
+    axis.set_ylim(1e-5, 30)
     axis.set_title(f"preference: {world}")
 spare = axes.flat[len(worlds) :]
 for axis in spare:
@@ -76,8 +104,11 @@ for axis in axes.flat[max(0, len(worlds) - columns) : len(worlds)]:
     axis.set_xlabel("comparisons asked for, per seed")
     axis.tick_params(labelbottom=True)
 if len(spare):
-    handles, words = axes.flat[0].get_legend_handles_labels()
-    spare[-1].legend(handles, words, loc="center", title="shaded: 95% interval of the median")
+    found = {}
+    for axis in axes.flat:
+        handles, words = axis.get_legend_handles_labels()
+        found |= dict(zip(words, handles, strict=True))
+    spare[-1].legend(found.values(), found.keys(), loc="center", title="shaded: 95% interval of the median")
 else:
     legend(fig, axes.flat, loc="outside lower center", ncols=2)
 style.save(fig, "bandit_queries", style.table_path("bandit_queries"))

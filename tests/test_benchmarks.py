@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 import scripts
 from scripts import ROOT, sidecar
 
-EXACT = ("bon", "phase", "distance", "rates", "verify")
+EXACT = ("bon", "phase", "distance", "rates", "verify", "selfplay")
 SAMPLED = ("queries", "seconds", "frontier", "ablation", "robust", "diversity", "logs", "unseen", "pieces")
 STUDIES = EXACT + SAMPLED
 SLACK = 1 + 1e-9

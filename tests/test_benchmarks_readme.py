@@ -75,6 +75,22 @@ def verify():
     yield f"cvxpy agrees on {table.agrees.sum()} of {len(table)} games, to a total variation of {table.tv.max():.0e}"
 
 
+@finding
+def selfplay():
+    ends = read("bandit_selfplay").query("part == 'end'")
+    reward, circle = (ends[ends.share == share].set_index(["method", "step"]) for share in (0, 1))
+    assert reward.kl["RLHF"].max() < 1e-20
+    assert reward.kl["REINFORCE"].max() < 1e-3
+    rlhf = circle.loc["RLHF"].iloc[0]
+    yield f"RLHF ends at a divergence of {rlhf.kl:.2f}, where an opponent gains {rlhf.gap:.2f}"
+    best = reward.rounds["REINFORCE"].idxmin()
+    assert np.isnan(circle.rounds["REINFORCE", best])
+    yield f"the step that was best on the reward, {best:g}, never comes below 1e-3"
+    quickest, wind = circle.rounds["REINFORCE"].idxmin(), int(circle.rounds["WIND"].iloc[0])
+    yield f"with {quickest:g} it takes {circle.rounds['REINFORCE', quickest]:.0f} rounds where WIND's"
+    yield f"largest proven step takes {wind}."
+
+
 def cost(world, learner, threshold):
     """Return the least queries among a learner's steps to stay below a threshold (NaN: never on all seeds)."""
     rows = read("bandit_queries").query(

@@ -758,6 +758,7 @@ def test_the_lower_bound_and_the_upper_have_one_order():
         ("log_moment_bound", (-1.0,), "eta"),
         ("proximal_gap_bound", (0.1, [-1.0, -1.0], 0.5), "steps"),
         ("proximal_local_rate", (0.0, 1.0), "beta"),
+        ("moving_local_rate", (0.1, 0.1, 0.1, 0.5), "every"),
         ("comparisons_lower_bound", (1.0, 0.5), "comparisons"),
         ("wrong_judge_bound", (0.0, 0.1), "beta"),
         ("hilbert_certificate", (1.0, -1.0, 0.1), "divergence"),

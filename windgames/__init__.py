@@ -22,7 +22,7 @@ from .preferences import (
     from_counts,
 )
 from .proximal import proximal_point
-from .rules import extragradient, inpo, iterative_bon, nash_md, omwu, optimistic, sppo, wind
+from .rules import extragradient, inpo, iterative_bon, moving_reference, nash_md, omwu, optimistic, sppo, wind
 from .solution import Solution, Trace
 from .solve import solve
 from .updates import GameConstants, Guarantee, Plan, Rule, Stage, target
@@ -70,6 +70,7 @@ __all__ = [
     "iterative_bon",
     "kl",
     "log_normalize",
+    "moving_reference",
     "nash_md",
     "objectives",
     "omwu",

@@ -321,6 +321,23 @@ def proximal_local_rate(beta: Any, frequency: Any) -> Any:
     return ((beta / np.hypot(beta, sigma)) ** 2)[()]
 
 
+def moving_local_rate(beta: Any, eta: Any, frequency: Any, every: Any) -> Any:
+    r"""Return the factor per round of the divergence where WIND's reference is renewed every so many steps.
+
+    .. math:: \frac{|1-(i\sigma/\beta)\lambda^k|^2}{1+\sigma^2/\beta^2},\qquad\lambda=\frac{1+i\eta\sigma}{1+\beta\eta}
+
+    In a direction of that `frequency` at a winner of full support, with :math:`k` = `every` (theory 6.9, derived). For
+    large `every`, where :math:`|\lambda|<1`, it tends to `proximal_local_rate`; above 1 the winner repels. Raises
+    ValueError if `beta` or `eta` is not positive, `frequency` negative or `every` below 1.
+    """
+    beta, eta, sigma = positive(beta, "beta"), positive(eta, "eta"), positive(frequency, "frequency", zero=True)
+    k = positive(every, "every")
+    if np.any(k < 1):
+        raise ValueError(f"every must be at least 1, but it is {k}.")
+    step = (1 + 1j * eta * sigma) / (1 + beta * eta)
+    return (np.abs(beta - 1j * sigma * step**k) ** 2 / np.hypot(beta, sigma) ** 2)[()]
+
+
 def comparisons_lower_bound(beta: Any, comparisons: Any) -> Any:
     r"""Return a lower bound on the expected divergence of every learner after that many random comparisons.
 

@@ -6,7 +6,7 @@ covers them. `windgames.solve` runs the plan on a table, `windgames.bandits` and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
 
@@ -14,11 +14,21 @@ import numpy as np
 
 from . import bounds
 from ._array import to_numpy
-from ._validation import above, number, per_context
+from ._validation import above, at_least, number, per_context
 from .games import Game
-from .updates import GameConstants, Guarantee, Plan, Stage
+from .updates import GameConstants, Guarantee, Plan, Rule, Stage, is_rule
 
-__all__ = ["extragradient", "inpo", "iterative_bon", "nash_md", "omwu", "optimistic", "sppo", "wind"]
+__all__ = [
+    "extragradient",
+    "inpo",
+    "iterative_bon",
+    "moving_reference",
+    "nash_md",
+    "omwu",
+    "optimistic",
+    "sppo",
+    "wind",
+]
 
 LOG_PAYOFF_GAMES = {"log-win-rate": "LogWinRateGame", "best-of-n": "BestOfNGame"}
 """Kinds of games whose payoff is a logarithm, and the classes that define them."""
@@ -275,6 +285,66 @@ class optimistic:
         weight = 1 / (1 + _numpy_beta(game) * eta)
         stage = Stage(game.beta, eta, against={"current": 1 + weight, "previous": -weight})
         return Plan((stage,), {"eta": eta}, "equilibrium", guarantee, remark)
+
+
+@dataclass(frozen=True)
+class moving_reference:
+    r"""A rule whose reference becomes its own policy every so many steps (theory 6.8, 6.9).
+
+    In between, `rule` approaches the equilibrium of the game whose reference that policy is; with enough steps this is
+    `proximal_point`, and tends to a winner of the game at ``beta = 0``. With too few it circles: at ``every=1`` WIND's
+    step is that of multiplicative weights. For tables, learners and language models alike, this is the method of COMAL
+    (arXiv 2410.23223) and magnetic preference optimisation (arXiv 2410.16714).
+
+    Parameters
+    ----------
+    rule : Rule
+        One whose fixed point is the equilibrium, such as ``wind()``.
+    every : int
+        Number of steps, or rounds of a learner, after which the reference is renewed.
+    beta : float, array of one per context, or None
+        Price of leaving the current reference; the game's if None. A game at ``beta = 0`` measures how far the policy
+        is from a winner, and needs one.
+
+    Examples
+    --------
+    >>> import windgames as wg
+    >>> rock_paper_scissors = wg.MatrixPreference([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
+    >>> game = wg.WinRateGame(rock_paper_scissors, ref=[0.9, 0.05, 0.05], beta=0.0)
+    >>> print(wg.solve(game, wg.moving_reference(wg.wind(), every=50, beta=0.2)).policy.round(3))
+    [0.333 0.333 0.333]
+    """
+
+    rule: Rule
+    every: int
+    beta: Any = None
+    name: ClassVar[str] = "moving reference"
+
+    def __post_init__(self) -> None:
+        if not is_rule(self.rule):
+            raise ValueError(f"rule must be a rule such as windgames.wind(), but it is {self.rule!r}.")
+        at_least(self.every, "every", 1)
+        if self.beta is not None:
+            object.__setattr__(self, "beta", per_context(self.beta, "beta"))
+
+    def plan(self, game: Game | GameConstants) -> Plan:
+        if game.kind != "win-rate":
+            raise ValueError(f"Moving the reference is for win-rate games (theory 6.8), not {game!r}.")
+        price = game.beta if self.beta is None else _step_per_context(self.beta, game)
+        if np.any(to_numpy(price) == 0):
+            raise ValueError("A step has no price at beta = 0: pass beta to moving_reference, or a game with one.")
+        plan = self.rule.plan(GameConstants(game.kind, price, game.interaction, batch_shape=game.batch_shape))
+        if plan.fixed_point != "equilibrium":
+            raise ValueError(f"{self.rule.name} does not tend to an equilibrium, which is to be the next reference.")
+        stages = tuple(replace(stage, ref="magnet") if stage.ref == "ref" else stage for stage in plan.stages)
+        remark = "The reference moves: the policy tends to a winner of the game at beta = 0 if `every` is large enough."
+        return Plan(
+            stages,
+            {"rule": self.rule.name, "every": self.every, "beta": to_numpy(price)} | dict(plan.settings),
+            "equilibrium" if np.all(to_numpy(game.beta) == 0) else "unregularised",
+            remark=remark,
+            renew={"magnet": self.every} | dict(plan.renew),
+        )
 
 
 # -- steps and theorems ------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def solve(
         solution = game.check_policy(given, "reference_solution")
     plan = rule.plan(game)
 
-    slots = {"current": current, "previous": current}
+    slots = {"current": current, "previous": current, **dict.fromkeys(plan.renew, current)}
     known: dict[str, Array] = {}
 
     def payoff(slot: str) -> Array:
@@ -143,6 +143,7 @@ def solve(
         if payoff_before is not None:
             known["previous"] = payoff_before
         step += 1
+        slots |= {slot: slots["current"] for slot, every in plan.renew.items() if step % every == 0}
         if bar is not None:
             bar.update()
         if callback is not None:

@@ -50,7 +50,8 @@ class Stage:
 
     The payoff is the sum of the game's payoffs against the slots named in `against`, with weights that are numbers or
     one per context. An empty `against` means no payoff: a geometric mixture with the reference. Slots are the
-    ``current`` and the ``previous`` iterate and whatever earlier stages have written (``half``, ``mixture``).
+    ``current`` and the ``previous`` iterate and whatever earlier stages have written (``half``, ``mixture``). The
+    reference is the game's, or a slot that the plan renews (`Plan.renew`).
     """
 
     beta: Any
@@ -58,6 +59,7 @@ class Stage:
     start: str = "current"
     against: Mapping[str, Any] = field(default_factory=lambda: {"current": 1.0})
     out: str = "current"
+    ref: str = "ref"
 
     @np.errstate(over="ignore")  # the logarithm of a vanishing mass may overflow to -inf, its limit
     def run(self, game: Game, slots: dict[str, Array], payoff: Any) -> Array:
@@ -67,7 +69,7 @@ class Stage:
         total = xp.zeros_like(log_policy)
         for slot, weight in self.against.items():
             total = total + _in_dtype(columns(weight), log_policy) * payoff(slot)
-        log_ref = xp.astype(game.log_ref, log_policy.dtype)
+        log_ref = xp.astype(slots.get(self.ref, game.log_ref), log_policy.dtype)
         beta, eta = (_in_dtype(columns(x), log_policy) for x in (self.beta, self.eta))
         return log_normalize(target(log_policy, log_ref, total, beta=beta, eta=eta))
 
@@ -119,13 +121,16 @@ class Plan:
     """The theorem that bounds the iterates, if one applies."""
     remark: str = ""
     """A sentence for the status where no theorem applies: why, and what to change."""
+    renew: Mapping[str, int] = field(default_factory=dict)
+    """Slots that serve as a moving reference, with the number of steps after which each becomes the current policy. All
+    hold the policy of the start at first."""
 
     def __post_init__(self) -> None:
         if self.fixed_point not in FIXED_POINTS:
             raise ValueError(f"fixed_point must be one of {FIXED_POINTS}, but it is {self.fixed_point!r}.")
-        written = {"current", "previous"}
+        written = {"current", "previous", *self.renew}
         for stage in self.stages:
-            unknown = sorted({stage.start, *stage.against} - written)
+            unknown = sorted({stage.start, *stage.against, stage.ref} - written - {"ref"})
             if unknown:
                 raise ValueError(f"A stage reads slot {unknown[0]!r}, but only {sorted(written)} are written by then.")
             written.add(stage.out)
@@ -152,7 +157,9 @@ class Plan:
         slots["previous"] = slots["current"][::-1]
         for stage in self.stages:
             weights = sum((np.asarray(to_numpy(w)) for w in stage.against.values()), np.asarray(0.0))
-            if not (np.all(to_numpy(stage.beta) == beta) and np.allclose(weights, 1, rtol=0, atol=1e-12)):
+            if stage.ref != "ref" or not (
+                np.all(to_numpy(stage.beta) == beta) and np.allclose(weights, 1, rtol=0, atol=1e-12)
+            ):
                 return None
             inverse_eta = 1 / np.asarray(to_numpy(stage.eta), dtype=float)
             payoff = sum(np.asarray(to_numpy(w)) * slots[slot] for slot, w in stage.against.items())

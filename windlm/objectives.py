@@ -70,7 +70,9 @@ class Regression:
     Parameters
     ----------
     rule : windgames rule, or callable of the progress in [0, 1] that returns one
-        A step left at None becomes the largest that the theory allows at `interaction`. A callable is a schedule.
+        A step left at None becomes the largest that the theory allows at `interaction`. A callable is a schedule. With
+        `windgames.moving_reference` the loss takes a snapshot of the policy's own weights, renewed every so many
+        rounds, for the reference; metrics stay relative to the policy that training began with.
     beta : float
         Weight of the KL divergence to the reference; for `windgames.iterative_bon` the implied one, or None.
     payoff : {"win-rate", "log-win-rate"}
@@ -92,6 +94,7 @@ class Regression:
     interaction: float = 1.0
     slots: tuple[str, ...] = field(init=False, default=())
     n_stages: int = field(init=False, default=1)
+    renew: dict[str, int] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.payoff not in ("win-rate", "log-win-rate"):
@@ -110,7 +113,8 @@ class Regression:
             )
         object.__setattr__(self, "n_stages", len(stages))
         read = {slot for s in stages for slot in (s.start, *s.against)}
-        object.__setattr__(self, "slots", ("previous",) if "previous" in read else ())
+        object.__setattr__(self, "renew", dict(self.plan(0.0).renew))
+        object.__setattr__(self, "slots", (*(["previous"] if "previous" in read else []), *self.renew))
 
     def plan(self, progress: float) -> wg.updates.Plan:
         """Return the rule's plan."""
@@ -140,7 +144,7 @@ class Regression:
             label = shared.centred(label)  # the mean is unknown, and cancels against the centred score
         fixed = {"start": rollout.log_prob(samples, stage.start), "label": label}
         if stage.beta > 0:
-            fixed["ref"] = rollout.log_prob(samples, "ref")
+            fixed[stage.ref] = rollout.log_prob(samples, stage.ref)
         if stage.start == at == "current":
             fixed["current"] = fixed["start"]
         return RolloutBatch(samples, fixed, on_policy=at == "current")
@@ -154,7 +158,7 @@ class Regression:
     def loss(self, stage: wg.Stage, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
         fixed = {name: x.to(log_policy.device) for name, x in batch.fixed.items()}
         start, label = fixed["start"], fixed["label"]
-        ref = fixed.get("ref", start)  # unused at beta = 0
+        ref = fixed.get(stage.ref, start)  # unused at beta = 0
         settings = {"beta": stage.beta, "eta": stage.eta, "pairing": self.pairing, "kind": self.risk}
         return shared.regression_risk(log_policy, start, ref, label, **settings).mean(-1)
 

@@ -124,9 +124,9 @@ class Regression:
             raise ValueError(f"Samples estimate win rates: use a WinRateGame or a LogWinRateGame, not {game!r}.")
         if self.unseen == "half" and not isinstance(policy, Tabular):
             raise ValueError("unseen='half' is for a table; in a LogLinear policy the features decide.")
-        self._rule(0).plan(game)
+        renewed = self._rule(0).plan(game).renew
         theta = policy.start(replicates)
-        return {"current": theta, "previous": theta, "t": 0, "draws": 0, "kept": {}}
+        return {"current": theta, "previous": theta, **dict.fromkeys(renewed, theta), "t": 0, "draws": 0, "kept": {}}
 
     def step(
         self, state: dict[str, Any], policy: Policy, game: Game, oracle: Oracle, contexts: Any, rng: np.random.Generator
@@ -137,17 +137,19 @@ class Regression:
         plan = self._rule(state["t"]).plan(game)
         for i, stage in enumerate(plan.stages):
             if not stage.against:
-                slots[stage.out] = policy.mixed(slots[stage.start], stage)
+                slots[stage.out] = policy.mixed(slots[stage.start], stage, slots.get(stage.ref))
                 continue
             if i not in kept:
                 kept[i] = self._compare(slots, stage, policy, game, oracle, contexts, rng)
                 slots["draws"] += kept[i]["draws"]
             samples = self._label(kept[i], slots, policy, game)
-            slots[stage.out] = self._fit(policy, slots[stage.start], samples, stage)
+            slots[stage.out] = self._fit(policy, slots[stage.start], samples, stage, slots.get(stage.ref))
+        current, t = policy.only(slots["current"], state["current"], contexts), state["t"] + 1
         return {
-            "current": policy.only(slots["current"], state["current"], contexts),
+            "current": current,
             "previous": state["current"],
-            "t": state["t"] + 1,
+            **{slot: current if t % every == 0 else state[slot] for slot, every in plan.renew.items()},
+            "t": t,
             "draws": slots["draws"],
             "kept": kept,
         }
@@ -224,22 +226,27 @@ class Regression:
         samples = LabelledSamples(compared["contexts"], compared["y"], label, compared["weight"], self.pairing)
         return replace(samples, label=centred_within(label, samples)) if log_payoff else samples
 
-    def _fit(self, policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage) -> np.ndarray:
+    def _fit(
+        self, policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage, ref: np.ndarray | None
+    ) -> np.ndarray:
         # in a table the three risks have the same minimiser if labels come from one group (theory 7.3)
         one_group = isinstance(policy, Tabular) and self.pairing in ("group", "leave-one-out")
         if one_group or (self.risk == "squared" and self.pairing != "constant"):
             if isinstance(policy, Tabular):
-                return policy.least_squares(start, samples, start, stage, self.unseen)
-            return policy.least_squares(start, samples, start, stage)
-        return minimise(policy, start, samples, stage, self.risk)
+                return policy.least_squares(start, samples, start, stage, self.unseen, ref)
+            return policy.least_squares(start, samples, start, stage, ref)
+        return minimise(policy, start, samples, stage, self.risk, ref)
 
 
-def minimise(policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage, kind: str) -> np.ndarray:
+def minimise(
+    policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage, kind: str, ref: np.ndarray | None = None
+) -> np.ndarray:
     """Minimise a risk by L-BFGS from `start`, replicate by replicate, with the exact gradient."""
     from scipy.optimize import minimize  # imported here: it would double the time of `import windgames`
 
     size = policy.start().shape
     flat = start.reshape(-1, *size).copy()
+    refs = [None] * len(flat) if ref is None else ref.reshape(-1, *size)
     y, label, weight = (
         None if x is None else x.reshape(len(flat), *samples.y.shape[-2:])
         for x in (samples.y, log_label(samples), samples.weight)
@@ -249,7 +256,7 @@ def minimise(policy: Policy, start: np.ndarray, samples: LabelledSamples, stage:
     for i, theta in enumerate(flat):
         one = LabelledSamples(samples.contexts, y[i], label[i], None if weight is None else weight[i], samples.pairing)
         flat[i] = minimize(
-            objective_of(policy, theta, one, stage, kind),
+            objective_of(policy, theta, one, stage, kind, refs[i]),
             theta.ravel(),
             jac=True,
             method="L-BFGS-B",
@@ -259,12 +266,12 @@ def minimise(policy: Policy, start: np.ndarray, samples: LabelledSamples, stage:
 
 
 def objective_of(
-    policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage, kind: str
+    policy: Policy, start: np.ndarray, samples: LabelledSamples, stage: Stage, kind: str, ref: np.ndarray | None = None
 ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     """Return a function from flat parameters to the risk of one replicate and its gradient."""
     at, w = samples.contexts, 1.0 if samples.weight is None else samples.weight
     beta, eta = column(stage.beta, at), column(stage.eta, at)
-    log_start, log_ref = policy.log_policy(start, at), policy.log_ref[at]
+    log_start, log_ref = policy.log_policy(start, at), policy.reference(ref, at)
     shift: Any = 0.0
     if (
         samples.pairing == "constant"

@@ -34,9 +34,13 @@ class Tabular:
         """Return log-probabilities, shape ``(..., contexts, m)``."""
         return log_normalize(theta[..., contexts, :])
 
-    def mixed(self, theta: np.ndarray, stage: Stage) -> np.ndarray:
+    def reference(self, ref: np.ndarray | None, contexts: Any = slice(None)) -> np.ndarray:
+        """Return log-probabilities of a stage's reference, of parameters `ref`, or of the policy's own one if None."""
+        return self.log_ref[contexts] if ref is None else self.log_policy(ref, contexts)
+
+    def mixed(self, theta: np.ndarray, stage: Stage, ref: np.ndarray | None = None) -> np.ndarray:
         """Return the parameters after a stage without a payoff: the geometric mixture with the reference."""
-        return target(theta, self.log_ref, np.zeros_like(theta), beta=column(stage.beta), eta=column(stage.eta))
+        return target(theta, self.reference(ref), np.zeros_like(theta), beta=column(stage.beta), eta=column(stage.eta))
 
     def only(self, new: np.ndarray, old: np.ndarray, contexts: Any) -> np.ndarray:
         """Return the old parameters, with those of these contexts replaced by the new ones."""
@@ -52,7 +56,13 @@ class Tabular:
         return out
 
     def least_squares(
-        self, theta: np.ndarray, samples: LabelledSamples, start: np.ndarray, stage: Stage, unseen: str = "keep"
+        self,
+        theta: np.ndarray,
+        samples: LabelledSamples,
+        start: np.ndarray,
+        stage: Stage,
+        unseen: str = "keep",
+        ref: np.ndarray | None = None,
     ) -> np.ndarray:
         r"""Return the minimiser of the squared risk: the target with the mean label of each sampled response.
 
@@ -60,17 +70,17 @@ class Tabular:
         ``unseen="keep"`` both stay what they were; with ``"half"`` the others are updated as for a win rate of 1/2.
         """
         at, m = samples.contexts, theta.shape[-1]
-        log_start = self.log_policy(start, at)
+        log_start, log_ref = self.log_policy(start, at), self.reference(ref, at)
         count = scatter(samples.y, np.ones(samples.y.shape), m)
         k = samples.y.shape[-1]
         label = (samples.label - 0.5) * (k - 1) / k + 0.5 if samples.pairing == "leave-one-out" else samples.label
         payoff = scatter(samples.y, label, m) / np.maximum(count, 1)
         beta, eta = column(stage.beta, at), column(stage.eta, at)
-        new = target(log_start, self.log_ref[at], payoff, beta=beta, eta=eta)
+        new = target(log_start, log_ref, payoff, beta=beta, eta=eta)
         sampled = count > 0
         out = self.log_policy(theta)
         if unseen == "half":
-            half = target(log_start, self.log_ref[at], np.full_like(payoff, 0.5), beta=beta, eta=eta)
+            half = target(log_start, log_ref, np.full_like(payoff, 0.5), beta=beta, eta=eta)
             out[..., at, :] = log_normalize(np.where(sampled, new, half))
             return out
         low = np.full_like(new, -inf)
@@ -122,8 +132,12 @@ class LogLinear:
         tilt = np.einsum("cmd,...d->...cm", self.features[contexts], theta)
         return log_normalize(self.log_ref[contexts] + tilt)
 
-    def mixed(self, theta: np.ndarray, stage: Stage) -> np.ndarray:
-        return theta / (1 + one_number(stage.beta) * one_number(stage.eta))
+    def reference(self, ref: np.ndarray | None, contexts: Any = slice(None)) -> np.ndarray:
+        return self.log_ref[contexts] if ref is None else self.log_policy(ref, contexts)
+
+    def mixed(self, theta: np.ndarray, stage: Stage, ref: np.ndarray | None = None) -> np.ndarray:
+        weight = one_number(stage.beta) * one_number(stage.eta)
+        return (theta + weight * (0.0 if ref is None else ref)) / (1 + weight)
 
     def only(self, new: np.ndarray, old: np.ndarray, contexts: Any) -> np.ndarray:
         return new  # contexts share parameters
@@ -133,11 +147,18 @@ class LogLinear:
         weight = scatter(y, w, policy.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
         return np.einsum("...cm,cmd->...d", weight, self.features[contexts])
 
-    def least_squares(self, theta: np.ndarray, samples: LabelledSamples, start: np.ndarray, stage: Stage) -> np.ndarray:
+    def least_squares(
+        self,
+        theta: np.ndarray,
+        samples: LabelledSamples,
+        start: np.ndarray,
+        stage: Stage,
+        ref: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return the minimiser of the squared risk near `theta`: linear, since centring removes the normaliser."""
         at = samples.contexts
         log_policy, log_start = self.log_policy(theta, at), self.log_policy(start, at)
-        residual = implied_residual(samples, log_policy, log_start, self.log_ref[at], stage)
+        residual = implied_residual(samples, log_policy, log_start, self.reference(ref, at), stage)
         x = self.design(samples) * (1 / one_number(stage.eta) + one_number(stage.beta))
         weighted = x if samples.weight is None else x * samples.weight[..., None]
         x, weighted = (z.reshape(*z.shape[:-3], -1, z.shape[-1]) for z in (x, weighted))

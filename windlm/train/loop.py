@@ -198,6 +198,9 @@ def train(
             objective.finish(stage, snapshots)
         if "previous" in objective.slots:
             shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
+        for slot, every in getattr(objective, "renew", {}).items():
+            if number % every == 0:
+                snapshots.save(slot)
 
         # measure and save
         values = mean_over_prompts(progress)
