@@ -10,7 +10,7 @@ MODULES = sorted(path for folder in ("windgames", "windlm", "benchmarks") for pa
 PROJECT = {"windgames", "windlm", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
 EXEMPT_MODULES = {"_array", "_validation"}
 """Modules whose own name says that they are internal to their folder; the names in them are public to it."""
-EXEMPT_ATTRIBUTES = {"_repr_html_", "_asdict", "_no_split_modules", "_attn_implementation"}
+EXEMPT_ATTRIBUTES = {"_repr_html_", "_asdict", "_no_split_modules"}
 """Names with an underscore that others prescribe: notebooks, namedtuple, transformers."""
 
 
