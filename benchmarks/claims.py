@@ -474,19 +474,19 @@ class Config:
     """An adversarial search for each inequality of the theory."""
 
     claim: str = ""
-    """Number of one statement; all of them by default."""
+    """Number of a statement of the theory, such as 5.2; empty for all."""
     smoke: bool = False
-    """A few evaluations each: seconds."""
+    """Whether to take a few evaluations of each, for tests."""
     full: bool = False
-    """The size of the committed table."""
+    """Whether to search as long as for the committed table."""
     jobs: int = 1
-    """Processes."""
+    """Number of processes."""
     seed: int = 0
-    """Seed of the whole table; every claim gets its own child."""
+    """Seed of the table, from which the seed of every claim is spawned."""
     fresh: bool = False
-    """Forget saved rows."""
+    """Whether to compute rows anew that are saved."""
     results: Path | None = None
-    """Folder of the table. By default benchmarks/quick; with --full benchmarks/results."""
+    """Output folder of the table; None for benchmarks/quick or, with --full, for benchmarks/results."""
 
 
 def main(config: Config) -> None:

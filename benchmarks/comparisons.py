@@ -247,15 +247,15 @@ STUDIES = {
         equilibria_configs,
         equilibria,
         report_equilibria,
-        "Who is played in equilibrium, at which beta, and how surely?",
+        question="Which items does the equilibrium play at which beta, and how certain is that?",
         minutes=(0.5, 2),
     ),
     "cyclic": Study(
         cyclic_configs,
         cyclic,
         report_cyclic,
-        "How much of what was seen is a cycle, and how much of that is noise?",
-        minutes=(0.5, 3),
+        question="What share of the log-odds does no reward explain, beyond noise?",
+        minutes=(0.5, 2),
     ),
 }
 
@@ -265,20 +265,20 @@ class Config:
     """What to run."""
 
     study: Literal["all"] | Literal[*STUDIES] = "all"  # type: ignore[valid-type]
-    """Which study to run."""
+    """Study to run."""
     smoke: bool = False
-    """Few draws, for tests."""
+    """Whether to take few draws, for tests."""
     full: bool = False
-    """The draws of the committed tables."""
+    """Whether to take the draws of the committed tables."""
     fresh: bool = False
-    """Forget saved cells."""
+    """Whether to compute cells anew that are saved."""
     jobs: int = 1
     """Number of processes."""
     results: Path | None = None
-    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in
-    benchmarks/results and pictures in figures."""
+    """Output folder of tables and pictures; None for benchmarks/quick or, with --full, for benchmarks/results and
+    figures."""
     pictures: bool = True
-    """Draw the figure at the end."""
+    """Whether to draw the figure at the end."""
 
 
 def main(config: Config) -> None:

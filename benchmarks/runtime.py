@@ -50,19 +50,19 @@ class Config:
     """What to run."""
 
     model: str | None = None
-    """Folder of a model in place of the package's one."""
+    """Folder of the model; None for that of the installed package."""
     budget: float = 60.0
-    """Seconds for each method, after its first round."""
+    """Time for each method after its first round, in seconds."""
     draws: int = 8
     """Responses per prompt and round."""
     trl: Path | None = None
-    """Interpreter of an environment with trl, peft and vaderSentiment; None leaves TRL out."""
+    """Python interpreter of an environment with trl, peft and vaderSentiment; None to leave TRL out."""
     smoke: bool = False
-    """A round or two, for tests."""
+    """Whether to run a round or two, for tests."""
     full: bool = False
-    """Write the committed table."""
+    """Whether to write the committed table."""
     results: Path | None = None
-    """Folder of the table. By default benchmarks/quick; with --full the committed one."""
+    """Output folder of the table; None for benchmarks/quick or, with --full, for benchmarks/results."""
 
 
 class Over(Exception):

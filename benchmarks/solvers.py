@@ -46,18 +46,18 @@ class Config:
     """What to measure."""
 
     study: Literal["all"] | Literal[*STUDIES] = "all"  # type: ignore[valid-type]
-    """Which study to run."""
+    """Study to run."""
     smoke: bool = False
-    """Small games, for tests."""
+    """Whether to take small games, for tests."""
     full: bool = False
-    """The games of the committed tables."""
+    """Whether to take the games of the committed tables."""
     fresh: bool = False
-    """Forget saved cells: times of another day or machine are not times of this one."""
+    """Whether to compute cells anew that are saved, as for times of another machine."""
     results: Path | None = None
-    """Folder of tables and pictures. By default benchmarks/quick; with --full the committed tables in
-    benchmarks/results and pictures in figures."""
+    """Output folder of tables and pictures; None for benchmarks/quick or, with --full, for benchmarks/results and
+    figures."""
     pictures: bool = True
-    """Draw the figure at the end."""
+    """Whether to draw the figure at the end."""
 
 
 def main(config: Config) -> None:

@@ -20,7 +20,7 @@ from windgames.bandits import (
     run,
     sample,
 )
-from windgames.learning.labels import log_label
+from windgames.learning.labels import centred_label
 from windgames.learning.learners import minimise, objective_of
 from windgames.objectives import PAIRINGS, RISKS, win_rates
 from windgames.oracles import BudgetExhausted, Oracle, biased_reward, flipped, judge_panel
@@ -354,7 +354,7 @@ def test_least_squares_finds_the_minimum(pairing, weighted, seed):
             continue  # weights move a table's mean label, which it takes without them
         found = minimise(policy, start, seen, stage, "squared")
 
-        seen = LabelledSamples(seen.contexts, seen.y, log_label(seen), seen.weight, pairing)
+        seen = LabelledSamples(seen.contexts, seen.y, centred_label(seen), seen.weight, pairing)
         value = objective_of(policy, start, seen, stage, "squared")
         assert value(closed.ravel())[0] <= value(found.ravel())[0] + 1e-9
 

@@ -235,6 +235,10 @@ def test_of_all_winners_the_one_nearest_to_the_reference():
     game = np.array([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]])[np.ix_([0, 0, 1, 2], [0, 0, 1, 2])]
     found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(game), [0.1, 0.3, 0.4, 0.2], 0.0))
     np.testing.assert_allclose(found.policy, [1 / 12, 1 / 4, 1 / 3, 1 / 3], atol=1e-9)
+    # a response that loses to all, to one kind of rock by less: no two responses are equal
+    more = np.block([[game, np.array([[1.0], [0.9], [1.0], [1.0]])], [np.array([[0.0, 0.1, 0.0, 0.0, 0.5]])]])
+    found = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(more), [0.1, 0.3, 0.3, 0.2, 0.1], 0.0))
+    np.testing.assert_allclose(found.policy, [1 / 12, 1 / 4, 1 / 3, 1 / 3, 0], atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.3, 2.0])

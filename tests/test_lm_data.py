@@ -216,7 +216,7 @@ def test_an_answer_of_several_paragraphs_stays_whole(tmp_path):
         ({"chosen": "plain text", "rejected": "other"}, "Row 0 .*no prompt: name its column.*plain text"),
         ({"chosen": spoken("a", "x"), "rejected": spoken("b", "y")}, "Row 0 .*begin alike"),
         ({"chosen": spoken("a", "x", "b"), "rejected": spoken("a", "x", "c")}, "no pairs: every row is a tie"),
-        ({"chosen": spoken("a"), "rejected": spoken("a")}, "go on with the assistant"),
+        ({"chosen": spoken("a"), "rejected": spoken("a")}, "continue with the assistant"),
         ({"prompt": "p", "output_1": "x", "output_2": "y", "label": 3}, "label.*one of 1, 2, 0, but it is .3."),
         ({"prompt": "p", "response_a": "x", "response_b": "y"}, "label"),
     ],

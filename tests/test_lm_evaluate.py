@@ -94,12 +94,12 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_and_never_scored():
     talks = converse(questions, lambda talks: ["yes"] * len(talks))
     judge = ChatJudge(script(["[[7]]", "fine", "seven", "[[8.5]]"]), tries=3)
     assert judge.grade(questions, talks).ravel().tolist() == [7, 8.5]
-    assert (judge.calls, judge.unread) == (4, [])
+    assert (judge.calls, judge.unparsed) == (4, [])
     judge = ChatJudge(script(["[[11]]", "[[0]]", "[[3]]", "well"]), tries=2)
     found = judge.grade(questions, talks).ravel()
     assert found[0] == 3
     assert np.isnan(found[1])
-    assert judge.unread == ["well"]
+    assert judge.unparsed == ["well"]
 
 
 def test_both_orders_are_asked_and_a_judge_of_positions_is_found_out():
@@ -117,7 +117,7 @@ def test_both_orders_are_asked_and_a_judge_of_positions_is_found_out():
     assert bias.tolist() == [[1], [1]]
     both = ChatJudge(lambda talks: ["[[A]] or [[B]]"] * len(talks), tries=1)
     assert np.isnan(both.compare(questions, good, bad)[0]).all()
-    assert len(both.unread) == 4
+    assert len(both.unparsed) == 4
 
 
 def test_questions_and_their_references(folder, tmp_path):
@@ -189,7 +189,7 @@ def test_a_local_model_can_be_the_judge(folder):
     questions = load_questions(str(folder / "questions.jsonl"))
     judge = ChatJudge(chat, tries=1)
     assert np.isnan(judge.grade(questions, converse(questions, chat))).all()  # a random model grades nothing
-    assert len(judge.unread) == 5
+    assert len(judge.unparsed) == 5
 
 
 # -- the command line ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 import windgames as wg
 from windgames import objectives as shared
-from windlm.objectives import BestOfN, JBond, Regression, best_of_n_index, bond, game_constants, remarks, sppo, wind
+from windlm.objectives import BestOfN, JBond, Regression, best_of_n_weights, bond, game_constants, remarks, sppo, wind
 from windlm.policy import Samples
 from windlm.rollout import RolloutBatch
 from windlm.tabular import Enumeration, small_policy
@@ -198,10 +198,10 @@ def test_expected_gradient_of_jbond(count_ties):
 def test_equal_responses_share_the_best_of_n():
     matrix = tensor(wg.RewardPreference([3.0, 1, 1, 1, 0, 2]).matrix())
     expected = [[1, 0, 0.5, 0.5, 0, 1]]
-    np.testing.assert_allclose(best_of_n_index(matrix[None], 2), expected)
-    np.testing.assert_allclose(best_of_n_index(matrix[None], 3), [[1, 0, 0, 0, 0, 1]])
+    np.testing.assert_allclose(best_of_n_weights(matrix[None], 2), expected)
+    np.testing.assert_allclose(best_of_n_weights(matrix[None], 3), [[1, 0, 0, 0, 0, 1]])
     cycle = tensor([[0.5, 0, 1], [1, 0.5, 0], [0, 1, 0.5]])
-    np.testing.assert_allclose(best_of_n_index(cycle[None], 3), np.full((1, 3), 1 / 3))
+    np.testing.assert_allclose(best_of_n_weights(cycle[None], 3), np.full((1, 3), 1 / 3))
 
 
 # -- stages --------------------------------------------------------------------------------------------------

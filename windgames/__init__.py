@@ -1,4 +1,4 @@
-"""windgames: preference games, their equilibria, and the rules that find them.
+"""windgames: preference games, their equilibria, and update rules.
 
 Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillation for LLM Alignment*
 (arXiv 2410.20727). The mathematics is in ``theory.md`` beside this file; docstrings cite its numbers.

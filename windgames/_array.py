@@ -82,7 +82,7 @@ def kept(table: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
 
 
 def columns(x: Any) -> Any:
-    """Give a per-context quantity a trailing axis; leave plain numbers alone."""
+    """Return one value per context with a trailing axis, and a number unchanged."""
     return x if not is_array_api_obj(x) or x.ndim == 0 else x[..., None]
 
 

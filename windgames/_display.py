@@ -12,10 +12,10 @@ import numpy as np
 from ._array import to_numpy
 
 FEW = 8
-"""Up to this many responses policies and matrices are shown entry by entry."""
+"""Largest number of responses up to which policies and matrices are shown entry by entry."""
 
 SHOWN = 6
-"""Up to this many responses a game is printed as the call that makes it."""
+"""Largest number of responses up to which preferences and games are printed as the call that makes them."""
 
 
 def text_table(title: str, rows: Sequence[tuple[str, str]]) -> str:
@@ -40,7 +40,7 @@ def html_matrix(title: str, matrix: np.ndarray, names: Sequence[Hashable] | None
 
 
 def as_arguments(data: Mapping[str, Any]) -> str:
-    """Return keyword arguments as they are written in a call, with all digits."""
+    """Return the source text of keyword arguments, with all digits."""
     values = {k: x if isinstance(x, str) else to_numpy(x).tolist() for k, x in data.items()}
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
@@ -60,13 +60,13 @@ def probabilities(policy: np.ndarray, names: Sequence[Hashable] | None = None) -
 
 
 def listed(names: Sequence[Hashable], most: int = 5) -> str:
-    """Return names on one line, the first few of many."""
+    """Return names on one line, cut after the first `most`."""
     few = ", ".join(map(str, names[:most]))
     return few if len(names) <= most else f"{few}, ..."
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:
-    """Import a library that is no dependency, or say which extra has it."""
+    """Import an optional dependency, or raise an ImportError that names the extra to install."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -44,7 +44,7 @@ def implied_beta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
 def implied_eta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
     r"""Return :math:`\eta = (n-1)\alpha_1/(\alpha_1+\alpha_2)`, the step of WIND that iterative best-of-n takes.
 
-    Theory 3.5 (derived). Raises ValueError as `implied_beta`.
+    Theory 3.5 (derived). Raises ValueError like `implied_beta`.
     """
     n, alpha1, alpha2 = _mixing(n, alpha1, alpha2)
     return ((n - 1) * alpha1 / (alpha1 + alpha2))[()]
@@ -53,7 +53,7 @@ def implied_eta(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
 def best_of_n_contraction(n: Any, alpha1: Any, alpha2: Any = 0.0) -> Any:
     r"""Return :math:`n\alpha_1+\alpha_2`, the Hilbert-metric factor per step of iterative best-of-n.
 
-    Theory 3.7 (derived); below 1 exactly if the implied `beta` is above 1. Raises ValueError as `implied_beta`.
+    Theory 3.7 (derived); below 1 exactly if the implied `beta` is above 1. Raises ValueError like `implied_beta`.
     """
     n, alpha1, alpha2 = _mixing(n, alpha1, alpha2)
     return (n * alpha1 + alpha2)[()]
@@ -96,19 +96,19 @@ def _largest_row_span(rows: np.ndarray) -> np.ndarray:
 def interaction_constant(matrix: Any) -> Any:
     r"""Return :math:`L = \frac12\max_{i,j,k,l}|P_{ij}-P_{kj}-P_{il}+P_{kl}|`, shape ``(...)`` (theory 5.2).
 
-    How strongly one player's payoff reacts to the other's policy: at most 1 for entries in [0, 1], at most 1/2
-    for rewards and Bradley-Terry (theory 5.3), 0 if the game is a decision problem. Raises ValueError if the matrix
-    is not square or holds a negative or non-finite entry. O(m^3) time, O(m^2) memory per context.
+    It measures how strongly one player's payoff reacts to the other's policy: at most 1 for entries in [0, 1], at most
+    1/2 for rewards and Bradley-Terry (theory 5.3), 0 if the opponent's policy only shifts the payoff. Raises ValueError
+    if the matrix is not square or holds a negative or non-finite entry. O(m^3) time, O(m^2) memory per context.
     """
     return (_largest_row_span(_square(matrix)) / 2)[()]
 
 
 def interaction_bound(matrix: Any) -> Any:
-    r"""Return an upper bound of :math:`L` in O(m^2) time, shape ``(...)``; at most 1 for entries in [0, 1].
+    r"""Return an upper bound on :math:`L` in O(m^2) time, shape ``(...)``; at most 1 for entries in [0, 1].
 
-    :math:`\max_i\mathrm{span}(P_i-c)` for any row of numbers `c`, since the span of a difference of two rows is at most
-    the sum of two such spans; the smaller one of zeros and the middle of each column. Raises ValueError as
-    `interaction_constant`.
+    For any row `c`, :math:`L\le\max_i\mathrm{span}(P_i-c)`, since the span of a difference of two rows is at most the
+    sum of their spans. This is the smaller of the bounds for ``c = 0`` and for `c` the midrange of each column. Raises
+    ValueError like `interaction_constant`.
     """
     matrix = _square(matrix)
     middle = (np.max(matrix, axis=-2, keepdims=True) + np.min(matrix, axis=-2, keepdims=True)) / 2
@@ -131,10 +131,9 @@ def birkhoff_contraction(matrix: Any) -> Any:
     if not np.all(support.any(axis=-1)):
         raise ValueError("matrix must not have a zero row.")
     same = np.all(support == support[..., :1, :], axis=(-1, -2))
-    # Columns that are zero in every row carry no ratio: any common value does.
     with np.errstate(divide="ignore"):
         logs = np.where(support, np.log(matrix), 0.0)
-    # A common constant in empty columns would widen the span; take the row's own first entry of the support.
+    # In empty columns the row's first entry of the support stands in, which leaves the span unchanged.
     first = np.take_along_axis(logs, np.argmax(support, axis=-1)[..., None], axis=-1)
     logs = np.where(support, logs, first)
     return np.where(same, np.tanh(_largest_row_span(logs) / 4), 1.0)[()]
@@ -146,8 +145,8 @@ def birkhoff_contraction(matrix: Any) -> Any:
 def wind_max_step(beta: Any, interaction: Any = 1.0) -> Any:
     r"""Return :math:`4\beta/L^2`, the largest step for which WIND's rate is proven (theory 5.2, derived).
 
-    The paper's is :math:`\beta`. Infinite at ``L = 0``, where one best response is the solution; 0 at ``beta = 0``.
-    Raises ValueError if `beta` is negative or not finite, or `interaction` outside [0, 1].
+    The paper proves the rate up to :math:`\beta`. Infinite at ``L = 0``, where one best response is the solution; 0 at
+    ``beta = 0``. Raises ValueError if `beta` is negative or not finite, or `interaction` outside [0, 1].
     """
     beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     free = (interaction == 0) & (beta > 0)
@@ -159,7 +158,7 @@ def wind_max_step(beta: Any, interaction: Any = 1.0) -> Any:
 def extragradient_max_step(beta: Any, interaction: Any = 1.0) -> Any:
     r"""Return :math:`2(\beta+\sqrt{\beta^2+L^2})/L^2`, the extragradient's largest step (theory 5.4, derived).
 
-    Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
+    Infinite at ``L = 0``. Raises ValueError like `wind_max_step`.
     """
     beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     safe = np.where(interaction == 0, 1.0, interaction)
@@ -188,11 +187,11 @@ def wind_counterexample(best: Any, start: Any) -> Any:
 
 
 def wind_late_step(beta: Any, interaction: Any = 1.0, distance: Any = 0.0) -> Any:
-    r"""Return :math:`\frac{\pi^4}{16}\frac\beta{L^2}/(1+\frac23d)^2`, a step with WIND's rate near its end.
+    r"""Return :math:`\frac{\pi^4}{16}\frac\beta{L^2}/(1+\frac23d)^2`, a step with WIND's rate near the equilibrium.
 
     Theory 5.9 (derived): :math:`d=\mathrm{TV}(\pi^*,\pi_t)` is the `distance` of the current policy, or any bound on it
-    such as :math:`\sqrt{KL(\pi^*\|\pi_t)/2}`. At ``distance = 0`` it is 6.09 times :math:`\beta/L^2`; above .35 the
-    :math:`4\beta/L^2` of `wind_max_step` is larger. Raises ValueError as `wind_max_step`, or if `distance` lies outside
+    such as :math:`\sqrt{KL(\pi^*\|\pi_t)/2}`. At ``distance = 0`` it is 6.09 times :math:`\beta/L^2`; above 0.35
+    `wind_max_step` is larger. Raises ValueError like `wind_max_step`, or if `distance` lies outside
     [0, 1].
     """
     d = fraction(distance, "distance")
@@ -202,7 +201,7 @@ def wind_late_step(beta: Any, interaction: Any = 1.0, distance: Any = 0.0) -> An
 def optimistic_max_step(beta: Any, interaction: Any = 1.0) -> Any:
     r"""Return :math:`(\beta+\sqrt{\beta^2+6L^2})/(3L^2)`, the largest step of `optimistic`.
 
-    Theory 5.11 (derived). Infinite at ``L = 0``. Raises ValueError as `wind_max_step`.
+    Theory 5.11 (derived). Infinite at ``L = 0``. Raises ValueError like `wind_max_step`.
     """
     beta, interaction = positive(beta, "beta", zero=True), fraction(interaction, "interaction")
     safe = np.where(interaction == 0, 1.0, interaction)
@@ -214,9 +213,9 @@ def tangent_frequencies(matrix: Any, policy: Any) -> np.ndarray:
     r"""Return the moduli of the eigenvalues of :math:`\Pi D^{1/2}AD^{1/2}\Pi` in descending order, shape ``(..., m)``.
 
     :math:`A` is the skew part of `matrix`, :math:`D=\mathrm{diag}(\pi)`, and :math:`\Pi` projects off
-    :math:`\sqrt\pi`, whose own 0 is among the values. The first, :math:`\mu\le4L/\pi^2` (the number), sets how fast
-    rules go at the end, and the smallest of those that belong to directions sets the proximal point method's pace
-    (theory 5.10, 6.8; derived). Raises ValueError if the shapes do not fit.
+    :math:`\sqrt\pi`, to which the last value, 0, belongs. The first, :math:`\mu\le4L/3.14^2`, determines the rates of
+    the rules near an equilibrium (theory 5.10), the last but one that of the proximal point method (theory 6.8;
+    derived). Raises ValueError if the shapes do not fit.
     """
     A, p = _square(matrix), fraction(policy, "policy")
     if p.shape[-1:] != A.shape[-1:]:
@@ -265,12 +264,12 @@ def omwu_local_rate(eta: Any, frequency: Any, beta: Any = 0.0) -> Any:
 
 
 def nash_md_floor(beta: Any, eta: Any, interaction: Any | None = None) -> Any:
-    r"""Return how close Nash-MD's bound comes to the equilibrium, in :math:`KL(\pi^*\|\pi_t)` (theory 5.7, derived).
+    r"""Return the floor of Nash-MD's bound on :math:`KL(\pi^*\|\pi_t)` (theory 5.7, derived).
 
-    :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}` from any start. With the
-    `interaction` `L` also, for a start at the reference (theory 5.13), :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}`
-    with :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, if that is less. Raises ValueError if `beta` or `eta` is
-    not positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
+    From any start it is :math:`\frac1{\beta\eta}\log\frac{\sinh(\eta/2)}{\eta/2}\le\frac\eta{24\beta}`. For a start at
+    the reference, if the `interaction` `L` is given, it is the minimum of that and, where
+    :math:`\theta=\frac{L^2\eta}{4\beta(1-\beta\eta)}<1`, :math:`\frac{L^2\eta^2}{32\beta^2(1-\theta)}` (theory 5.13).
+    Raises ValueError if `beta` or `eta` is not positive, :math:`\beta\eta\ge1`, or `interaction` lies outside [0, 1].
     """
     beta, eta = np.broadcast_arrays(positive(beta, "beta"), positive(eta, "eta"))
     if np.any(beta * eta >= 1):
@@ -294,15 +293,14 @@ def log_moment_bound(eta: Any) -> Any:
     x = positive(eta, "eta", zero=True) / 2
     small = x < 1e-2
     safe = np.where(small, 1.0, x)
-    return np.where(small, x**2 / 6 - x**4 / 180 + x**6 / 2835, safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe))[
-        ()
-    ]
+    large = safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe)
+    return np.where(small, x**2 / 6 - x**4 / 180 + x**6 / 2835, large)[()]
 
 
 def proximal_gap_bound(beta: Any, log_ref: Any, steps: Any) -> Any:
     r"""Return :math:`\beta\max\log(1/\rho_0)/K`, the gap of the average of `K` proximal steps (theory 6.8, derived).
 
-    The gap of the game without a price, :math:`\max P\bar\rho-\frac12`. `log_ref` has shape ``(..., m)``. Raises
+    It is the gap :math:`\max P\bar\rho-\frac12` of the game at ``beta = 0``. `log_ref` has shape ``(..., m)``. Raises
     ValueError if `beta` is not positive or `steps` below 1.
     """
     steps = positive(steps, "steps")
@@ -368,8 +366,8 @@ def wrong_judge_bound(beta: Any, eps: Any) -> Any:
 
     Theory 5.14 (derived). `eps` is half the span of :math:`(P'-P)\pi'^*`, or a bound on it such as the largest entry of
     :math:`|P'-P|`. The sum of both directions is at most twice that, :math:`\lVert\pi^*-\pi'^*\rVert_1` at most
-    :math:`\epsilon/\beta`, and the gap of :math:`\pi'^*` in the true game at most `beta` times it. Raises ValueError as
-    `inexact_floor`.
+    :math:`\epsilon/\beta`, and the gap of :math:`\pi'^*` in the true game at most `beta` times it. Raises ValueError
+    like `inexact_floor`.
     """
     return inexact_floor(beta, eps, 0.0)
 
@@ -413,7 +411,7 @@ def inexact_floor(beta: Any, eps: Any, share: Any = 0.5) -> Any:
 
 
 def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
-    r"""Return :math:`\eta\epsilon^2/(2\beta(1+\beta\eta))`, the floor of the mean under unbiased errors (theory 5.6).
+    r"""Return :math:`\eta\epsilon^2/(2\beta(1+\beta\eta))`, the floor of E KL under unbiased errors (theory 5.6).
 
     `eps` bounds the root mean square of the error's half-span; for errors that average `J` comparisons see
     `comparison_error`. Derived, for :math:`\eta\le4\beta/L^2`. Raises ValueError if `beta` or `eta` is not positive or
@@ -425,7 +423,7 @@ def noise_floor(beta: Any, eta: Any, eps: Any) -> Any:
 
 
 def comparison_error(comparisons: Any, beta: Any, eta: Any, interaction: Any | None = None) -> Any:
-    r"""Return the `eps` that win rates estimated from `J` comparisons count as in `noise_floor` and `decaying_bound`.
+    r"""Return `eps` for `noise_floor` and `decaying_bound` where win rates are estimated from `J` comparisons.
 
     .. math:: \epsilon_J^2 = \min\Big\{\epsilon^2,\ \frac{2v}{J}\,\varphi\Big(\frac{2\epsilon\,\eta}{1+\beta\eta}\Big)
               \Big\}, \qquad \varphi(x)=\frac{e^x-1-x}{x^2}
@@ -457,7 +455,7 @@ def _bernstein(x: Any) -> np.ndarray:
 def wind_decaying_step(t: Any, beta: Any, interaction: Any = 1.0) -> Any:
     r"""Return :math:`\eta_t=\frac2{\beta(t+t_0)}`, :math:`t_0=\max(1,L^2/(2\beta^2))`, for sampled WIND (theory 7.7).
 
-    At most :math:`4\beta/L^2`, and small enough later on that the noise averages out. Derived. Raises ValueError if
+    At most :math:`4\beta/L^2`, and decreasing so that the noise averages out. Derived. Raises ValueError if
     `beta` is not positive, `t` negative or `interaction` outside [0, 1].
     """
     beta, t0 = _decay(beta, interaction)
@@ -471,7 +469,7 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
 
     `eps` bounds the root mean square of the error's half-span: where every response meets the same draws, `L` for a
     deterministic judge and 1 for one with random verdicts, or `comparison_error` of the first step. Derived. Raises
-    ValueError as `wind_decaying_step`, and if `initial` or `eps` is negative.
+    ValueError like `wind_decaying_step`, and if `initial` or `eps` is negative.
     """
     beta, t0 = _decay(beta, interaction)
     t, initial, eps = (positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
@@ -558,11 +556,11 @@ def hilbert_certificate_factor(beta: Any, interaction: Any = 1.0) -> Any:
 
 
 def hilbert_certificate(residual: Any, divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
-    r"""Return :math:`R+\frac L\beta\sqrt{2k}\ge h(\pi,\pi^*)` of `R` and `k`.
+    r"""Return :math:`R+\frac L\beta\sqrt{2k}`, an upper bound on :math:`h(\pi,\pi^*)`.
 
-    Theory 2.7 (derived), win-rate game, :math:`R=h(\pi,BR(\pi))`, :math:`k=KL(\pi\|BR(\pi))`. Never looser than
-    `hilbert_certificate_factor` times the residual, since :math:`k\le R^2/8`. Raises ValueError as that, or if
-    `residual` or `divergence` is negative.
+    Theory 2.7 (derived), win-rate game: the `residual` is :math:`R=h(\pi,BR(\pi))`, the `divergence`
+    :math:`k=KL(\pi\|BR(\pi))`. At most `hilbert_certificate_factor` times the residual, since :math:`k\le R^2/8`.
+    Raises ValueError like that, or if `residual` or `divergence` is negative.
     """
     interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
     R = positive(residual, "residual", zero=True, infinite=True)
@@ -572,10 +570,10 @@ def hilbert_certificate(residual: Any, divergence: Any, beta: Any, interaction: 
 
 
 def one_step_bound(divergence: Any, beta: Any, interaction: Any = 1.0) -> Any:
-    r"""Return :math:`\frac L\beta\sqrt{2k}\ge h(BR(\pi),\pi^*)`, how far one best response is from the equilibrium.
+    r"""Return :math:`\frac L\beta\sqrt{2k}`, an upper bound on :math:`h(BR(\pi),\pi^*)`.
 
     Theory 2.7 (derived), win-rate game, :math:`k=KL(\pi\|BR(\pi))`. At :math:`\pi=\rho` the best response is RLHF on
-    the reference's own win rates (theory 2.9). 0 at ``L = 0``. Raises ValueError as `hilbert_certificate`.
+    the reference's own win rates (theory 2.9). 0 at ``L = 0``. Raises ValueError like `hilbert_certificate`.
     """
     interaction, beta = fraction(interaction, "interaction"), positive(beta, "beta")
     k = positive(divergence, "divergence", zero=True, infinite=True)
@@ -607,7 +605,7 @@ def kl_from_hilbert(h: Any) -> Any:
 
 
 def _top_mass(top_mass: Any) -> np.ndarray:
-    """Return the mass; up to 1e-12 above 1 is taken for the rounding of a sum and becomes 1."""
+    """Return the mass, at most 1; an excess of up to 1e-12 is rounding error and is removed."""
     top_mass = numbers(top_mass, "top_mass")
     if not np.all((top_mass > 0) & (top_mass <= 1 + 1e-12)):
         raise ValueError(f"top_mass must lie in (0, 1], but it is {top_mass}.")
@@ -662,7 +660,7 @@ def equilibria_distance_bound(beta: Any, top_mass: Any) -> Any:
     Win-rate game with half ties against any equilibrium of the log-win-rate game with weak ties, one reward. Both
     are proportional to the reference on the best responses, so the distance is at most the larger mass they leave
     elsewhere: exponentially small in 1/beta where the log-win-rate game has collapsed (`collapse_index` below 1);
-    elsewhere only the trivial ``1 - top_mass`` is proven. Raises ValueError as `win_rate_top_deficit`.
+    elsewhere only the trivial ``1 - top_mass`` is proven. Raises ValueError like `win_rate_top_deficit`.
     """
     beta, top = np.broadcast_arrays(positive(beta, "beta"), _top_mass(top_mass))
     below = beta < 1

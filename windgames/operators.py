@@ -41,7 +41,7 @@ def best_of_n(preference: Preference, log_policy: Array, n: float, form: str = "
     Raises
     ------
     ValueError
-        If `n` is below 1, or the exact form is asked of a preference that does not order the responses.
+        If `n` is below 1, `form` is unknown, or it is ``"exact"`` and the preference does not order the responses.
     """
     log_policy = check_log_policy(log_policy, preference)
     n = above(n, "n", 1, equal=True)
@@ -63,6 +63,11 @@ def tournament(preference: Preference, log_policy: Array, rounds: int) -> Array:
 
     Each match is an independent comparison; the winner is distributed as :math:`B_2` applied `rounds` times, for any
     constant-sum preference (theory 3.3).
+
+    Raises
+    ------
+    ValueError
+        If `rounds` is not a non-negative integer, or the preference is not constant-sum.
     """
     rounds, log_policy = whole(rounds, "rounds"), check_log_policy(log_policy, preference)
     needs_order(preference, 2)

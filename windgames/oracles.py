@@ -30,11 +30,11 @@ class Oracle:
         The preference may differ from that of the game that evaluates the learner: see `flipped`, `biased_reward` and
         `judge_panel`.
     reward : array, shape ``(contexts, m)``, optional
-        Returned by `score`, for learners that need rewards.
+        Rewards that `score` returns, for learners that need them; those of a `RewardPreference` if None.
     budget : int, optional
         Largest number of queries; a call beyond it raises `BudgetExhausted` before anything is answered.
     certain : bool
-        Answer with the probability itself instead of a random outcome.
+        Whether to answer with the win probability itself instead of a random outcome.
 
     Attributes
     ----------

@@ -232,7 +232,7 @@ COLLAPSE = (
     "Collapse: with beta <= 1 (n alpha1 + alpha2 >= 1) the mass of all but a few responses may vanish (theory 3.8, "
     "3.9), and it did. Raise beta above 1, or give the reference more weight."
 )
-"""Sentence of the status for a policy that has collapsed on a log payoff."""
+"""Sentence in the status of a policy that has collapsed under a log payoff."""
 
 
 def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array) -> str:
@@ -259,7 +259,7 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
     dtype = str(log_policy.dtype).rpartition(".")[-1]
     eps = float(array_namespace(log_policy).finfo(log_policy.dtype).eps)
     if np.all(last <= 50 * eps * (1 + 1 / np.where(beta > 0, beta, 1.0))):
-        parts.append(f"That is the rounding of {dtype}: a smaller tol cannot be met.")
+        parts.append(f"That is the rounding of {dtype}: no smaller tol can be met.")
     elif plan.guarantee is not None:
         parts.append(f"Slow: {plan.guarantee.statement} applies{_outlook(plan.guarantee, last, tol)}.")
         parts.append("Continue from solution.log_policy, use windgames.equilibrium, or raise beta or eta.")
@@ -286,7 +286,7 @@ def _status(game: Game, plan: Plan, trace: Trace, tol: float, log_policy: Array)
 
 
 def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
-    """Return how many more steps the theorem promises to be enough, as the end of a sentence."""
+    """Return, as the end of a sentence, the number of further steps that suffice by the theorem."""
     rate = float(np.max(theorem.factor))
     if np.any(np.asarray(theorem.floor) > 0):
         return f", down to a floor of {float(np.max(theorem.floor)):.2g} in {theorem.quantity}"
@@ -295,7 +295,7 @@ def _outlook(theorem: Guarantee, residual: np.ndarray, tol: float) -> str:
     order = 2 if theorem.quantity.startswith("kl") else 1  # the divergence falls with the square of the residual
     more = ceil(order * log(float(np.max(residual)) / tol) / -log(rate)) if np.all(np.isfinite(residual)) else 0
     promise = f", at most about {more} more steps" if more else ""
-    return f": its bound falls by {1 - rate:.2g} of itself per step{promise}"
+    return f": its bound falls by {100 * (1 - rate):.2g}% per step{promise}"
 
 
 def _recent_factor(trace: Trace) -> float:

@@ -1,8 +1,8 @@
 """Random games for property-based tests, and a test battery for any update rule.
 
 Needs hypothesis: ``pip install windgames[testing]``. The strategies favour the awkward cases: ties, duplicated
-responses, 0/1 tournaments with odd cycles, a single response, reference policies that all but exclude a response. They
-draw short decimals, so that a counterexample shrinks to small numbers; up to six responses it is printed as the call
+responses, 0/1 tournaments with odd cycles, a single response, reference policies that nearly exclude a response. They
+draw short decimals, so that counterexamples shrink to small numbers; one of up to six responses is printed as the call
 that makes it.
 
 Examples
@@ -17,6 +17,7 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from math import log10
 from typing import Any
 
@@ -84,7 +85,7 @@ def _scaled_skew(embedding: np.ndarray, skew: np.ndarray, size: float) -> np.nda
 
 
 def random_reference(m: int, rng: np.random.Generator, batch: tuple[int, ...] = ()) -> np.ndarray:
-    """Return a reference policy of full support: uniform, Dirichlet, or all but degenerate."""
+    """Return a reference policy of full support: uniform, Dirichlet, or nearly degenerate."""
     concentration = rng.choice([0.05, 1.0, 1e6])
     ref = rng.dirichlet(np.full(m, concentration), batch or None)
     ref = np.maximum(ref, 1e-30)
@@ -133,14 +134,14 @@ def matrices(draw: st.DrawFn, max_responses: int = 7, min_responses: int = 1) ->
 
 @st.composite
 def rewards(draw: st.DrawFn, max_responses: int = 7, min_responses: int = 1) -> np.ndarray:
-    """Rewards with many ties or hardly any."""
+    """Rewards with many ties or few."""
     m = draw(st.integers(min_responses, max_responses))
     return _vector(draw, draw(st.sampled_from([st.integers(0, max(1, m // 2)), _thousandths(-300, 300, 100)])), m)
 
 
 @st.composite
 def references(draw: st.DrawFn, m: int) -> np.ndarray:
-    """Reference policies of full support: uniform, of moderate spread, or all but excluding some responses."""
+    """Reference policies of full support: uniform, of moderate spread, or nearly excluding some responses."""
     weights = st.sampled_from([st.just(1), st.integers(1, 9), st.integers(0, 30).map(lambda k: 10.0**-k)])
     w = _vector(draw, draw(weights), m)
     return w / w.sum()
@@ -150,7 +151,7 @@ def references(draw: st.DrawFn, m: int) -> np.ndarray:
 def preferences(
     draw: st.DrawFn, max_responses: int = 7, constant_sum: bool | None = None, min_responses: int = 1
 ) -> Preference:
-    """Preferences of every class; `constant_sum` None leaves it open (then also weak ties and general matrices)."""
+    """Preferences of every class; `constant_sum` None draws both kinds (weak ties and general matrices included)."""
     kinds = {None: 6, True: 4, False: 6}[constant_sum]
     every = ["matrix", "reward", "bradley-terry", "low-rank", "weak", "general"]
     kind = draw(st.sampled_from(every[4 if constant_sum is False else 0 : kinds]))
@@ -172,7 +173,7 @@ def preferences(
 
 @st.composite
 def policies(draw: st.DrawFn, m: int, batch: tuple[int, ...] = ()) -> np.ndarray:
-    """Normalised log-probabilities of full support, from flat to all but degenerate."""
+    """Normalised log-probabilities of full support, from uniform to nearly degenerate."""
     scale = draw(st.sampled_from([0.0, 1.0, 10.0]))
     if m * int(np.prod(batch)) > LARGE:
         x = scale * np.random.default_rng(draw(st.integers(0, 2**32 - 1))).normal(size=(*batch, m))
@@ -195,7 +196,7 @@ def games(
     beta: st.SearchStrategy[float] | None = None,
     min_responses: int = 1,
 ) -> Game:
-    """Games of one kind: ``"win-rate"``, ``"log-win-rate"`` or ``"best-of-n"``.
+    """Games of one kind, one of `KINDS`.
 
     `beta` is a strategy; None takes `betas()` for win-rate games and `betas(1.01, 10)`, where the equilibrium is
     unique, for the others.
@@ -217,12 +218,12 @@ def games(
 
 
 def example_games(beta: float | None = None, n: float = 4.0) -> list[Game]:
-    """Return small games of all three kinds with ties, a cycle, a tournament and a lopsided reference.
+    """Return small games of all three kinds with ties, a cycle, a tournament and a nearly degenerate reference.
 
     Parameters
     ----------
     beta : float, optional
-        That of all games; None takes several values, above 1 for log payoffs.
+        Value for all games; None takes several values, above 1 for log payoffs.
     n : float
         Number of draws of the best-of-n games.
     """
@@ -268,12 +269,14 @@ def check_rule(
     Returns
     -------
     list of str
-        What was checked, one line per game.
+        The properties that were checked, one line per game.
 
     Raises
     ------
     AssertionError
-        With a sentence that names the property, the game and the numbers.
+        If a property fails; the message names the property, the game and the numbers.
+    ValueError
+        If `rule` is no rule, or a game has contexts.
 
     Examples
     --------
@@ -327,7 +330,7 @@ def check_rule(
         checked += ["permutation", "batch", "inputs"]
         for name in ("array_api_strict", "torch"):
             try:
-                library = __import__(name)
+                library = import_module(name)
             except ImportError:
                 continue
             other = _steps(_rebuild(game, lambda x, k, lib=library: lib.asarray(x.copy())), rule, 2)

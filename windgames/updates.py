@@ -1,4 +1,4 @@
-r"""The one update of this package, and what a rule has to say of it.
+r"""The update that all rules share, and the protocol of a rule.
 
 Every learner of the paper and its relatives takes a proximal step: stay near the current policy, stay near the
 reference, follow a payoff. :func:`target` is that step. A *stage* says from which policy to take it and against which
@@ -77,7 +77,7 @@ class Stage:
 DISTANCES = ("kl_to_solution", "kl_from_solution", "hilbert_to_solution")
 """Distances to the equilibrium that a trace records and a theorem may bound."""
 FIXED_POINTS = ("equilibrium", "unregularised", "none")
-"""What a plan may declare its fixed point to be."""
+"""Values of `Plan.fixed_point`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Guarantee:
     factor: np.ndarray
     """Factor per step."""
     floor: np.ndarray | float = 0.0
-    """What the bound does not fall below."""
+    """Additive term that the bound does not fall below."""
     constant: float = 1.0
     """Factor of the initial distance."""
 
@@ -109,10 +109,10 @@ class Guarantee:
 
 @dataclass(frozen=True)
 class Plan:
-    """The algorithm that a rule runs on one game, and what is known about it."""
+    """The stages that a rule runs on one game, with their fixed point and guarantee."""
 
     stages: tuple[Stage, ...]
-    """What each step does, in this order."""
+    """The stages of a step, in order."""
     settings: Mapping[str, Any]
     """Parameters to report with the solution, such as the step size."""
     fixed_point: str
@@ -171,9 +171,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class GameConstants:
-    """The constants of a game that a rule plans with, for use where no `Game` can be built (a language model's).
+    """The constants of a game that a rule needs for its plan, where no `Game` can be built, as for a language model.
 
-    A `Game` has the same attributes, so a rule reads one like the other.
+    A `Game` has the same attributes, so a rule accepts either.
     """
 
     kind: str
@@ -221,7 +221,7 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str:
-        """What the rule is called in a solution."""
+        """Name of the rule in solutions and reports."""
         ...
 
     def plan(self, game: Game | GameConstants) -> Plan:

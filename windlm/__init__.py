@@ -1,7 +1,7 @@
 """windlm: the update rules of windgames on language models.
 
 A causal language model becomes a policy whose log-probabilities are exact, a reward or a pairwise judge becomes a
-windgames preference over the responses it drew, and any rule of windgames becomes a regression onto its target. Small
+windgames preference over the sampled responses, and any rule of windgames becomes a regression onto its target. Small
 models can be enumerated, so a trained transformer can be compared with the equilibrium itself.
 """
 

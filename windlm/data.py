@@ -1,7 +1,7 @@
 """Prompts and labelled pairs, from local files or the hub.
 
 A source is a local file (JSON lines, JSON, parquet, or plain text with one prompt per line, all but parquet also
-compressed as .gz) or the name of a hub data set. Columns are named by the user, or recognized by the names that common
+compressed as .gz) or the name of a hub data set. Columns are named by the user, or recognised by the names that common
 data sets use.
 """
 
@@ -30,13 +30,13 @@ SPLITS = {
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 """Formats of local files; all but parquet may be followed by .gz."""
 PROMPT_COLUMNS = ("prompt", "instruction", "question", "messages", "text", "input")
-"""Columns in which a prompt is looked for if none is named, in this order."""
+"""Columns searched for the prompt if none is named, in order."""
 VERDICTS: dict[tuple[str, str], dict[Any, int | None]] = {
     ("response1", "response2"): {1: 0, 2: 1, 0: None},
     ("output_1", "output_2"): {1: 0, 2: 1, 0: None},
     ("response_a", "response_b"): {"A": 0, "B": 1, "tie": None, "C": None},
 }
-"""Columns of two answers, and which of them a label prefers; None for a tie."""
+"""Columns of two answers, and the index of the one that each label prefers; None for a tie."""
 TURN = re.compile(r"\n\n(Human|Assistant):")
 """The start of a turn in a transcript, as in HH-RLHF."""
 
@@ -52,8 +52,8 @@ class Data:
     split: str | None = None
     """Split of a hub data set; None for the usual one of a known data set, else train."""
     prompt: str | None = None
-    """Column of the prompt, a text or chat messages; None to look for prompt, instruction (joined with a column input),
-    question, messages, text, input, or the common beginning of the conversations chosen and rejected."""
+    """Column of the prompt, a text or chat messages; None for the first of prompt, instruction (joined with a column
+    input), question, messages, text and input, else the common beginning of the conversations chosen and rejected."""
     limit: int | None = None
     """Maximum number of prompts or pairs, the first ones; None for all."""
     chat: bool = False
@@ -222,7 +222,7 @@ def _messages(value: Any, where: str) -> list[dict[str, str]]:
 def load_pairs(
     data: Data, chosen: str = "chosen", rejected: str = "rejected", completions: str = "completions"
 ) -> list[Pair]:
-    """Return labelled pairs; ties and pairs of equal answers are left out.
+    """Return labelled pairs, without ties and pairs of equal answers.
 
     The schemas are
 
@@ -308,7 +308,7 @@ def split_conversations(chosen: Any, rejected: Any, where: str) -> tuple[Prompt,
     Raises
     ------
     ValueError
-        If a text is not such a transcript, or the conversations do not begin alike and go on with the assistant.
+        If a text is not such a transcript, or the conversations have no common beginning that the assistant continues.
     """
     first, second = (transcript(x, where) if isinstance(x, str) else _messages(x, where) for x in (chosen, rejected))
     n = 0
@@ -318,7 +318,7 @@ def split_conversations(chosen: Any, rejected: Any, where: str) -> tuple[Prompt,
         n -= 1
     answers = [talk[n] if n < len(talk) else {"role": "nobody", "content": ""} for talk in (first, second)]
     if not n or any(answer["role"] != "assistant" for answer in answers):
-        raise ValueError(f"{where}: chosen and rejected must begin alike and go on with the assistant's answers.")
+        raise ValueError(f"{where}: chosen and rejected must begin alike and continue with the assistant's answers.")
     return first[:n], answers[0]["content"], answers[1]["content"]
 
 

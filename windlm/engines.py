@@ -1,4 +1,4 @@
-"""Sampling by vLLM instead of the built-in loop. Written to vLLM's documented interface; not yet run with vLLM.
+"""Sampling by vLLM instead of the built-in loop. Untested: it is written to vLLM's documented interface.
 
 An engine is called by `LanguagePolicy.sample` with the policy, the token ids of the prompts, the number of responses
 and one generator per prompt, and returns token ids. vLLM has its own arithmetic and random numbers: its samples are
@@ -29,8 +29,8 @@ class VLLM:
     policy : LanguagePolicy
     memory : float
         Fraction of the GPU's memory for the engine; training needs the rest.
-    settings
-        Further engine arguments of vLLM.
+    **settings
+        Further arguments of ``vllm.LLM``.
 
     Raises
     ------

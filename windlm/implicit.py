@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 import windgames as wg
 
 NAMES = ("reward", "matrix", "embedding", "skew", "log_ref", "beta")
-"""What defines a game, in the order of the autograd function's arguments."""
+"""Arguments that define a game, in the order of the autograd function."""
 
 
 def equilibrium_policy(
@@ -43,9 +43,9 @@ def equilibrium_policy(
     embedding, skew : tensors, shapes ``(..., m, k)`` and ``(..., k, k)``, optional
         As in `windgames.LowRankPreference`; `skew` is optional for even `k`.
     log_ref : tensor, shape ``(..., m)``
-        Log-probabilities of the reference, or unnormalized logits.
+        Log-probabilities of the reference, or unnormalised logits.
     beta : tensor or float
-        Positive regularization strength, one or one per context.
+        Positive regularisation strength, one or one per context.
     scale : float
         Temperature of the Bradley-Terry comparison, in units of the reward.
     log_game : bool

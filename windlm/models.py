@@ -36,7 +36,7 @@ class ModelSettings:
     """A causal language model and its sampling settings."""
 
     name: str
-    """Hub name, local folder, or a .gguf file, which is dequantized."""
+    """Hub name, local folder, or a .gguf file, which is dequantised."""
     revision: str = "main"
     """Branch, tag or commit of a hub model."""
     precision: Precision = "float32"
@@ -129,7 +129,7 @@ def source(name: str) -> dict[str, str]:
 def load_policy(
     model: ModelSettings, adapter: LoraSettings | None = None, gradient_checkpointing: bool = False, seed: int = 0
 ) -> LanguagePolicy:
-    """Load a model as a policy, with a new adapter if its rank is positive; `seed` initializes the adapter.
+    """Load a model as a policy, with a new adapter if its rank is positive; `seed` initialises the adapter.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def load_policy(
 
 
 def complete(info: Mapping[str, Any], what: str) -> None:
-    """Raise ValueError if a loaded model lacks weights, which would have been initialized at random."""
+    """Raise ValueError if a loaded model lacks weights, which would have been initialised at random."""
     absent = sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", ()))})
     if absent:
         raise ValueError(

@@ -1,8 +1,8 @@
 r"""Training objectives: rules of windgames as regressions, J-BOND, and best-of-n by maximum likelihood.
 
-An objective samples from the policies it needs and stores everything that the loss depends on beside the model: the
-responses, their log-probabilities under other policies, the labels. In training only :math:`\log\pi_\theta` of these
-responses changes. The formulas are those of `windgames.objectives` and `windgames.updates`.
+An objective samples from the policies it needs and stores everything that the loss depends on besides the model: the
+responses, their log-probabilities under other policies, and the labels. In training only :math:`\log\pi_\theta` of
+these responses changes. The formulas are those of `windgames.objectives` and `windgames.updates`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Objective(Protocol):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Slots that persist from round to round; each is initialized to the reference."""
+        """Slots that persist from round to round; each is initialised to the reference."""
         ...
 
     def stages(self, progress: float) -> Sequence[Any]:
@@ -108,7 +108,7 @@ class Regression:
         stages = self.stages(0.0)
         if self.pairing == "constant" and any(stage.beta > 0 for stage in stages):
             raise ValueError(
-                "pairing='constant' assumes a normalizer that only holds at beta = 0 (theory 7.4): use 'group', or a "
+                "pairing='constant' assumes a normaliser that only holds at beta = 0 (theory 7.4): use 'group', or a "
                 "rule such as windgames.sppo."
             )
         object.__setattr__(self, "n_stages", len(stages))
@@ -168,7 +168,7 @@ class Regression:
 
 
 def game_constants(rule: wg.Rule, beta: float | None, payoff: str, interaction: float = 1.0) -> wg.GameConstants:
-    """Return what a rule plans with, of a game that nobody has enumerated: `interaction` is the worst case of it."""
+    """Return the constants that a rule plans with, for a game that is not enumerated; `interaction` bounds its own."""
     if not 0 < interaction <= 1:
         raise ValueError(f"interaction must lie in (0, 1], but it is {interaction}.")
     if beta is None:
@@ -254,7 +254,7 @@ class JBond:
         outcomes = rollout.outcomes(everyone)
         worse = self.worse_than_both(outcomes[:, :draws, draws:])
         forward, backward = shared.jbond_weights(worse, current, anchor, gamma=self.gamma)
-        best = best_of_n_index(outcomes[:, draws:, draws:], 2)
+        best = best_of_n_weights(outcomes[:, draws:, draws:], 2)
         advantage = shared.centred(backward, "leave-one-out") - 0.5
         weight = torch.cat([advantage, forward * 2 * best], dim=1) / draws
         return RolloutBatch(everyone, {"weight": weight, "current": current})
@@ -311,7 +311,7 @@ class BestOfN:
         if draws % self.n:
             raise ValueError(f"draws must be a multiple of n = {self.n}, but it is {draws}.")
         samples = rollout.sample(stage, draws)
-        weight = best_of_n_index(rollout.outcomes(samples), self.n) * self.n / draws
+        weight = best_of_n_weights(rollout.outcomes(samples), self.n) * self.n / draws
         return RolloutBatch(samples, {"weight": weight}, on_policy=stage == "current")
 
     def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
@@ -321,7 +321,7 @@ class BestOfN:
         pass
 
 
-def best_of_n_index(outcomes: Tensor, n: int) -> Tensor:
+def best_of_n_weights(outcomes: Tensor, n: int) -> Tensor:
     """Return the probability that each response is the best of its group of `n`, from outcomes ``(B, K, K)``.
 
     The best response of a group wins most comparisons within it; ties are broken at random, in expectation. With a

@@ -126,7 +126,13 @@ def learn(
         game, _ = bond_game(where, beta, step)
     settings.setdefault("oracle", here.oracle())
     return run(
-        learner, game, settings.pop("oracle"), rng, judge=here.game, solution=equilibrium(where, beta), **settings
+        learner,
+        game,
+        settings.pop("oracle"),
+        rng,
+        evaluation_game=here.game,
+        solution=equilibrium(where, beta),
+        **settings,
     )
 
 

@@ -75,7 +75,7 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         game,
         Oracle(asked),
         rng,
-        judge=here.game,
+        evaluation_game=here.game,
         solution=equilibrium(config["world"]),
         queries=config["queries"],
         replicates=config["seeds"],

@@ -18,17 +18,22 @@ class Config:
     """What to run."""
 
     study: Literal["all", "methods", "slower", "summary", "floor", "robust", "memory"] = "all"
+    """Study to run."""
     full: bool = False
-    """More seeds and longer runs, as in the committed tables."""
+    """Whether to take more seeds and longer runs, as in the committed tables."""
     smoke: bool = False
-    """A small task, for tests."""
+    """Whether to take a small task, for tests."""
     seed: int = 0
+    """Seed of the grid, from which the seed of every cell is spawned."""
     jobs: int = 2
+    """Number of processes; 1 on a GPU."""
     fresh: bool = False
-    """Ignore cells that are saved."""
+    """Whether to compute cells anew that are saved."""
     results: Path | None = None
-    """Folder of tables and pictures; by default benchmarks/quick, with --full that of the committed tables."""
+    """Output folder of tables and pictures; None for benchmarks/quick or, with --full, for benchmarks/results and
+    figures."""
     pictures: bool = True
+    """Whether to draw the figures at the end."""
 
     @property
     def folder(self) -> Path:

@@ -48,11 +48,11 @@ def implied_residual(
     """Return label minus score of each sample, both centred (theory 7.1)."""
     lp, ls, lr = (take(x, samples.y) for x in (log_policy, log_start, log_ref))
     beta, eta = column(stage.beta, samples.contexts), column(stage.eta, samples.contexts)
-    return log_label(samples) - centred_within(implied_payoff(lp, ls, lr, beta=beta, eta=eta), samples)
+    return centred_label(samples) - centred_within(implied_payoff(lp, ls, lr, beta=beta, eta=eta), samples)
 
 
-def log_label(samples: LabelledSamples) -> np.ndarray:
-    """Return the labels, centred where they come from independent opponents, whose mean is not 1/2 by itself."""
+def centred_label(samples: LabelledSamples) -> np.ndarray:
+    """Return the labels with mean 1/2: those from independent opponents are centred, the others already are."""
     return centred_within(samples.label, samples) if samples.pairing == "independent" else samples.label
 
 

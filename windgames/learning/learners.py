@@ -25,7 +25,7 @@ from ..objectives import (
 from ..oracles import Oracle
 from ..preferences import RewardPreference
 from ..updates import Rule, Stage, target
-from .labels import LabelledSamples, centred_within, column, log_label, sample, take
+from .labels import LabelledSamples, centred_label, centred_within, column, sample, take
 from .policies import Policy, Tabular
 
 
@@ -47,7 +47,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Regression:
-    r"""Any rule of `windgames.updates`, each of its stages regressed on samples (theory 7.1).
+    r"""Any rule of `windgames.rules`, each of its stages as a regression on samples (theory 7.1).
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def minimise(
     refs = [None] * len(flat) if ref is None else ref.reshape(-1, *size)
     y, label, weight = (
         None if x is None else x.reshape(len(flat), *samples.y.shape[-2:])
-        for x in (samples.y, log_label(samples), samples.weight)
+        for x in (samples.y, centred_label(samples), samples.weight)
     )
     assert y is not None
     assert label is not None
@@ -273,9 +273,8 @@ def objective_of(
     beta, eta = column(stage.beta, at), column(stage.eta, at)
     log_start, log_ref = policy.log_policy(start, at), policy.reference(ref, at)
     shift: Any = 0.0
-    if (
-        samples.pairing == "constant"
-    ):  # add the mixture's normaliser, and take that of the payoff to be 1/2 (theory 7.4)
+    if samples.pairing == "constant":
+        # add the normaliser of the mixture, and assume that of a payoff of 1/2 (theory 7.4)
         mixture = target(log_start, log_ref, np.zeros_like(log_start), beta=beta, eta=eta)
         shift = (1 / eta + beta) * logsumexp(mixture, keepdims=True)
     log_start, log_ref = (take(x, samples.y) for x in (log_start, log_ref))
@@ -299,7 +298,7 @@ def objective_of(
 
 
 def _round_robin(y: np.ndarray, oracle: Oracle, contexts: Any, rng: np.random.Generator) -> np.ndarray:
-    """Return the outcomes of all pairs of responses, one query per pair, shape ``(..., K, K)``."""
+    """Return the outcomes of all pairs of responses, shape ``(..., K, K)``, by one query per pair."""
     k = y.shape[-1]
     i, j = np.triu_indices(k, 1)
     got = oracle.compare(y[..., i], y[..., j], rng, contexts)
@@ -324,13 +323,14 @@ class JBond:
     rate : float
         Step size of gradient steps on the parameters.
     draws : int
-        Number of responses of the policy, and of pairs of the anchor's, per context and round; two queries each.
+        Number of responses of the policy per context and round, each compared with a pair of responses of the anchor
+        by two queries.
     gamma : float
         Weight of the divergence to the anchor.
     anchor_rate : float
-        Fraction of the way from its parameters to the policy's that the anchor moves after each step.
+        Fraction by which the anchor's parameters move toward the policy's after each step.
     count_ties : bool
-        Whether a response that ties with the worse one of the anchor counts as worse. The paper can be read both ways.
+        Whether a tie with the worse of the two anchor responses counts as a loss; the paper allows both readings.
     name : str
         Name in tables and reports.
 
@@ -388,12 +388,12 @@ class BestOfN:
     Parameters
     ----------
     n : int
-        Number of responses that compete for one best, by `n - 1` queries: the current best meets each new response. For
-        a reward that finds the best.
+        Number of responses that the best is taken from. It costs `n - 1` queries: each new response is compared with
+        the best so far, which finds the best if the preference comes from a reward.
     rate : float
         Step size of gradient ascent on the parameters.
     draws : int
-        Number of bests per context and round.
+        Number of best responses per context and round.
     reference_share : float
         The share `a`, in [0, 1).
     name : str
@@ -449,7 +449,7 @@ class Reinforce:
     rate : float
         Step size of gradient ascent on the parameters.
     draws : int
-        Number of responses per context and round, at least 2, since the others are each one's baseline.
+        Number of responses per context and round, at least 2, since the baseline of each is the mean of the others.
     signal : {"score", "comparison"}
         "score" asks for rewards and ascends :math:`E[r]-\beta KL(\pi\|\rho)`, whose maximiser is not the equilibrium
         of the game. "comparison" compares each response with a fresh one of the policy; its fixed point is the

@@ -1,4 +1,4 @@
-"""`run(learner, game, oracle)`: train a learner and evaluate it as it goes."""
+"""`run(learner, game, oracle)`: train a learner and evaluate it along the way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from math import inf
 import numpy as np
 
 from .._array import kl
+from .._display import text_table
 from ..equilibria import equilibrium
 from ..games import Game
 from ..oracles import BudgetExhausted, Oracle
@@ -20,23 +21,26 @@ from .policies import Policy, Tabular
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """The record of a learner's training.
-
-    `steps`, `queries`, `draws` and `seconds` have one entry per record. Queries and draws are per replicate; seconds
-    are those of learning alone, for all replicates together. `trace` holds arrays of shape
-    ``(records, ..., contexts)``. `theta` and `log_policy` are the final parameters and policy.
-    """
+    """The record of a learner's training, as `run` returns it."""
 
     learner: Learner
     game: Game
     steps: np.ndarray
+    """Number of rounds before each record, shape ``(records,)``."""
     queries: np.ndarray
+    """Queries per replicate, shape ``(records,)``."""
     draws: np.ndarray
+    """Sampled responses per replicate, shape ``(records,)``."""
     seconds: np.ndarray
+    """Seconds spent on learning, without evaluation, for all replicates together, shape ``(records,)``."""
     trace: dict[str, np.ndarray]
+    """Recorded quantities by name, each of shape ``(records, ..., contexts)``."""
     theta: np.ndarray
+    """Final parameters."""
     log_policy: np.ndarray
+    """Final policy, shape ``(..., contexts, m)``."""
     status: str
+    """A sentence that says how the run ended."""
 
     def mean(self, name: str) -> np.ndarray:
         """Return a quantity averaged over contexts, shape ``(records, replicates...)``."""
@@ -49,8 +53,7 @@ class Run:
             ("seconds", f"{self.seconds[-1]:.2f}"),
             *((name, f"{np.mean(x[0]):.4g} -> {np.mean(x[-1]):.4g}") for name, x in self.trace.items()),
         ]
-        width = max(len(name) for name, _ in rows)
-        return f"Run of {self.learner.name} on {self.game!r}\n" + "\n".join(f"  {n:<{width}}  {t}" for n, t in rows)
+        return text_table(f"Run of {self.learner.name} on {self.game!r}", rows)
 
 
 def run(
@@ -62,33 +65,33 @@ def run(
     rounds: float = inf,
     queries: float = inf,
     seconds: float = inf,
-    judge: Game | None = None,
+    evaluation_game: Game | None = None,
     solution: Solution | np.ndarray | None = None,
     policy: Policy | None = None,
     replicates: int | None = None,
     prompts: int | None = None,
     records: int = 40,
 ) -> Run:
-    r"""Train a learner, and evaluate it as it goes.
+    r"""Train a learner, and evaluate it along the way.
 
     Parameters
     ----------
     learner : Learner
     game : Game
-        The game that the learner is told it plays: `beta`, reference and, for default step sizes, constants.
+        The game that the learner plans for: its `beta`, its reference and, for default step sizes, its constants.
     oracle : Oracle
-        Answers the comparisons. Its preference may differ from the one of `judge`.
+        Answers the comparisons. Its preference may differ from that of `evaluation_game`.
     rng : numpy.random.Generator
     rounds, queries : int
         Stop after this many rounds, or as soon as this many queries per replicate are used.
     seconds : float
         Stop as soon as learning, without evaluation, has taken this long.
-    judge : Game, optional
-        The game that evaluates, `game` if None: its certificates, win rates and divergences are recorded.
+    evaluation_game : Game, optional
+        The game whose certificates, win rates and divergences are recorded; `game` if None.
     solution : Solution or array, optional
-        The equilibrium of `judge`; computed if None.
+        The equilibrium of `evaluation_game`; computed if None.
     policy : Tabular or LogLinear, optional
-        A table of the game's reference if None.
+        The policy to train; a table that starts at the game's reference if None.
     replicates : int, optional
         Independent repetitions, run together on a leading axis.
     prompts : int, optional
@@ -119,11 +122,11 @@ def run(
     """
     if min(rounds, queries, seconds, oracle.budget) == inf:
         raise ValueError("Nothing ends this run: pass rounds, queries, seconds, or an oracle with a budget.")
-    judge = game if judge is None else judge
-    if len(game.batch_shape) != 1 or judge.batch_shape != game.batch_shape:
+    evaluation_game = game if evaluation_game is None else evaluation_game
+    if len(game.batch_shape) != 1 or evaluation_game.batch_shape != game.batch_shape:
         raise ValueError(
-            f"A bandit has one axis of contexts, but the game has {game.batch_shape} and the judge "
-            f"{judge.batch_shape}. Give a single context an axis of length 1."
+            f"A bandit has one axis of contexts, but the game has {game.batch_shape} and evaluation_game "
+            f"{evaluation_game.batch_shape}. Give a single context an axis of length 1."
         )
     (contexts,) = game.batch_shape
     if oracle.preference.n_responses != game.n_responses or oracle.preference.batch_shape not in ((), (contexts,)):
@@ -135,10 +138,10 @@ def run(
     if not np.allclose(np.exp(policy.log_ref), np.exp(game.log_ref), atol=1e-6):
         raise ValueError("The policy's reference is not the game's: build it from game.log_ref.")
     if solution is None:
-        solution = equilibrium(judge)
+        solution = equilibrium(evaluation_game)
     star = solution.log_policy if isinstance(solution, Solution) else np.asarray(solution)
     batch = () if replicates is None else (replicates,)
-    evaluate = _Evaluation(judge, star)
+    evaluate = _Evaluation(evaluation_game, star)
     state = learner.start(policy, game, batch)
     size, answered = max(1, int(np.prod(batch))), oracle.queries
     records_at: list[tuple[float, ...]] = [(0, 0, 0, 0.0)]

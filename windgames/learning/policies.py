@@ -187,4 +187,4 @@ class LogLinear:
 
 
 Policy = Tabular | LogLinear
-"""What a learner can train."""
+"""The policies that a learner can train."""

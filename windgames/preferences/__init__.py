@@ -2,7 +2,7 @@ r"""Preferences: how likely each response is to beat each other, and the win rat
 
 A preference over ``m`` responses is a matrix :math:`P \in [0,1]^{m\times m}`, one per context:
 ``P[..., i, j]`` is the probability that response ``i`` beats response ``j``. A game only uses the win
-rates :math:`(P\pi)_i` of a policy, or for their logarithm; a preference that comes from a reward answers with
+rates :math:`(P\pi)_i` of a policy, or their logarithms; a preference that comes from a reward answers with
 one sort and one cumulative sum and never builds the matrix (theory 1.2).
 """
 

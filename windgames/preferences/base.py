@@ -25,8 +25,8 @@ from .._validation import as_float, by_label, check_names, first_index, own_name
 class Preference:
     """The base class of all preferences; arrays stay in the array library and on the device of its data.
 
-    A preference of your own sets `batch_shape`, `n_responses` and `is_constant_sum`, and defines `example`,
-    `win_rate` and `matrix`. The rest has defaults that start from the matrix.
+    A subclass sets `batch_shape`, `n_responses` and `is_constant_sum`, and defines `example`, `win_rate` and `matrix`.
+    Everything else has a default that uses the matrix.
     """
 
     batch_shape: tuple[int, ...]
@@ -42,11 +42,11 @@ class Preference:
     """How often each response beat each other, shape ``(..., m, m)``, ties counting half, or None where the preference
     was not estimated from counts. The matrix entry of a pair without counts is a guess."""
     fit: Any = None
-    """What a fit to comparisons says beside the preference, or None."""
+    """Report of the fit to comparisons that made the preference, or None."""
 
     @property
     def names(self) -> tuple[Hashable, ...] | None:
-        """Names of the responses, or None; what is shown and aligned by label, and nothing else, depends on them."""
+        """Names of the responses, or None; used only for display and to align labelled data."""
         return self._names
 
     @names.setter
@@ -71,7 +71,7 @@ class Preference:
         raise self._undefined("matrix")
 
     def _undefined(self, name: str) -> NotImplementedError:
-        return NotImplementedError(f"{type(self).__name__}.{name} is not defined, and this needs it.")
+        return NotImplementedError(f"{type(self).__name__}.{name} is not implemented.")
 
     def _constructor(self) -> dict[str, Any]:
         """Return the arguments that make this preference, to print it."""
@@ -102,7 +102,7 @@ class Preference:
         return out
 
     def _to_numpy(self) -> Preference:
-        from .matrix import MatrixPreference  # which is built on this module
+        from .matrix import MatrixPreference  # here, since that module imports this one
 
         return MatrixPreference(self.matrix()).to_numpy()
 
@@ -148,7 +148,7 @@ class Preference:
 
 
 def check_reward(reward: Any, names: Any = None) -> tuple[Array, Any]:
-    """Return rewards as an array, aligned by label, and the names of the responses, or say what is wrong."""
+    """Return rewards as an array, aligned by label, and the names of the responses; ValueError if they are invalid."""
     labels = own_names(reward)
     if labels is not None:
         names = labels if names is None else check_names(names, len(labels))

@@ -23,8 +23,6 @@ from .matrix import MatrixPreference, matvec, sigmoid
 
 MAX_PAIRS = 10**9
 """Largest number of pairs of responses whose scores are checked one by one."""
-
-
 EXACT_UP_TO = 256
 """Up to this many responses the interaction constant of low-rank scores is exact; beyond, it is an upper bound."""
 
@@ -36,8 +34,8 @@ class LowRankPreference(Preference):
     rates cost :math:`O(mk)` and the equilibrium of a win-rate game :math:`O(mk^2)` a Newton step (theory 6.5); only
     `matrix`, log-win-rate games, `describe`, `verify` and ``beta = 0`` build the ``m x m`` matrix.
 
-    That all scores lie in [-1/2, 1/2] is proven first by :math:`|a_i^\top Ja_j|\le n_in_j`, with :math:`n_i^2 =
-    a_i^\top|J|a_i`; pairs that this does not settle are checked one by one, up to `MAX_PAIRS` of them.
+    All scores must lie in [-1/2, 1/2]. The bound :math:`|a_i^\top Ja_j|\le n_in_j` with :math:`n_i^2 = a_i^\top|J|a_i`
+    proves it for most pairs; the remaining ones, at most `MAX_PAIRS`, are checked one by one.
 
     Parameters
     ----------

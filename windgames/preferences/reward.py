@@ -21,7 +21,7 @@ from .._validation import one_of
 from .base import Preference, check_reward, describe_size
 
 TIES = ("half", "weak", "strict")
-"""What a tie counts: 1/2, 1 or 0."""
+"""Conventions for ties: a tie counts 1/2 (half), 1 (weak) or 0 (strict)."""
 
 
 class RewardPreference(Preference):

@@ -34,13 +34,13 @@ class MethodSettings:
     name: Name = "wind-squared"
     """Objective; bon is best-of-n by maximum likelihood, bond iterative best-of-n by regression."""
     beta: float = 0.1
-    """Weight of the KL divergence to the reference (wind)."""
+    """Weight of the KL divergence to the reference, in win rate per nat (wind)."""
     eta: float | None = None
-    """Step size (wind, sppo); None for the largest that the theory allows (wind only)."""
+    """Step size (wind, sppo); None for the largest with a proven rate, from beta (wind only)."""
     pairing: Literal["group", "leave-one-out", "constant"] | None = None
     """Estimator and centring of win rates (wind, sppo); None for group in wind and constant in sppo."""
     n: int = 2
-    """Number of responses of which the best is taken (bon, bond)."""
+    """Number of responses that the best is taken from (bon, bond)."""
     alpha1: float = 1.0
     """Weight of the best-of-n policy (bond)."""
     alpha2: float = 0.0
@@ -51,7 +51,7 @@ class MethodSettings:
     """Fraction by which the anchor moves toward the policy after each round (j-bond)."""
 
     def __post_init__(self) -> None:
-        if self.name in USED:  # tyro and `build` report other names
+        if self.name in USED:  # unknown names are reported by tyro and `build`
             refuse_unused(self, ("name", *USED[self.name]), f"method {self.name}")
 
 

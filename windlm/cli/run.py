@@ -107,7 +107,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
 
 # -- the run -------------------------------------------------------------------------------------------------
 
-MAY_CHANGE = {"out", "progress", "checkpoint_every", "trackers", "processes", "cpu"}
+MAY_CHANGE = {"out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu"}
 """Training settings that may change when a run is resumed."""
 
 

@@ -38,7 +38,7 @@ def benchmarks(
     chat_template : bool
         Whether to apply the model's chat template.
     seed : int
-
+        Seed of lm-eval.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """A chat model as a judge of conversations: grades and pairwise comparisons, as in MT-Bench (Zheng et al. 2023).
 
 Questions have one or more turns; each answer gets a grade from 1 to 10, or two conversations are compared in both
-orders. The wording of the instructions is ours. A reply of the judge that cannot be parsed is requested again, and
-finally counted as unread; it never becomes a score.
+orders. The wording of the instructions is ours. A reply of the judge that cannot be parsed is requested again, up to a
+limit, and then counted as unparsed; it never becomes a score.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class ChatJudge:
     tries: int = 3
     calls: int = 0
     """Number of requests so far."""
-    unread: list[str] = field(default_factory=list)
+    unparsed: list[str] = field(default_factory=list)
     """The last reply wherever none could be parsed."""
 
     def grade(self, questions: Sequence[Question], talks: Sequence[Talk]) -> np.ndarray:
@@ -250,7 +250,7 @@ class ChatJudge:
                 last[i] = answer
                 if (value := parse(answer)) is not None:
                     values[i] = value
-        self.unread += [last[i] for i in range(len(texts)) if i not in values]
+        self.unparsed += [last[i] for i in range(len(texts)) if i not in values]
         return [values.get(i, np.nan) for i in range(len(texts))]
 
     @staticmethod

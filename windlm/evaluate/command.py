@@ -38,7 +38,7 @@ class ChatJudgeSettings:
     max_tokens: int = 1024
     """Maximum length of a reply of the judge, in tokens."""
     tries: int = 3
-    """Maximum number of requests until a reply can be parsed; after that it is counted as unread, not scored."""
+    """Maximum number of requests until a reply can be parsed; then it is counted as unparsed, not scored."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
     Raises
     ------
     ValueError
-        If something that is needed is not given or not installed, or there is nothing to evaluate.
+        If a required setting is missing, lm-eval is not installed, or there is nothing to evaluate.
     """
     if config.judge.name and not (config.reference and config.data.source):
         raise ValueError("A win rate needs a reference and prompts: give --reference and --data.source.")
@@ -182,8 +182,8 @@ def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[
         for turn in range(wins.shape[1]):
             rows.append(judged(f"win rate, turn {turn + 1}", "model", wins[:, turn]))
             rows.append(judged(f"position bias, turn {turn + 1}", "model", bias[:, turn]))
-    unread = Interval(len(judge.unread), math.nan, math.nan)
-    rows.append(row("unparsed replies", "judge", unread, judge.calls))
+    unparsed = Interval(len(judge.unparsed), math.nan, math.nan)
+    rows.append(row("unparsed replies", "judge", unparsed, judge.calls))
     return rows
 
 

@@ -20,7 +20,7 @@ import windgames as wg
 from ..policy import Prompt
 
 PREFERENCES = ("reward", "bradley-terry")
-"""How a `RewardJudge` turns rewards into win probabilities."""
+"""Values of `RewardJudge.preference_kind`."""
 
 
 class Judge(Protocol):
@@ -41,7 +41,7 @@ class JudgeError(RuntimeError):
 def own_code(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return a user's function whose exceptions are raised as `JudgeError`, so that their traceback is shown.
 
-    A ValueError would pass for invalid input of windlm, which ends the command line with one line.
+    A ValueError of that function would be taken for invalid input, of which the command line shows only the message.
     """
 
     @functools.wraps(function)
