@@ -392,10 +392,10 @@ class WinRateGame(Game):
     def payoff(self, log_policy: Array) -> Array:
         return self.preference.win_rate(log_policy)
 
-    def _rounding(self, payoff: Array) -> Array:
+    def rounding(self, payoff: Array) -> Array:
         """Add how far a matrix that is constant-sum up to rounding moves a best response (theory 2.8)."""
         moved = np.broadcast_to(self.preference.imbalance / self._positive_beta, self.batch_shape)
-        return super()._rounding(payoff) + like(moved, payoff)
+        return super().rounding(payoff) + like(moved, payoff)
 
     def _kl_certificate(self, divergence: Array, proven: Array, rounding: Array) -> Array:
         return with_rounding(divergence, rounding)

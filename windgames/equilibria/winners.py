@@ -258,7 +258,8 @@ def _echelon(equations: np.ndarray, inequalities: np.ndarray, log_mass: np.ndarr
 
     Pivots are the columns of largest mass, so that what the equations say of tiny masses alone has rows of its own.
     """
-    left, pivots = equations.copy(), []
+    left = equations.copy()
+    pivots: list[int] = []
     for column in np.argsort(-log_mass, kind="stable"):
         rank = len(pivots)
         if rank == len(left):
