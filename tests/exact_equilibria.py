@@ -53,7 +53,13 @@ def best_of_n(reward, n):
         for r in reward:
             F = sum(p for p, s in zip(pi, reward, strict=True) if s <= r)
             below = sum((p for p, s in zip(pi, reward, strict=True) if s < r), Decimal(0))
-            out.append(((F**n - below**n) / (n * (F - below))).ln() / (n - 1))
+            mass = sum(p for p, s in zip(pi, reward, strict=True) if s == r)
+            if mass > below * Decimal(10) ** -20:
+                mean = (F**n - below**n) / (n * mass)
+            else:  # the first terms of the series in mass/below, which the difference would cancel
+                e = mass / below
+                mean = below ** (n - 1) * (1 + (n - 1) / 2 * e * (1 + (n - 2) / 3 * e))
+            out.append(mean.ln() / (n - 1))
         return out
 
     return payoff

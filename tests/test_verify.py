@@ -16,6 +16,8 @@ module = sys.modules["windgames.verify"]
 CYCLE = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
 ROCK = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 REF = np.array([0.2, 0.3, 0.5])
+OTHERS = [name for name in ("ECOS", "SCS") if name in cvxpy.installed_solvers()]
+"""Solvers that are tried after Clarabel."""
 
 
 def cycle(beta=0.1):
@@ -204,6 +206,61 @@ def test_the_log_payoff_at_beta_zero():
     assert "linear" in verdict.program
 
 
+MANY = {
+    "two that tie": [[0.5, 0.5, 0.9], [0.5, 0.5, 0.9], [0.1, 0.1, 0.5]],
+    "all alike": np.full((4, 4), 0.5),
+    "two cycles": np.kron(np.ones((2, 2)), ROCK),
+    "a cycle and its centre": np.block([[ROCK, np.full((3, 1), 0.5)], [np.full((1, 3), 0.5), 0.5]]),
+    "five values": [
+        [0.5, 0.5, 0.5, 1.0, 0.0],
+        [0.5, 0.5, 0.5, 0.0, 1.0],
+        [0.5, 0.5, 0.5, 0.5, 0.5],
+        [0.0, 1.0, 0.5, 0.5, 0.5],
+        [1.0, 0.0, 0.5, 0.5, 0.5],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("seed", range(3))
+def test_of_many_winners_the_nearest_is_proven_and_no_other(name, seed):
+    """Theory 2.6: the projection is what `equilibrium` claims, and the dual of the projection proves it."""
+    P = np.asarray(MANY[name])
+    ref = np.random.default_rng(seed).dirichlet(np.ones(len(P)))
+    game = wg.WinRateGame(wg.MatrixPreference(P), ref, 0.0)
+    found = wg.equilibrium(game)
+    verdict = wg.verify(game, found)
+    assert verdict, verdict
+    assert verdict.selection <= 1e-5
+    assert "nearest winner" in repr(verdict)
+    limit = wg.equilibrium(game.replace(beta=1e-7)).policy  # theory 2.6: the equilibria at beta tend to it
+    np.testing.assert_allclose(found.policy, limit, atol=1e-5)
+    # the winner nearest to another reference is a winner, and not this one's nearest
+    other = wg.equilibrium(game.replace(ref=np.full(len(P), 1 / len(P))))
+    far = np.abs(other.policy - found.policy).sum() / 2
+    assert far > 1e-3
+    assert wg.verify(game, other.log_policy)
+    wrong = wg.verify(game, other.log_policy, nearest=True)
+    assert not wrong
+    assert wrong.selection > 1e-5
+    assert np.isnan(wg.verify(game, found, nearest=False).selection)
+
+
+@settings(max_examples=25)
+@given(games(beta=betas(1, 1)))
+def test_the_claim_at_beta_zero_over_random_games(game):
+    free = game.replace(beta=0.0)
+    assert wg.verify(free, wg.equilibrium(free))
+
+
+def test_nothing_is_claimed_elsewhere():
+    assert np.isnan(wg.verify(cycle(), wg.equilibrium(cycle())).selection)
+    game = wg.WinRateGame(wg.MatrixPreference(ROCK), REF, 0.0)
+    assert np.isnan(wg.verify(game, np.log(np.full(3, 1 / 3))).selection)
+    run = wg.proximal_point(cycle(), tol=1e-10)  # some winner, not the nearest one
+    assert np.isnan(wg.verify(game.replace(preference=cycle().preference), run).selection)
+
+
 # -- contexts and libraries --------------------------------------------------------------------------------
 
 
@@ -242,9 +299,16 @@ def test_libraries(library):
 # -- solvers -----------------------------------------------------------------------------------------------
 
 
+def needs_ecos():
+    """ECOS is under the GPL: only the extra `peers` installs it."""
+    pytest.importorskip("ecos", reason="ECOS is not installed (extra peers)")
+
+
 @pytest.mark.parametrize("solver", list(module.OPTIONS))
 @pytest.mark.parametrize("beta", [0.0, 0.05, 1.0])
 def test_each_solver_alone(solver, beta):
+    if solver == "ECOS":
+        needs_ecos()
     game = cycle(beta)
     verdict = wg.verify(game, wg.equilibrium(game), solvers=[solver])
     assert verdict
@@ -256,35 +320,65 @@ def test_a_solver_that_raises_is_replaced_and_its_words_are_kept(monkeypatch):
     game, original = cycle(), cvxpy.Problem.solve
 
     def solve(self, *args, solver=None, **kwargs):
-        if solver == "ECOS":
+        if solver == "CLARABEL":
             raise cvxpy.error.SolverError("numerical trouble of a special kind")
         return original(self, *args, solver=solver, **kwargs)
 
     monkeypatch.setattr(cvxpy.Problem, "solve", solve)
     verdict = wg.verify(game, wg.equilibrium(game))
     assert verdict
-    assert verdict.solver == ("CLARABEL",)
+    assert verdict.solver == (OTHERS[0],)
     assert "numerical trouble of a special kind" in repr(verdict)
 
 
 def test_a_solver_that_claims_a_wrong_optimum_is_not_believed(monkeypatch):
     game, original = cycle(), cvxpy.Problem.solve
-    liars = {"ECOS"}
+    liars = {"CLARABEL"}
 
     def solve(self, *args, solver=None, **kwargs):
         original(self, *args, solver=solver, **kwargs)
         if solver in liars:
             for variable in self.variables():
-                variable.save_value(np.full(variable.shape, 1 / 3))
+                variable.save_value(np.full(variable.shape, 0.0 if self.is_qp() else 1 / 3))
 
     monkeypatch.setattr(cvxpy.Problem, "solve", solve)
     verdict = wg.verify(game, wg.equilibrium(game))
     assert verdict
-    assert verdict.solver == ("CLARABEL",)
-    assert any("ECOS: optimal, total variation proven up to" in words for words in verdict.trouble)
-    liars |= {"CLARABEL", "SCS"}
-    with pytest.raises(module.VerificationError, match=r"ECOS.*CLARABEL.*SCS"):
+    assert verdict.solver == (OTHERS[0],)
+    assert any("CLARABEL: optimal, total variation proven up to" in words for words in verdict.trouble)
+    liars |= set(OTHERS)
+    with pytest.raises(module.VerificationError, match=".*".join(["CLARABEL", *OTHERS])):
         wg.verify(game, wg.equilibrium(game))
+
+
+def test_what_clarabel_proves_is_what_ecos_proves():
+    """On random games: a total variation of 1e-10 wherever ECOS, tightened, proves it without refinement."""
+    needs_ecos()
+    rng, behind = np.random.default_rng(0), []
+    for _ in range(25):
+        m = int(rng.integers(2, 12))
+        upper = np.triu(rng.random((m, m)) if rng.random() < 0.5 else rng.integers(0, 3, (m, m)) / 2, 1)
+        P = upper + np.tril(1 - upper.T, -1) + np.eye(m) / 2
+        log_ref, beta = np.log(rng.dirichlet(np.ones(m))), float(10.0 ** rng.uniform(-2, 1))
+        errors = []
+        for name in ("CLARABEL", "ECOS"):
+            programs = module._Programs(cvxpy, [name], 1e-5, 1e-8, "")
+            if name == "ECOS":
+                programs.refined = lambda x, error, slopes, name: (error(x), x)
+            programs.win_rate_program(P, log_ref, beta)
+            errors.append(programs.error)
+        behind.append(errors[0] > max(errors[1], module.REFINED))
+    assert not any(behind)
+
+
+def test_without_ecos_nothing_else_is_missing(monkeypatch):
+    rest = [name for name in cvxpy.installed_solvers() if name != "ECOS"]
+    monkeypatch.setattr(cvxpy, "installed_solvers", lambda: rest)
+    for beta in (0.0, 0.1):
+        verdict = wg.verify(cycle(beta), wg.equilibrium(cycle(beta)))
+        assert verdict
+        assert verdict.solver == ("CLARABEL",)
+        assert verdict.solver_error <= 1e-10
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
@@ -294,10 +388,10 @@ def test_when_all_solvers_fail_there_is_no_verdict(monkeypatch, beta):
 
     found = wg.equilibrium(cycle(beta))
     monkeypatch.setattr(cvxpy.Problem, "solve", solve)
-    with pytest.raises(module.VerificationError, match="ECOS: out of order") as caught:
+    with pytest.raises(module.VerificationError, match="CLARABEL: out of order") as caught:
         wg.verify(cycle(beta), found)
     assert isinstance(caught.value, RuntimeError)
-    assert str(caught.value).count("out of order") == 3
+    assert str(caught.value).count("out of order") == 1 + len(OTHERS)
 
 
 def test_without_cvxpy_the_message_says_what_to_install(monkeypatch):
@@ -334,7 +428,7 @@ def test_other_bad_input():
     with pytest.raises(ValueError, match="gain_tol must be positive and finite"):
         wg.verify(cycle(), np.log(REF), gain_tol=np.inf)
     for solvers in (["SIMPLEX"], []):
-        with pytest.raises(ValueError, match="solvers must name some of ECOS, CLARABEL, SCS"):
+        with pytest.raises(ValueError, match="solvers must name some of CLARABEL, ECOS, SCS"):
             wg.verify(cycle(), np.log(REF), solvers=solvers)
     m = module.LARGEST + 1
     large = wg.WinRateGame(wg.RewardPreference(np.arange(m)), np.full(m, 1 / m), 1.0)

@@ -25,6 +25,8 @@ LARGEST = 2000
 """Largest number of responses of a win-rate game to verify: its program contains the whole matrix."""
 CUTS = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
 """Thresholds below which a solver's probabilities may be rounding; its error bound is the best over all of them."""
+LOSING = 1e-9
+"""A response that a winner beats by more than that, relative to the largest margin, is in no winner's support."""
 SMALLEST_LOG_RATIO = -35.0
 """In the program of a best response, log-probabilities this far below the largest one are raised to it (6e-16)."""
 STATIONARITY_ABOVE = 1e-6
@@ -39,18 +41,19 @@ NUMBERS = (
     "solver_stationarity",
     "infeasibility",
     "solver_error",
+    "selection",
 )
 """Fields of `Verification` with one entry per context."""
-CONIC = ("ECOS", "CLARABEL", "SCS")
-"""Order in which solvers are tried on conic programs."""
-LINEAR = ("CLARABEL", "ECOS", "SCS")
-"""Order in which solvers are tried on linear programs."""
+REFINED, REFINEMENTS = 1e-10, 8
+"""Total variation below which a solver's policy is not refined further, and the most quadratic programs that do it."""
+TINY = 1e-6
+"""Probabilities below it are set to those of the reply before a policy is refined: they have no digits of their own."""
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ECOS": {"abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12, "max_iters": 500},
     "CLARABEL": {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "max_iter": 500},
+    "ECOS": {"abstol": 1e-12, "reltol": 1e-12, "feastol": 1e-12, "max_iters": 500},
     "SCS": {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000},
 }
-"""Options of each solver."""
+"""Options of each solver, in the order in which they are tried where they are installed."""
 
 
 class VerificationError(RuntimeError):
@@ -62,9 +65,10 @@ class Verification:
     r"""Comparison of a policy with the solution of the convex program; numbers have the shape of the contexts.
 
     `agrees` is the verdict: for ``beta > 0`` that `distance` is at most `tv_tol` and `gain` at most `gain_tol`; at
-    ``beta = 0``, where equilibria may be many, that `gain` and `complementarity` are at most `gain_tol`. In a win-rate
-    game the value must also be 1/2 up to `gain_tol`, and in every game no response outside the policy's support may
-    have a finite payoff while ``beta > 0``. The object is true if every context agrees.
+    ``beta = 0``, where equilibria may be many, that `gain` and `complementarity` are at most `gain_tol`, and, where it
+    is claimed, `selection` at most `tv_tol`. In a win-rate game the value must also be 1/2 up to `gain_tol`, and in
+    every game no response outside the policy's support may have a finite payoff while ``beta > 0``. The object is true
+    if every context agrees.
     """
 
     game: Game
@@ -88,6 +92,9 @@ class Verification:
     """How far the solver's policy was from the simplex before it was normalised."""
     solver_error: np.ndarray
     r"""Proven bound on the error of the solver's policy: in total variation, at ``beta = 0`` in value."""
+    selection: np.ndarray
+    r"""Bound on the total variation to the winner nearest to the reference, of a win-rate game at ``beta = 0`` where
+    that was claimed (a lower bound on it, above `tv_tol`, where the claim is false); NaN elsewhere."""
     solver: tuple[str, ...]
     """The solver whose solution was used, per context."""
     trouble: tuple[str, ...]
@@ -125,6 +132,11 @@ class Verification:
                 f"{most(self.stationarity)}; the solver's own policy {most(self.solver_stationarity)}",
             ),
             ("complementarity", most(self.complementarity)),
+            *(
+                [("selection", f"{float(np.nanmax(self.selection)):.1e}{worst}, total variation to the nearest winner")]
+                if not np.all(np.isnan(self.selection))
+                else []
+            ),
             ("solver", ", ".join(sorted(set(self.solver)))),
             (
                 "solver's error",
@@ -147,6 +159,7 @@ def verify(
     tv_tol: float = 1e-5,
     gain_tol: float = 1e-8,
     solvers: Sequence[str] | None = None,
+    nearest: bool | None = None,
 ) -> Verification:
     r"""Check with convex solvers whether a policy is an equilibrium of the game.
 
@@ -159,12 +172,15 @@ def verify(
     best response to the policy's own payoff `u` is, :math:`\max_p \langle p,u\rangle-\beta KL(p\|\rho)`, and its gain
     must be zero. This shows that the policy is *an* equilibrium, not that it is the only one.
     At ``beta = 0`` both are linear programs (theory 2.6), and equilibria need not be unique, so `distance` is reported
-    without being part of the verdict.
+    without being part of the verdict. That a winner `w` is the one nearest to the reference, `w^*`, as `equilibrium`
+    claims, is proven by the dual of the projection. For every :math:`\lambda\ge0`, with :math:`A=P-\frac12`,
 
-    A solver's solution is used if it reports an optimum and its policy is provably close to it: with :math:`q` the best
-    response to the solver's :math:`\pi` and :math:`p` that to :math:`q`, duality gives
-    :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without using :math:`P+P^\top=1` (with it, this is theory 2.3). Otherwise the
-    next solver is tried.
+    .. math:: \tfrac12 \|w-w^*\|_1^2 \le KL(w\|w^*) \le KL(w\|\rho) + \log\sum_j\rho_j e^{-(A^\top\lambda)_j}.
+
+    A solver's policy is refined by quadratic programs around it while its proven error is above 1e-10. It is used if
+    the solver reports an optimum and the policy is provably close to it: with :math:`q` the best response to the
+    solver's :math:`\pi` and :math:`p` that to :math:`q`, duality gives :math:`KL(\pi\|\pi^*)\le KL(\pi\|p)` without
+    using :math:`P+P^\top=1` (with it, this is theory 2.3). Otherwise the next solver is tried.
 
     Parameters
     ----------
@@ -174,7 +190,10 @@ def verify(
     tv_tol, gain_tol : float
         Largest total variation to the solver's policy, and largest gain of a best response, that count as agreement.
     solvers : sequence of str, optional
-        Names of cvxpy solvers, in the order in which to try them; ECOS, Clarabel, SCS if None.
+        Names of cvxpy solvers, in the order in which to try them; Clarabel, ECOS where it is installed, SCS if None.
+    nearest : bool, optional
+        Whether a winner at ``beta = 0`` is claimed to be the nearest to the reference in KL; if None, that of a
+        solution by `equilibrium` is.
 
     Returns
     -------
@@ -217,6 +236,8 @@ def verify(
     given = log_normalize(xp.astype(given, xp.float64))
     batch, m = game.batch_shape, game.n_responses
     policy = to_numpy(given)
+    if nearest is None:
+        nearest = isinstance(log_policy, Solution) and log_policy.trace is None
     payoff = np.broadcast_to(to_numpy(game.payoff(given)), (*batch, m))
     log_ref = np.broadcast_to(to_numpy(game.log_ref), (*batch, m))
     beta = np.broadcast_to(
@@ -234,7 +255,7 @@ def verify(
         P = None if matrix is None else matrix[index]
         b = float(beta[index])
         programs = _Programs(cp, solvers, tv_tol, gain_tol, f"context {index}: " if batch else "")
-        row = _context(programs, policy[index], payoff[index], log_ref[index], b, P)
+        row = _context(programs, policy[index], payoff[index], log_ref[index], b, P, nearest)
         for name, value in row.items():
             columns[name][index] = value
         solver.append(programs.solver)
@@ -276,6 +297,7 @@ def _context(
     log_ref: np.ndarray,
     beta: float,
     P: np.ndarray | None,
+    nearest: bool,
 ) -> dict[str, float | bool]:
     """Return the row of numbers of one context."""
     policy = np.exp(log_policy)
@@ -287,14 +309,19 @@ def _context(
         value = float(np.min(P.T @ solved)) if beta == 0 else _win_rate_value(P, solved, log_ref, beta)
     else:
         value = expected = _value(response, u, log_ref, beta)
+    infeasibility, error = programs.infeasibility, programs.error
     gain = _value(response, u, log_ref, beta) - _value(policy, u, log_ref, beta)
     distance = float(np.abs(solved - policy).sum() / 2)
     stationarity, complementarity = _stationarity(log_policy, u, log_ref, beta)
     with np.errstate(divide="ignore"):
         of_solver = _stationarity(np.log(solved), u if P is None else P @ solved, log_ref, beta)[0]
     agrees = gain <= programs.gain_tol and abs(value - expected) <= programs.gain_tol
+    selection = nan
     if beta == 0:
         agrees = agrees and complementarity <= programs.gain_tol
+        if agrees and nearest and P is not None:
+            selection = programs.selection(P, log_ref, log_policy)
+            agrees = selection <= programs.tv_tol
     else:
         # a response outside the support with a finite payoff would gain: the first bit of mass costs nothing
         agrees = agrees and distance <= programs.tv_tol and bool(np.all(u[log_policy == -inf] == -inf))
@@ -306,8 +333,9 @@ def _context(
         "stationarity": stationarity,
         "complementarity": complementarity,
         "solver_stationarity": of_solver,
-        "infeasibility": programs.infeasibility,
-        "solver_error": programs.error,
+        "infeasibility": infeasibility,
+        "solver_error": error,
+        "selection": selection,
     }
 
 
@@ -386,8 +414,16 @@ class _Programs:
         def error(x: np.ndarray) -> float:
             return _proven_distance(x, reply)
 
+        def slopes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            log_opponent = _reply(-(P.T @ x), log_ref, beta)
+            opponent = np.exp(log_opponent)
+            u = P @ opponent / beta
+            # the log-sum-exp has the variance under the opponent as its second derivative
+            spread = np.sqrt(opponent)[:, None] * (P.T - opponent @ P.T) / beta
+            return log_normalize(log_ref + u), log_ref + u, spread
+
         problem = cp.Problem(cp.Minimize(objective), [cp.sum(p) == 1])
-        return self.solve(problem, p, error, self.tv_tol, CONIC, "total variation")
+        return self.solve(problem, p, error, self.tv_tol, "total variation", slopes)
 
     def response(self, u: np.ndarray, log_ref: np.ndarray, beta: float) -> np.ndarray:
         """Return the best response to a fixed payoff; responses of payoff minus infinity are left out."""
@@ -396,7 +432,7 @@ class _Programs:
         p = cp.Variable(int(open_.sum()), nonneg=beta == 0)  # an entropy implies positivity
         if beta == 0:
             score = u[open_] - np.max(u)
-            objective, tol, order, unit = p @ score, self.gain_tol, LINEAR, "payoff"
+            objective, tol, unit, slopes = p @ score, self.gain_tol, "payoff", None
 
             def error(x: np.ndarray) -> float:
                 return float(-np.sum(x * score))
@@ -404,19 +440,17 @@ class _Programs:
         else:
             score = log_ref[open_] + u[open_] / beta
             score = np.maximum(score - np.max(score), SMALLEST_LOG_RATIO)
-            objective, tol, order, unit = (
-                cp.sum(cp.entr(p)) + p @ score,
-                self.tv_tol,
-                CONIC,
-                "total variation",
-            )
+            objective, tol, unit = cp.sum(cp.entr(p)) + p @ score, self.tv_tol, "total variation"
+
+            def slopes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                return log_normalize(score), score, np.zeros((0, len(x)))
 
             def error(x: np.ndarray) -> float:
                 return _proven_distance(x, lambda _: log_normalize(score))
 
         problem = cp.Problem(cp.Maximize(objective), [cp.sum(p) == 1])
         out = np.zeros(len(u))
-        out[open_] = self.solve(problem, p, error, tol, order, unit)
+        out[open_] = self.solve(problem, p, error, tol, unit, slopes)
         return out
 
     def linear_program(self, P: np.ndarray) -> np.ndarray:
@@ -430,7 +464,88 @@ class _Programs:
             opponent = np.maximum(np.asarray(secured.dual_value, dtype=float), 0)
             return float(np.max(P @ opponent) / opponent.sum() - np.min(P.T @ x))
 
-        return self.solve(problem, p, error, self.gain_tol, LINEAR, "value")
+        return self.solve(problem, p, error, self.gain_tol, "value")
+
+    def selection(self, P: np.ndarray, log_ref: np.ndarray, log_winner: np.ndarray) -> float:
+        """Return a bound on the total variation of a winner to the one nearest to the reference, by the dual.
+
+        Where the bound is above the tolerance, but the dual's policy wins as well as the given one, is another one and
+        nearer to the reference, the claim is false, and the distance to that policy is returned.
+        """
+        cp, A, winner = self.cp, P - 0.5, np.exp(log_winner)
+        A = A / max(float(np.max(np.abs(A))), 1e-300)
+        # multipliers that are winners remove the responses that lose to one: the solver need not find infinite ones
+        losing = A.T @ winner
+        kept = losing < LOSING
+        multiplier = cp.Variable(len(A), nonneg=True)
+        problem = cp.Problem(cp.Minimize(cp.log_sum_exp(log_ref[kept] - A.T[kept] @ multiplier)))
+        divergence, bound, reports = float(kl(log_winner, log_ref)), inf, []
+        for name in [None, *self._order()]:
+            status, value, remarks = (
+                ("", np.zeros(len(A)), "") if name is None else self._run(problem, multiplier, name)
+            )
+            if value is not None:
+                for times in (0.0, *np.logspace(0, 10, 11)):
+                    logits = log_ref - A.T @ np.maximum(value, 0) - times * losing
+                    top = float(np.max(logits))
+                    excess = divergence + top + float(np.log(np.sum(np.exp(logits - top))))
+                    bound = min(bound, float(np.sqrt(max(excess, 0.0) / 2)))
+                if bound <= self.tv_tol:
+                    return bound
+                status = f"{status}, total variation to the nearest winner proven up to {bound:.1e}"
+                p = log_normalize(np.where(kept, log_ref - A.T @ np.maximum(value, 0), -inf))
+                apart = float(np.abs(np.exp(p) - winner).sum() / 2)
+                if (
+                    float(np.max(A @ np.exp(p))) <= self.gain_tol
+                    and apart > self.tv_tol
+                    and kl(p, log_ref) < divergence
+                ):
+                    return apart
+            if name is not None:
+                reports.append(f"{self.where}{name}: {status}{remarks}")
+        raise VerificationError(
+            f"No solver could tell whether the policy is the winner nearest to the reference, to within "
+            f"{self.tv_tol:.0e} in total variation. " + "; ".join(reports) + ". Raise tv_tol, or pass nearest=False."
+        )
+
+    def _order(self) -> Sequence[str]:
+        """Return the solvers to try: those asked for, or all that are installed."""
+        return self.solvers or [name for name in OPTIONS if name in self.cp.installed_solvers()]
+
+    def refined(
+        self, x: np.ndarray, error: Callable[[np.ndarray], float], slopes: Callable[..., Any], name: str
+    ) -> tuple[float, np.ndarray]:
+        r"""Return the policy after quadratic programs around it, as long as they lower its proven error.
+
+        They are the expansions of :math:`\sum p\log p - f(p)` to second order, in relative changes `d` of `p` on the
+        scale of the last error, so that the solver's own tolerance applies to the digits that are still wrong.
+        """
+        cp, best = self.cp, error(x)
+        for _ in range(REFINEMENTS):
+            if best <= REFINED:
+                break
+            log_reply, gradient, spread = slopes(x)
+            x0 = np.where(x < TINY, np.exp(log_reply), x)
+            x0 = np.maximum(x0 / x0.sum(), 1e-300)
+            _, gradient, spread = slopes(x0)
+            slope = np.log(x0) - gradient
+            slope -= x0 @ slope
+            size = float(np.sqrt(np.sum(x0 * slope**2)))
+            if not 0 < size < inf:
+                break
+            root, d = np.sqrt(x0), cp.Variable(len(x0))  # d: relative changes times the root of the probability
+            curve = cp.sum_squares(d) + (cp.sum_squares((spread * root) @ d) if spread.size else 0.0)
+            problem = cp.Problem(cp.Minimize(curve / 2 + d @ (root * slope / size)), [root @ d == 0])
+            value = self._run(problem, d, name)[1]
+            if value is None:
+                break
+            y = np.maximum(x0 + size * root * value, x0 / 10)
+            y /= y.sum()
+            bound = error(y)
+            if not bound < best:
+                break
+            best, x = bound, y
+        return best, x
 
     def solve(
         self,
@@ -438,8 +553,8 @@ class _Programs:
         p: Any,
         error: Callable[[np.ndarray], float],
         tol: float,
-        order: Sequence[str],
         unit: str,
+        slopes: Callable[..., Any] | None = None,
     ) -> np.ndarray:
         """Try one solver after the other, and use the first that reports an optimum and provably has it.
 
@@ -448,15 +563,15 @@ class _Programs:
         """
         best: tuple[float, str, np.ndarray, float] | None = None
         reports = []
-        for name in self.solvers or order:
+        for name in self._order():
             status, value, remarks = self._run(problem, p, name)
-            if value is None:
+            if value is None or not value.sum() > 0:
                 reports.append(f"{self.where}{name}: {status}{remarks}")
                 continue
             x = np.maximum(value, 0)
             off = max(float(np.max(-value)), abs(float(value.sum()) - 1), 0.0)
             x = x / x.sum()
-            bound = error(x)
+            bound, x = (error(x), x) if slopes is None else self.refined(x, error, slopes, name)
             if best is None or bound < best[0]:
                 best = bound, name, x, off
             if status == self.cp.OPTIMAL and bound <= tol:
@@ -484,5 +599,5 @@ class _Programs:
                 return str(error), None, ""
         remarks = "".join(f" (warning: {str(w.message).splitlines()[0]})" for w in caught)
         value = None if p.value is None else np.asarray(p.value, dtype=float)
-        usable = value is not None and np.all(np.isfinite(value)) and value.sum() > 0
+        usable = value is not None and np.all(np.isfinite(value))
         return status, value if usable else None, remarks
