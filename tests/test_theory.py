@@ -2,12 +2,15 @@
 
 import re
 from collections import Counter
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+import windgames as wg
 
 ROOT = Path(__file__).parent.parent
 THEORY = (ROOT / "windgames" / "theory.md").read_text()
@@ -132,3 +135,66 @@ def test_every_reference_inside_exists():
     cited = set(re.findall(r"(?<![\d.])[1-9]\.\d+(?!\d)", FORMULA.sub("", HEADING.sub("", THEORY))))
     assert len(cited) > 25
     assert cited <= stated, sorted(cited - stated)
+
+
+# -- the table of claims -----------------------------------------------------------------------------------------
+
+
+def claims():
+    """Return the rows of the table of claims: numbers, functions, tests, figures."""
+    text = (ROOT / "windgames" / "README.md").read_text()
+    for line in text[text.index("| statement | function") :].splitlines()[2:]:
+        statement, *cells = re.split(r" \|(?: |$)", line.removeprefix("| "))
+        numbers = re.findall(r"\[(\d\.\d+)\]\(theory\.md#thm-(\d-\d+)\)( to)?", statement)
+        yield numbers, *(re.findall(r"`([^`]+)`", cell) for cell in cells[:3])
+
+
+def test_every_statement_is_a_claim():
+    listed = set()
+    for numbers, *_ in claims():
+        for i, (number, anchor, to) in enumerate(numbers):
+            assert anchor == number.replace(".", "-")
+            listed.add(number)
+            if to:
+                section, first, last = number[0], int(number[2:]), int(numbers[i + 1][0][2:])
+                listed |= {f"{section}.{k}" for k in range(first, last)}
+    assert listed == {f"{a}.{b}" for a, b in HEADING.findall(THEORY) if b}
+
+
+def test_every_claim_has_a_function_and_a_test():
+    count = 0
+    for numbers, functions, tests, figures in claims():
+        assert functions, numbers
+        assert tests, numbers
+        for name in functions:
+            if name.startswith("benchmarks/"):
+                assert (ROOT / name).exists(), name
+                continue
+            if name.startswith("windlm."):
+                pytest.importorskip("torch")
+            rest = name.removeprefix("windlm.")
+            here = import_module("windlm") if rest != name else wg
+            if rest.count(".") == 0 and hasattr(wg.Game, rest):  # "a game's `gap`"
+                here = wg.Game
+            for part in rest.split("."):
+                assert hasattr(here, part), name
+                here = getattr(here, part)
+        for name in tests:
+            assert (ROOT / "tests" / f"{name}.py").exists(), name
+        for name in figures:
+            assert any((ROOT / folder / name).exists() for folder in ("figures", "benchmarks/results")), name
+        count += 1
+    assert count > 50
+
+
+def test_every_statement_is_cited_by_a_test_of_its_claim():
+    """The definitions 1.1 and 1.4 are used, not tested."""
+    cited = set()
+    for numbers, _, tests, _ in claims():
+        text = " ".join((ROOT / "tests" / f"{name}.py").read_text() for name in tests)
+        found = {n for group in re.findall(r"[Tt]heory ([\d., andto]+)", text) for n in re.findall(r"\d\.\d+", group)}
+        for first, last in re.findall(r"[Tt]heory (\d\.\d+) to (\d\.\d+)", text):
+            found |= {f"{first[0]}.{k}" for k in range(int(first[2:]), int(last[2:]) + 1)}
+        cited |= found & {number for number, _, _ in numbers}
+    stated = {f"{a}.{b}" for a, b in HEADING.findall(THEORY) if b}
+    assert stated - cited <= {"1.1", "1.4"}, sorted(stated - cited)

@@ -507,6 +507,65 @@ def test_a_wrong_judge_is_as_bad_as_that():
     assert kl(np.log([0.5, 0.5]), found) > 0.99 * bounds.wrong_judge_bound(beta, eps)
 
 
+def hacked(P, wrong, ref, beta):
+    """Return the equilibrium under the wrong judge, its error, and its judged and true win rates against `ref`."""
+    policy = wg.equilibrium(wg.WinRateGame(wg.MatrixPreference(wrong), ref, beta)).policy
+    error = span((wrong - P) @ policy) / 2
+    return policy, error, policy @ wrong @ ref, policy @ P @ ref
+
+
+@given(seeds)
+def test_reward_hacking(seed):
+    """Theory 5.16: the judged win rate is 1/2 + beta J, and the true one is at least what follows from it."""
+    case = Case(seed, beta=10 ** np.random.default_rng(seed).uniform(-1.5, 0.5))
+    wrong = case.P + float(case.rng.choice([0.01, 0.3, 1.0])) * (random_matrix("uniform", len(case.P), case.rng) - 0.5)
+    wrong = np.clip(wrong, 0, 1)
+    ref = np.exp(case.ref)
+    policy, eps, judged, true = hacked(case.P, wrong, ref, case.beta)
+    J = (policy - ref) @ np.log(policy / ref)
+    assert judged == pytest.approx(0.5 + case.beta * J, abs=1e-8)
+    bound = bounds.true_win_rate_bound(max(judged, 0.5), case.beta, eps)
+    assert true >= bound - 1e-7
+    assert bound >= 0.5 - eps**2 / (4 * case.beta) - 1e-12
+    loss = 0.5 - true
+    if loss > 1e-9:
+        assert case.beta <= bounds.hacking_price(eps, loss) * (1 + 1e-4)
+
+
+def test_the_hacking_price_is_attained():
+    beta, eps = 30.0, 0.1
+    d = eps / (4 * beta)
+    a = beta * np.log((0.5 + d) / (0.5 - d))
+    wrong, P = (np.array([[0.5, 0.5 + x], [0.5 - x, 0.5]]) for x in (a, a - 2 * eps))
+    policy, error, judged, true = hacked(P, wrong, np.full(2, 0.5), beta)
+    assert policy[0] == pytest.approx(0.5 + d)
+    assert error == pytest.approx(eps)
+    assert bounds.hacking_price(eps, 0.5 - true) == pytest.approx(beta, rel=1e-3)
+    assert bounds.true_win_rate_bound(judged, beta, eps) == pytest.approx(true, abs=1e-6 * (0.5 - true) + 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["biased", "panel"])
+def test_judges_of_the_oracles_cannot_hack_more_than_that(kind, rng):
+    """Theory 5.16 with the error that is known in advance: the largest entry of the difference."""
+    reward, ref, worst = rng.normal(size=12), rng.dirichlet(np.ones(12)), 0.0
+    right = wg.BradleyTerryPreference(reward)
+    if kind == "biased":
+        wrong = wg.BradleyTerryPreference(wg.oracles.biased_reward(reward, 0.25, 2.0, rng))
+    else:  # three good judges and one that says the opposite
+        wrong = wg.oracles.judge_panel([right, right, right, wg.oracles.flipped(right, 1.0)])
+        right = wg.oracles.judge_panel([right, wg.BradleyTerryPreference(rng.permuted(reward))])
+    P, bad = np.asarray(right.matrix()), np.asarray(wrong.matrix())
+    known = np.max(np.abs(bad - P))
+    for beta in (0.02, 0.1, 0.5, 2.0):
+        _, eps, judged, true = hacked(P, bad, ref, beta)
+        assert eps <= known
+        assert true >= bounds.true_win_rate_bound(judged, beta, known) - 1e-9
+        worst = max(worst, judged - true)
+    assert worst > 0.02  # they do flatter
+    price = bounds.hacking_price(known, 0.02)
+    assert hacked(P, bad, ref, price)[-1] >= 0.48 - 1e-9
+
+
 def test_flipped_answers_are_within_the_bound():
     """Theory 7.10 beside 5.14: a judge wrong with probability q errs by at most q at every pair."""
     P, ref, q = RPS, np.array([0.6, 0.3, 0.1]), 0.1
@@ -761,6 +820,8 @@ def test_the_lower_bound_and_the_upper_have_one_order():
         ("moving_local_rate", (0.1, 0.1, 0.1, 0.5), "every"),
         ("comparisons_lower_bound", (1.0, 0.5), "comparisons"),
         ("wrong_judge_bound", (0.0, 0.1), "beta"),
+        ("hacking_price", (0.1, 0.0), "loss"),
+        ("true_win_rate_bound", (0.4, 0.1, 0.1), "judged must be at least 1/2"),
         ("hilbert_certificate", (1.0, -1.0, 0.1), "divergence"),
         ("one_step_bound", (np.nan, 0.1), "divergence"),
     ],

@@ -372,6 +372,30 @@ def wrong_judge_bound(beta: Any, eps: Any) -> Any:
     return inexact_floor(beta, eps, 0.0)
 
 
+def hacking_price(eps: Any, loss: Any) -> Any:
+    r"""Return :math:`\epsilon^2/(4\delta)`, the `beta` that bounds what optimising a wrong judge can cost.
+
+    From that price on, the equilibrium under a judge of error `eps` (as in `wrong_judge_bound`) truly wins against the
+    reference with probability at least :math:`\frac12-\delta`, `loss` being :math:`\delta` (theory 5.16, derived; the
+    constant is attained). Raises ValueError if `eps` is negative or `loss` not positive.
+    """
+    with np.errstate(over="ignore"):
+        return (positive(eps, "eps", zero=True) ** 2 / (4 * positive(loss, "loss")))[()]
+
+
+def true_win_rate_bound(judged: Any, beta: Any, eps: Any) -> Any:
+    r"""Return :math:`w-\epsilon\sqrt{(w-\frac12)/\beta}`, which the true win rate against the reference is at least.
+
+    Theory 5.16 (derived): of the equilibrium under a judge of error `eps`, which sees the win rate `judged`, `w`. At
+    least :math:`\frac12-\epsilon^2/(4\beta)`, and above one half from :math:`w=\frac12+\epsilon^2/\beta` on. Raises
+    ValueError if `judged` lies outside [1/2, 1], `beta` is not positive or `eps` negative.
+    """
+    w = fraction(judged, "judged")
+    if np.any(w < 0.5):
+        raise ValueError(f"judged must be at least 1/2, but it is {w}: an equilibrium wins against its reference.")
+    return (w - positive(eps, "eps", zero=True) * np.sqrt((w - 0.5) / positive(beta, "beta")))[()]
+
+
 def linear_rate(beta: Any, eta: Any) -> Any:
     r"""Return :math:`1/(1+\beta\eta)`, the factor per step of :math:`KL(\pi^*\|\pi_t)` (theory 5.1, 5.2, 5.4).
 
