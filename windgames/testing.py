@@ -45,7 +45,7 @@ LARGE = 64
 
 
 def random_matrix(kind: str, m: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a constant-sum matrix of one of the kinds in `MATRICES`."""
+    """Return a constant-sum matrix of one of the kinds in `MATRICES`; ValueError for another kind."""
     if kind == "logistic":
         x = rng.normal(size=(m, m)) * rng.choice([0.1, 1.0, 5.0])
         return 1 / (1 + np.exp(-(x - x.T)))

@@ -165,7 +165,7 @@ def load_prompts(data: Data) -> list[Prompt]:
 
 
 def column(row: Row, name: str | None, usual: Sequence[str], where: str) -> str:
-    """Return the named column, or the first of the usual ones that the row has."""
+    """Return the named column, or the first of the usual ones that the row has; ValueError if there is none."""
     for candidate in [name] if name else usual:
         if candidate in row:
             return candidate
@@ -323,7 +323,7 @@ def split_conversations(chosen: Any, rejected: Any, where: str) -> tuple[Prompt,
 
 
 def transcript(text: str, where: str) -> list[dict[str, str]]:
-    """Return a transcript as messages; consecutive turns of one speaker are joined."""
+    """Return a transcript as messages, with consecutive turns of one speaker joined; ValueError if it has no turns."""
     start, *parts = TURN.split("\n\n" + text.lstrip())
     if start or len(parts) < 2:
         raise ValueError(

@@ -108,7 +108,8 @@ class Rollout:
         everyone = samples if opponents is None else Samples.beside([samples, opponents])
 
         def compute() -> Tensor:
-            return torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
+            preference = self.judge.preference(self.prompts, everyone.text)
+            return torch.tensor(preference.to_numpy().matrix()).float()  # a copy, since the matrix is read-only
 
         matrix = self._recorded("judging", compute)
         return matrix if opponents is None else matrix[:, :k, k:]

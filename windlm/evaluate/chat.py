@@ -94,7 +94,7 @@ def load_questions(source: str, references: str | None = None, limit: int | None
 
 
 def located(source: str) -> str:
-    """Return the path of a file, resolving ``package:path``."""
+    """Return the path of a file, resolving ``package:path``; ValueError if the package is not installed."""
     package, colon, inside = source.partition(":")
     if not colon or not package.isidentifier():
         return source

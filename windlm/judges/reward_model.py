@@ -82,7 +82,7 @@ class RewardModel:
         return self.scores(prompts, responses).float().cpu().numpy()
 
     def scores(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
-        """Return the reward of each response, shape ``(N,)``, with gradients."""
+        """Return the reward of each response, shape ``(N,)``, with gradients; ValueError if a text is too long."""
         ids = [self._encode(p, r) for p, r in zip(prompts, responses, strict=True)]
         limit = self.context
         for prompt, response, text in zip(prompts, responses, ids, strict=True):
