@@ -324,7 +324,7 @@ def moving_local_rate(beta: Any, eta: Any, frequency: Any, every: Any) -> Any:
 
     .. math:: \frac{|1-(i\sigma/\beta)\lambda^k|^2}{1+\sigma^2/\beta^2},\qquad\lambda=\frac{1+i\eta\sigma}{1+\beta\eta}
 
-    In a direction of that `frequency` at a winner of full support, with :math:`k` = `every` (theory 6.9, derived). For
+    In a direction of that `frequency` at a winner of full support, with :math:`k` = `every` (theory 6.11, derived). For
     large `every`, where :math:`|\lambda|<1`, it tends to `proximal_local_rate`; above 1 the winner repels. Raises
     ValueError if `beta` or `eta` is not positive, `frequency` negative or `every` below 1.
     """

@@ -20,7 +20,7 @@ TINY = 1e-12
 SINGULAR = 1e-12
 """Equations with a smaller reciprocal condition number are taken to have several solutions."""
 ROUNDING = 1e-14
-"""A gain up to this counts as none, relative to the largest entry of `A`."""
+"""A gain, relative to the largest entry of `A`, or a probability up to this counts as none."""
 
 
 def only_winners(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,6 +111,6 @@ def _prove(A: np.ndarray, inverse: np.ndarray, z: np.ndarray, basic: np.ndarray)
             basic[:, -1]
             & (condition < 1 / SINGULAR)
             & (np.max(inside, axis=-1) <= ROUNDING)
-            & np.all(np.where(support, x > 0, gains < -ROUNDING), axis=-1)
+            & np.all(np.where(support, x > ROUNDING, gains < -ROUNDING), axis=-1)
         )
     return x, proven

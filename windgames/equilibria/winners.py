@@ -211,7 +211,7 @@ def _only_winner(A: np.ndarray, support: np.ndarray) -> np.ndarray | None:
     gains = A[:, support] @ masses
     others = np.ones(len(A), dtype=bool)
     others[support] = False
-    if np.min(masses) <= 0 or np.max(np.abs(gains[support])) > ROUNDING or np.any(gains[others] > -ROUNDING):
+    if np.min(masses) <= ROUNDING or np.max(np.abs(gains[support])) > ROUNDING or np.any(gains[others] > -ROUNDING):
         return None
     return np.log(masses / masses.sum())
 
@@ -274,7 +274,7 @@ def _echelon(equations: np.ndarray, inequalities: np.ndarray, log_mass: np.ndarr
         factors[rank] = 0.0
         left -= factors[:, None] * left[rank]
         left[np.abs(left) < DEPENDENT] = 0.0
-        pivots.append(column)
+        pivots.append(int(column))
     rank = len(pivots)
     reduced = inequalities - inequalities[:, pivots] @ left[:rank]
     reduced[np.abs(reduced) < DEPENDENT] = 0.0
@@ -312,8 +312,9 @@ def _polish(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tup
         best, best_error, since = x, _infeasibility(B, p, x[free:]), 0
         for _ in range(100):
             value, gradient = _dual(x, B, log_rho)
-            # a multiplier smaller than the slack of its inequality is taken to zero; Newton's method moves the others
-            tight = np.concatenate([np.ones(free, dtype=bool), x[free:] > gradient[free:]])
+            # a multiplier smaller than the slack of its inequality, relative to the terms of that, is taken to zero
+            slack = gradient[free:] / np.maximum(np.abs(B[free:]) @ p, 1e-300)
+            tight = np.concatenate([np.ones(free, dtype=bool), x[free:] > slack])
             while True:
                 step = np.where(tight, 0.0, -x)
                 step[tight] = _newton_step(B[tight], p)
@@ -323,8 +324,8 @@ def _polish(B: np.ndarray, log_rho: np.ndarray, x: np.ndarray, free: int) -> tup
                     break
                 tight &= ~loosened  # a multiplier that is zero and would become negative stays zero
             stride = 1.0
-            slack = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))  # the dual's own rounding
-            while stride > 1e-8 and not _dual(_clipped(x + stride * step, free), B, log_rho)[0] <= value + slack:
+            rounding = 1e-14 * (1 + abs(value) + float(np.max(np.abs(log_rho))))
+            while stride > 1e-8 and not _dual(_clipped(x + stride * step, free), B, log_rho)[0] <= value + rounding:
                 stride /= 2
             x = _clipped(x + stride * step, free)
             p = np.exp(log_normalize(log_rho - B.T @ x))
