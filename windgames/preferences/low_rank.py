@@ -65,7 +65,7 @@ class LowRankPreference(Preference):
     """
 
     is_constant_sum = True
-    imbalance = 0.0  # the skew matrix is skew to the last bit
+    imbalance: Any = 0.0  # the skew matrix is skew to the last bit
 
     def __init__(self, embedding: Any, skew: Any = None, *, names: Any = None) -> None:
         self._set(*_check_embedding(embedding, skew))

@@ -73,7 +73,7 @@ class RewardPreference(Preference):
         self._upto = like(np.take_along_axis(last, inverse, -1), self.reward)
 
     @property
-    def imbalance(self) -> Any:  # type: ignore[override]
+    def imbalance(self) -> Any:
         return 0.0 if self.is_constant_sum else 1.0
 
     @property
