@@ -352,9 +352,9 @@ def test_a_solver_that_claims_a_wrong_optimum_is_not_believed(monkeypatch):
 
 
 def test_what_clarabel_proves_is_what_ecos_proves():
-    """On random games: a total variation of 1e-10 wherever ECOS, tightened, proves it without refinement."""
+    """On random games: a total variation of 1e-10 in all of them, which ECOS, tightened, proves in most."""
     needs_ecos()
-    rng, behind = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
     for _ in range(25):
         m = int(rng.integers(2, 12))
         upper = np.triu(rng.random((m, m)) if rng.random() < 0.5 else rng.integers(0, 3, (m, m)) / 2, 1)
@@ -367,8 +367,8 @@ def test_what_clarabel_proves_is_what_ecos_proves():
                 programs.refined = lambda x, error, slopes, name: (error(x), x)
             programs.win_rate_program(P, log_ref, beta)
             errors.append(programs.error)
-        behind.append(errors[0] > max(errors[1], module.REFINED))
-    assert not any(behind)
+        assert errors[0] <= module.REFINED
+        assert errors[1] <= 1e-5
 
 
 def test_without_ecos_nothing_else_is_missing(monkeypatch):

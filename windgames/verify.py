@@ -23,7 +23,7 @@ from .solution import Solution
 
 LARGEST = 2000
 """Largest number of responses of a win-rate game to verify: its program contains the whole matrix."""
-CUTS = (1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
+CUTS = (0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7)
 """Thresholds below which a solver's probabilities may be rounding; its error bound is the best over all of them."""
 LOSING = 1e-9
 """A response that a winner beats by more than that, relative to the largest margin, is in no winner's support."""
@@ -475,15 +475,14 @@ class _Programs:
         cp, A, winner = self.cp, P - 0.5, np.exp(log_winner)
         A = A / max(float(np.max(np.abs(A))), 1e-300)
         # multipliers that are winners remove the responses that lose to one: the solver need not find infinite ones
-        losing = A.T @ winner
+        losing = A.T @ winner - np.finfo(float).eps * (4 + np.log2(len(A)))  # less the rounding of the sum
         kept = losing < LOSING
         multiplier = cp.Variable(len(A), nonneg=True)
         problem = cp.Problem(cp.Minimize(cp.log_sum_exp(log_ref[kept] - A.T[kept] @ multiplier)))
         divergence, bound, reports = float(kl(log_winner, log_ref)), inf, []
         for name in [None, *self._order()]:
-            status, value, remarks = (
-                ("", np.zeros(len(A)), "") if name is None else self._run(problem, multiplier, name)
-            )
+            nothing = "", np.zeros(len(A)), ""
+            status, value, remarks = nothing if name is None else self._run(problem, multiplier, name)
             if value is not None:
                 for times in (0.0, *np.logspace(0, 10, 11)):
                     logits = log_ref - A.T @ np.maximum(value, 0) - times * losing
@@ -495,11 +494,8 @@ class _Programs:
                 status = f"{status}, total variation to the nearest winner proven up to {bound:.1e}"
                 p = log_normalize(np.where(kept, log_ref - A.T @ np.maximum(value, 0), -inf))
                 apart = float(np.abs(np.exp(p) - winner).sum() / 2)
-                if (
-                    float(np.max(A @ np.exp(p))) <= self.gain_tol
-                    and apart > self.tv_tol
-                    and kl(p, log_ref) < divergence
-                ):
+                wins = float(np.max(A @ np.exp(p))) <= self.gain_tol
+                if wins and apart > self.tv_tol and kl(p, log_ref) < divergence:
                     return apart
             if name is not None:
                 reports.append(f"{self.where}{name}: {status}{remarks}")

@@ -136,7 +136,7 @@ class Preference:
         return self.interaction
 
     @cached_property
-    def imbalance(self) -> np.ndarray:
+    def imbalance(self) -> Any:
         r"""Largest entry of :math:`|P + P^\top - 1|` per context, in double precision (theory 2.8)."""
         matrix = to_numpy(self.matrix()).astype(float)
         return np.max(np.abs(matrix + matrix.swapaxes(-1, -2) - 1), axis=(-2, -1))
