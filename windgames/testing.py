@@ -1,6 +1,6 @@
 """Random games for property-based tests, and a test battery for any update rule.
 
-Needs hypothesis: ``pip install windgames[testing]``. The strategies favour the awkward cases: ties, duplicated
+Needs hypothesis (extra ``testing``). The strategies favour the awkward cases: ties, duplicated
 responses, 0/1 tournaments with odd cycles, a single response, reference policies that all but exclude a response. They
 draw short decimals, so that a counterexample shrinks to small numbers; up to six responses it is printed as the call
 that makes it.
@@ -25,7 +25,9 @@ import numpy as np
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError("windgames.testing needs hypothesis: install windgames[testing].") from error
+    raise ImportError(
+        "windgames.testing needs hypothesis: install windgames[testing], in a checkout by pip install '.[testing]'."
+    ) from error
 
 from ._array import kl, to_numpy
 from ._validation import one_of
@@ -33,7 +35,7 @@ from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game
 from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import solve
-from .updates import Rule, is_rule
+from .updates import Rule, is_rule, plan_of
 
 MATRICES = ("ties", "uniform", "tournament", "cycle", "reward", "bradley-terry", "logistic", "duplicates")
 """Kinds of constant-sum matrices; counterexamples shrink towards the first."""
@@ -291,7 +293,7 @@ def check_rule(
         if game.batch_shape != ():
             raise ValueError(f"check_rule takes games without contexts, but {game!r} has {game.batch_shape}.")
         try:
-            plan = rule.plan(game)
+            plan = plan_of(rule, game)
         except ValueError as error:
             refused = f": {error}"
             continue
