@@ -69,6 +69,7 @@ clean:  ## remove the environment and everything that was built
 # The constraints pin the versions that the committed tables come from; without them pip takes newer ones.
 $(READY): pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned packages into $(VENV), PyTorch among them: minutes, once."
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[dev]"
 	touch $@

@@ -523,6 +523,12 @@ def test_coverage_bound_of_a_step(rng):
         (lambda: LogLinear(np.log(REF), np.full((3, 4, 2), np.nan)), r"entry \(0, 0, 0\) is nan"),
         (lambda: LogLinear(np.log(REF), np.zeros((3, 4, 2)), ridge=-1), "ridge"),
         (lambda: run(JBond(1.0), GAME, Oracle(REWARDS), np.random.default_rng(0)), "Nothing ends this run"),
+        (lambda: run(wg.wind(0.1), GAME, Oracle(REWARDS), np.random.default_rng(0), rounds=1), "learner must be one"),
+        (lambda: run(JBond(1.0), GAME, REWARDS, np.random.default_rng(0), rounds=1), "oracle must be one"),
+        (lambda: run(JBond(1.0), GAME, Oracle(REWARDS), 0, rounds=1), "rng must be a generator.* but it is 0"),
+        (lambda: Oracle(GAME), "An oracle answers by a windgames preference"),
+        (lambda: Regression("wind"), "rule must be a rule .* but it is 'wind'"),
+        (lambda: Regression(wg.wind), "rule must be a rule .* but it is <class"),
         (
             lambda: learn(JBond(1.0), wg.WinRateGame(wg.RewardPreference([0.0, 1]), [0.5, 0.5], 0.1)),
             "one axis of contexts",

@@ -95,6 +95,8 @@ def test_arena_logs():
         wg.Comparisons.from_arena(log | {"winner": ["tie", "y", "tie", "tie"]})
     with pytest.raises(ValueError, match="frame has no column 'model_a', but 'left'"):
         wg.Comparisons.from_arena({"left": ["x"]})
+    with pytest.raises(ValueError, match=r"frame must be a DataFrame .* read 'battles.csv' with pandas"):
+        wg.Comparisons.from_arena("battles.csv")
 
 
 def test_labelled_tables_are_aligned():

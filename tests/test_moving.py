@@ -1,4 +1,4 @@
-"""A moving reference as a rule: on tables, for learners, and its pace (theory 6.8, 6.9)."""
+"""A moving reference as a rule: on tables, for learners, and its pace (theory 6.8, 6.11)."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_it_reaches_a_winner_where_the_fixed_reference_does_not():
 
 @pytest.mark.parametrize(("every", "converges"), [(1, False), (4, False), (25, True), (200, True)])
 def test_its_pace_near_a_winner(every, converges):
-    """Theory 6.9 against a run; too few steps between two renewals circle away."""
+    """Theory 6.11 against a run; too few steps between two renewals circle away."""
     beta, eta, sigma = 0.1, 0.4, np.sqrt(1 / 12)
     factor = bounds.moving_local_rate(beta, eta, sigma, every)
     assert (factor < 1) == converges

@@ -27,7 +27,10 @@ def test_testing_needs_no_second_import():
 
 def test_without_hypothesis_the_message_names_the_extra():
     done = run("import sys; sys.modules['hypothesis'] = None; import windgames as wg; wg.testing")
-    assert "ImportError: windgames.testing needs hypothesis: install windgames[testing]." in done.stderr
+    assert (
+        "ImportError: windgames.testing needs hypothesis: install windgames[testing], in a checkout by pip"
+        in done.stderr
+    )
 
 
 def test_unknown_names_are_attribute_errors():

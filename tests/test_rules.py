@@ -214,6 +214,28 @@ def test_a_custom_game_has_no_theorem():
         wg.wind().plan(game)
 
 
+def test_a_rule_of_ones_own_that_is_none():
+    """What a first attempt gets wrong is said in a line, wherever the rule is run."""
+
+    class Listed:
+        name = "listed"
+
+        def plan(self, game):
+            return [Stage(game.beta, 0.1)]
+
+    game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0]), [0.5, 0.5], 0.1)
+    for use in (wg.solve, lambda game, rule: check_rule(rule, [game])):
+        with pytest.raises(
+            (ValueError, AssertionError), match=r"plan of listed must be a windgames\.Plan, .* \[Stage"
+        ):
+            use(game, Listed())
+    with pytest.raises(ValueError, match=r"stages must be a tuple of Stage, such as \(stage,\)"):
+        Plan(Stage(0.1, 0.1), {}, "equilibrium")
+    for against in ("current", ["current"]):
+        with pytest.raises(ValueError, match=r'against must map slots to weights, such as \{"current": 1.0\}'):
+            Stage(0.1, 0.1, against=against)
+
+
 def test_bad_steps():
     game = WIN_RATE[0]
     for eta in (0.0, -1.0, np.nan, np.inf):

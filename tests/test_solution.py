@@ -235,7 +235,7 @@ def test_plots():
     long = wg.WinRateGame(wg.RewardPreference(np.arange(100.0)), np.full(100, 0.01), 0.1)
     assert len(wg.equilibrium(long).plot().get_lines()) == 2
     for context in ((), 2, (0, 0)):
-        with pytest.raises(ValueError, match="context must be an index"):
+        with pytest.raises(ValueError, match=r"context must be an index .* such as \(0,\), but it is"):
             wg.equilibrium(BATCH).plot(context=context)
     mpl.pyplot.close("all")
 

@@ -71,4 +71,6 @@ def optional(module: str, purpose: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        raise ImportError(f"{purpose} needs {library}: install windgames[{extra}].") from error
+        raise ImportError(
+            f"{purpose} needs {library}: install windgames[{extra}], in a checkout by pip install '.[{extra}]'."
+        ) from error

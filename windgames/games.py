@@ -295,7 +295,8 @@ def _check_ref(ref: Any, preference: Preference) -> tuple[Array, Array]:
     if where is not None:
         raise ValueError(
             f"ref must have full support, but ref{list(where)} is {scalar(ref[where])}. Drop responses that the "
-            f"reference never gives, or give them a small mass; masses too small for a float go into log_ref."
+            f"reference never gives, or give them a small mass; logarithms go into log_ref, also those of masses "
+            f"too small for a float."
         )
     total = xp.sum(xp.astype(ref, xp.float64), axis=-1)
     digits = float(xp.finfo(ref.dtype).eps)  # each mass is rounded to half of that, relative to itself

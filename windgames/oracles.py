@@ -51,6 +51,10 @@ class Oracle:
     def __init__(
         self, preference: Preference, *, reward: Any = None, budget: float = inf, certain: bool = False
     ) -> None:
+        if not isinstance(preference, Preference):
+            raise ValueError(
+                f"An oracle answers by a windgames preference, such as game.preference, but it is {preference!r}."
+            )
         if not preference.is_constant_sum:
             raise ValueError(f"An oracle needs a constant-sum preference, but it is {preference!r}. Use ties='half'.")
         if not budget >= 0:

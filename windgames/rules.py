@@ -289,7 +289,7 @@ class optimistic:
 
 @dataclass(frozen=True)
 class moving_reference:
-    r"""A rule whose reference becomes its own policy every so many steps (theory 6.8, 6.9).
+    r"""A rule whose reference becomes its own policy every so many steps (theory 6.8, 6.11).
 
     In between, `rule` approaches the equilibrium of the game whose reference that policy is; with enough steps this is
     `proximal_point`, and tends to a winner of the game at ``beta = 0``. With too few it circles: at ``every=1`` WIND's

@@ -300,7 +300,11 @@ class Solution:
         index = (context,) if isinstance(context, int) else tuple(context)
         batch = self.game.batch_shape
         if len(index) != len(batch) or any(not -n <= i < n for i, n in zip(index, batch, strict=True)):
-            raise ValueError(f"context must be an index of the contexts {batch}, but it is {context}.")
+            example = (0,) * len(batch)
+            raise ValueError(
+                f"context must be an index of the game's contexts, of shape {batch}, such as {example}, "
+                f"but it is {context}."
+            )
         ax = _axes(ax, "Solution.plot")
         log_ref = np.broadcast_to(to_numpy(self.game.log_ref), (*batch, self.game.n_responses))
         shares = {"reference": np.exp(log_ref[index]), self.method.partition(" (")[0]: to_numpy(self.policy)[index]}

@@ -18,7 +18,7 @@ from ._display import optional
 from ._validation import at_least, positive_number, whole
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game, with_rounding
 from .solution import QUANTITIES, Solution, Trace
-from .updates import DISTANCES, Guarantee, Plan, Rule, is_rule
+from .updates import DISTANCES, Guarantee, Plan, Rule, is_rule, plan_of
 
 LOCAL_RATE_WORK = 3e7
 """The local rate is computed up to this many contexts times responses cubed: tens of milliseconds."""
@@ -100,7 +100,7 @@ def solve(
     if reference_solution is not None:
         given = reference_solution.log_policy if isinstance(reference_solution, Solution) else reference_solution
         solution = game.check_policy(given, "reference_solution")
-    plan = rule.plan(game)
+    plan = plan_of(rule, game)
 
     slots = {"current": current, "previous": current, **dict.fromkeys(plan.renew, current)}
     known: dict[str, Array] = {}

@@ -26,7 +26,9 @@ import numpy as np
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError("windgames.testing needs hypothesis: install windgames[testing].") from error
+    raise ImportError(
+        "windgames.testing needs hypothesis: install windgames[testing], in a checkout by pip install '.[testing]'."
+    ) from error
 
 from ._array import kl, to_numpy
 from ._validation import one_of
@@ -34,7 +36,7 @@ from .equilibria import equilibrium
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame, check_game
 from .preferences import BradleyTerryPreference, LowRankPreference, MatrixPreference, Preference, RewardPreference
 from .solve import solve
-from .updates import Rule, is_rule
+from .updates import Rule, is_rule, plan_of
 
 MATRICES = ("ties", "uniform", "tournament", "cycle", "reward", "bradley-terry", "logistic", "duplicates")
 """Kinds of constant-sum matrices; counterexamples shrink towards the first."""
@@ -294,7 +296,7 @@ def check_rule(
         if game.batch_shape != ():
             raise ValueError(f"check_rule takes games without contexts, but {game!r} has {game.batch_shape}.")
         try:
-            plan = rule.plan(game)
+            plan = plan_of(rule, game)
         except ValueError as error:
             refused = f": {error}"
             continue

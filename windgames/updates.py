@@ -61,6 +61,10 @@ class Stage:
     out: str = "current"
     ref: str = "ref"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.against, Mapping):
+            raise ValueError(f'against must map slots to weights, such as {{"current": 1.0}}, not {self.against!r}.')
+
     @np.errstate(over="ignore")  # the logarithm of a vanishing mass may overflow to -inf, its limit
     def run(self, game: Game, slots: dict[str, Array], payoff: Any) -> Array:
         """Return the next log-policy; `payoff` maps a slot's name to the payoff against it."""
@@ -128,6 +132,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.fixed_point not in FIXED_POINTS:
             raise ValueError(f"fixed_point must be one of {FIXED_POINTS}, but it is {self.fixed_point!r}.")
+        if not isinstance(self.stages, list | tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise ValueError(f"stages must be a tuple of Stage, such as (stage,), but they are {self.stages!r}.")
         written = {"current", "previous", *self.renew}
         for stage in self.stages:
             unknown = sorted({stage.start, *stage.against, stage.ref} - written - {"ref"})
@@ -232,6 +238,14 @@ class Rule(Protocol):
 def is_rule(x: Any) -> bool:
     """Return whether `x` is a rule, and not a class of rules such as ``windgames.wind`` without parentheses."""
     return isinstance(x, Rule) and not isinstance(x, type)
+
+
+def plan_of(rule: Rule, game: Game | GameConstants) -> Plan:
+    """Return what a rule plans on a game, or say that it is no plan."""
+    plan = rule.plan(game)
+    if not isinstance(plan, Plan):
+        raise ValueError(f"The plan of {rule.name} must be a windgames.Plan, but it is {plan!r}.")
+    return plan
 
 
 def _in_dtype(x: Any, example: Array) -> Any:

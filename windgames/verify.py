@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import entr, xlogy
 
 from ._array import Array, array_namespace, is_array_api_obj, kl, log_normalize, safe_log, to_numpy
-from ._display import html_table, text_table
+from ._display import html_table, optional, text_table
 from ._validation import positive_number
 from .games import Game, WinRateGame, check_game
 from .solution import Solution
@@ -272,11 +272,7 @@ def verify(
 
 
 def _cvxpy() -> Any:
-    try:
-        import cvxpy
-    except ImportError as error:
-        raise ImportError("windgames.verify needs cvxpy: install windgames[verify].") from error
-    return cvxpy
+    return optional("cvxpy", "windgames.verify", "verify")
 
 
 def _program(win_rate: bool, beta: np.ndarray) -> str:

@@ -119,7 +119,7 @@ class Regression:
     def plan(self, progress: float) -> wg.updates.Plan:
         """Return the rule's plan."""
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        return rule.plan(game_constants(rule, self.beta, self.payoff, self.interaction))
+        return wg.updates.plan_of(rule, game_constants(rule, self.beta, self.payoff, self.interaction))
 
     def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         return tuple(

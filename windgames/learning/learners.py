@@ -24,7 +24,7 @@ from ..objectives import (
 )
 from ..oracles import Oracle
 from ..preferences import RewardPreference
-from ..updates import Rule, Stage, target
+from ..updates import Rule, Stage, is_rule, plan_of, target
 from .labels import LabelledSamples, centred_label, centred_within, column, sample, take
 from .policies import Policy, Tabular
 
@@ -93,6 +93,11 @@ class Regression:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not (is_rule(self.rule) or (callable(self.rule) and not isinstance(self.rule, type))):
+            raise ValueError(
+                f"rule must be a rule such as windgames.wind(), or a function from the round to one, "
+                f"but it is {self.rule!r}."
+            )
         pairing = self.pairing or ("group" if self.opponents is None else "independent")
         object.__setattr__(self, "pairing", pairing)
         one_of(pairing, "pairing", PAIRINGS)
@@ -124,7 +129,7 @@ class Regression:
             raise ValueError(f"Samples estimate win rates: use a WinRateGame or a LogWinRateGame, not {game!r}.")
         if self.unseen == "half" and not isinstance(policy, Tabular):
             raise ValueError("unseen='half' is for a table; in a LogLinear policy the features decide.")
-        renewed = self._rule(0).plan(game).renew
+        renewed = plan_of(self._rule(0), game).renew
         theta = policy.start(replicates)
         return {"current": theta, "previous": theta, **dict.fromkeys(renewed, theta), "t": 0, "draws": 0, "kept": {}}
 

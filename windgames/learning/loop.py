@@ -120,6 +120,12 @@ def run(
     >>> bool(learned.mean("kl_from_solution")[-1] < 0.1 * learned.mean("kl_from_solution")[0])
     True
     """
+    if not (hasattr(learner, "start") and hasattr(learner, "step")):
+        raise ValueError(f"learner must be one such as bandits.Regression(rule), but it is {learner!r}.")
+    if not isinstance(oracle, Oracle):
+        raise ValueError(f"oracle must be one such as bandits.Oracle(game.preference), but it is {oracle!r}.")
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng must be a generator, such as np.random.default_rng(0), but it is {rng!r}.")
     if min(rounds, queries, seconds, oracle.budget) == inf:
         raise ValueError("Nothing ends this run: pass rounds, queries, seconds, or an oracle with a budget.")
     evaluation_game = game if evaluation_game is None else evaluation_game

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import inf
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -229,6 +230,10 @@ class Comparisons:
         ValueError
             If a column is not there, or a verdict is none of those; the message names the row.
         """
+        if isinstance(frame, str | PathLike):
+            raise ValueError(
+                f"frame must be a DataFrame or a mapping of columns: read {str(frame)!r} with pandas."
+            )
         first, second, verdict = columns
         for name in columns:
             if name not in frame:

@@ -51,8 +51,8 @@ def benchmarks(
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise ValueError(
-            f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], or give prompts or questions "
-            f"and leave out --tasks."
+            f"Benchmarks ({', '.join(tasks)}) need lm-eval: install windgames[eval], in a checkout "
+            f"by pip install '.[eval]', or give prompts or questions and leave out --tasks."
         ) from None
     results = lm_eval.simple_evaluate(
         model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8, device=str(policy.device)),
