@@ -108,7 +108,7 @@ class Rollout:
         everyone = samples if opponents is None else Samples.beside([samples, opponents])
 
         def compute() -> Tensor:
-            return torch.as_tensor(self.judge.preference(self.prompts, everyone.text).matrix()).float()
+            return torch.tensor(np.asarray(self.judge.preference(self.prompts, everyone.text).matrix())).float()
 
         matrix = self._recorded("judging", compute)
         return matrix if opponents is None else matrix[:, :k, k:]

@@ -46,7 +46,8 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
 def win_rates(prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge) -> np.ndarray:
     """Return the win rate of our responses against theirs on each prompt, over all pairs; shape ``(B,)``."""
     k = ours.tokens.shape[1]
-    outcomes = torch.as_tensor(judge.preference(prompts, Samples.beside([_text(ours), _text(theirs)]).text).matrix())
+    both = Samples.beside([_text(ours), _text(theirs)])
+    outcomes = torch.tensor(np.asarray(judge.preference(prompts, both.text).matrix()))
     return shared.win_rates(outcomes[:, :k, k:], "independent").mean(-1).numpy()
 
 
