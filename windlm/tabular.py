@@ -130,7 +130,7 @@ class Enumeration:
         Adam on the exact divergence, with a cosine schedule to zero. The remainder is what the architecture cannot
         express, or did not learn in so many steps.
         """
-        target = torch.from_numpy(log_target).to(self.policy.device)
+        target = torch.tensor(log_target, device=self.policy.device)
         weights = [p for p in self.policy.model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
