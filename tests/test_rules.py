@@ -225,9 +225,7 @@ def test_a_rule_of_ones_own_that_is_none():
 
     game = wg.WinRateGame(wg.RewardPreference([0.0, 1.0]), [0.5, 0.5], 0.1)
     for use in (wg.solve, lambda game, rule: check_rule(rule, [game])):
-        with pytest.raises(
-            (ValueError, AssertionError), match=r"plan of listed must be a windgames\.Plan, .* \[Stage"
-        ):
+        with pytest.raises((ValueError, AssertionError), match=r"plan of listed must be a windgames\.Plan, .* \[Stage"):
             use(game, Listed())
     with pytest.raises(ValueError, match=r"stages must be a tuple of Stage, such as \(stage,\)"):
         Plan(Stage(0.1, 0.1), {}, "equilibrium")

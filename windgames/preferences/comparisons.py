@@ -225,9 +225,7 @@ class Comparisons:
             If a column is not there, or a verdict is none of those; the message names the row.
         """
         if isinstance(frame, str | PathLike):
-            raise ValueError(
-                f"frame must be a DataFrame or a mapping of columns: read {str(frame)!r} with pandas."
-            )
+            raise ValueError(f"frame must be a DataFrame or a mapping of columns: read {str(frame)!r} with pandas.")
         first, second, verdict = columns
         for name in columns:
             if name not in frame:
