@@ -436,3 +436,11 @@ def test_without_a_command_the_usage_is_told(capsys):
             main(words)
         assert stop.value.code == code
         assert "train" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(folder, tmp_path):
+    lm_tiny.make(tmp_path / "policy")
+    (tmp_path / "policy" / "model.safetensors").unlink()
+    with pytest.raises(SystemExit, match=r"^windlm train: The model '.*policy' could not be loaded: .*") as error:
+        main(flags(folder, tmp_path / "run", **{"model.name": tmp_path / "policy"}))
+    assert "\n" not in str(error.value)

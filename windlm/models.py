@@ -126,6 +126,15 @@ def source(name: str) -> dict[str, str]:
     return {"pretrained_model_name_or_path": name}
 
 
+def pretrained(auto: Any, where: Mapping[str, str], **settings: Any) -> Any:
+    """Return what `auto.from_pretrained` loads; a model that is nowhere to be had is a ValueError of one line."""
+    try:
+        return auto.from_pretrained(**where, **settings)
+    except OSError as error:
+        name = where["pretrained_model_name_or_path"]
+        raise ValueError(f"The model {name!r} could not be loaded: {' '.join(str(error).split())}") from error
+
+
 def load_policy(
     model: ModelSettings, adapter: LoraSettings | None = None, gradient_checkpointing: bool = False, seed: int = 0
 ) -> LanguagePolicy:
@@ -137,13 +146,13 @@ def load_policy(
         If there is no such file or folder, or a setting is out of range.
     """
     where = source(model.name) | {"revision": model.revision}
-    tokenizer = AutoTokenizer.from_pretrained(**where)
+    tokenizer = pretrained(AutoTokenizer, where)
     settings: dict[str, Any] = {"dtype": getattr(torch, model.precision)}
     if "gguf_file" in where:
         from transformers import GgufConfig
 
         settings["quantization_config"] = GgufConfig(dequantize=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(**where, **settings, output_loading_info=True)
+    loaded: Any = pretrained(AutoModelForCausalLM, where, **settings, output_loading_info=True)
     net, info = loaded
     complete(info, f"The causal language model {model.name!r}")
     finite(net)
@@ -185,7 +194,7 @@ def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
 
 def skeleton(model: ModelSettings, adapter: LoraSettings | None = None) -> Any:
     """Return the network on the meta device; only its configuration is read or downloaded."""
-    config = AutoConfig.from_pretrained(**source(model.name), revision=model.revision)
+    config = pretrained(AutoConfig, source(model.name) | {"revision": model.revision})
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.precision))
         net.tie_weights()
@@ -254,12 +263,12 @@ def load_reward_model(name: str, precision: Precision = "float32", batch_size: i
     """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
     where = source(name)
     settings = {"dtype": getattr(torch, precision), "output_loading_info": True}
-    loaded: Any = AutoModelForSequenceClassification.from_pretrained(**where, **settings)
+    loaded: Any = pretrained(AutoModelForSequenceClassification, where, **settings)
     net, info = loaded
     complete(info, f"The reward model {name!r}")
     finite(net)
     net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    return RewardModel(net, AutoTokenizer.from_pretrained(**where), batch_size)
+    return RewardModel(net, pretrained(AutoTokenizer, where), batch_size)
 
 
 def load_function(name: str) -> Callable[..., Any]:
