@@ -16,7 +16,7 @@ def wide(x):
 def matrix_of(preference, data):
     """Return the matrix of a preference from its data, in all digits."""
     if isinstance(preference, wg.BradleyTerryPreference):
-        r = data["reward"]
+        r = wide(game.preference.reward)
         scale = mp.mpf(preference.scale)
         return np.array([[1 / (1 + mp.exp((b - a) / scale)) for b in r] for a in r], dtype=object)
     if isinstance(preference, wg.LowRankPreference):
@@ -35,7 +35,7 @@ def data_of(game):
 def payoff(game, data, z):
     q = np.array([mp.exp(x) for x in z], dtype=object)
     if isinstance(game, wg.BestOfNGame) and game.n != 2:
-        r = data["reward"]
+        r = wide(game.preference.reward)
         n = mp.mpf(game.n)
         out = []
         for y in r:

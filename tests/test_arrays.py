@@ -152,5 +152,5 @@ def test_a_preference_of_ones_own_in_torch():
     class Half(Squared):
         matrix = wg.Preference.matrix
 
-    with pytest.raises(NotImplementedError, match=r"Half\.matrix is not defined"):
+    with pytest.raises(NotImplementedError, match=r"Half\.matrix is not implemented"):
         wg.equilibrium(wg.WinRateGame(Half(torch.float64), torch.tensor(REF[0]), 0.1))

@@ -292,7 +292,7 @@ def test_what_has_no_single_meaning_is_refused(name):
             make(spoil(data))
 
 
-@pytest.mark.parametrize("value", [np.ma.masked, 1j, np.complex64(1), None, "much", np.array([0.1, 0.2])])
+@pytest.mark.parametrize("value", [np.ma.masked, 1j, np.complex64(1), [None], "much", np.array([0.1, 0.2])])
 def test_one_number_is_one_real_number(value):
     for make in (
         lambda x: wg.BradleyTerryPreference(REWARD, scale=x),

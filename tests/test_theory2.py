@@ -342,7 +342,7 @@ def test_optimistic_is_popovs_method(rng):
 @given(games(), st.floats(0.01, 1))
 def test_optimistic_rate(game, share):
     """Theory 5.11 along a run of the rule, with the factor 2."""
-    step = min(1e6, float(wg.updates.optimistic_step(game)))
+    step = min(1e6, float(wg.bounds.optimistic_max_step(game.beta, game.interaction)))
     star = wg.equilibrium(game)
     run = wg.solve(game, wg.optimistic(share * step), tol=0, max_steps=30, reference_solution=star)
     trace = run.trace

@@ -350,6 +350,8 @@ class LanguagePolicy(torch.nn.Module):
 
     def _responses_per_row(self, prompts: list[list[int]], lengths: Tensor) -> int:
         """Return the cheapest number of responses per row, or 1 if the model does not support sharing."""
+        if self._shares is None:  # first of all: where the model is sharded, all processes must ask at the same time
+            self._shares = self._can_share()
         k, config = lengths.shape[1], self.base.config.get_text_config()
         sizes = torch.tensor([len(p) for p in prompts])
         windows = [w for name in ("sliding_window", "attention_chunk_size") if (w := getattr(config, name, None))]
@@ -363,8 +365,6 @@ class LanguagePolicy(torch.nn.Module):
             return (k // g) * longest * (6 * config.hidden_size + longest)
 
         best = min((g for g in range(k, 0, -1) if k % g == 0), key=cost)
-        if best > 1 and self._shares is None:
-            self._shares = self._can_share()
         return best if self._shares else 1
 
     @torch.no_grad()

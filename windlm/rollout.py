@@ -50,8 +50,8 @@ class RolloutBatch:
 class Recorder(Protocol):
     """A journal of results by name."""
 
-    def recorded(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return the result of this name, computed only if it is not in the journal."""
+    def recorded(self, name: str, compute: Callable[[], Any], together: bool) -> Any:
+        """Return the result of this name, computed only if it is not in the journal (of all processes, if together)."""
         ...
 
 
@@ -131,7 +131,8 @@ class Rollout:
             return result, seconds, getattr(self.judge, "calls", 0) - calls, dict(islice(known.items(), before, None))
 
         name, self.results = f"{self.results:02d}-{activity}", self.results + 1
-        result, seconds, calls, new = timed() if self.journal is None else self.journal.recorded(name, timed)
+        together = activity != "judging"  # the others run the model, which may be sharded over processes
+        result, seconds, calls, new = timed() if self.journal is None else self.journal.recorded(name, timed, together)
         known.update(new)
         self.seconds[activity] += seconds
         self.calls += calls

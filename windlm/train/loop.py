@@ -136,7 +136,7 @@ def train(
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         folder, progress = config.out / "rollouts" / f"round-{number:06d}", []
-        totals: dict[str, float] = dict.fromkeys(("tokens", "judge_calls", "seconds_training"), 0.0)
+        totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
         losses, norms, loaded = [], [], "current"
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:

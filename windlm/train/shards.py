@@ -55,10 +55,10 @@ class Journal:
     def __init__(self, folder: Path, agree: Callable[[bool], bool] = lambda flag: flag) -> None:
         self.folder, self.agree = folder, agree
 
-    def recorded(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return the result of this name, computed only if it is not on disk."""
+    def recorded(self, name: str, compute: Callable[[], Any], together: bool) -> Any:
+        """Return the result of this name, computed only if it is not on disk (of all processes, if `together`)."""
         path = self.folder / f"{name}.pt"
-        if self.agree(path.exists()):
+        if self.agree(path.exists()) if together else path.exists():
             return torch.load(path, weights_only=False)
         result = compute()
         write_atomically(path, lambda temporary: torch.save(result, temporary))
