@@ -16,7 +16,7 @@ def wide(x):
 def matrix_of(preference, data):
     """Return the matrix of a preference from its data, in all digits."""
     if isinstance(preference, wg.BradleyTerryPreference):
-        r = wide(game.preference.reward)
+        r = data["reward"]
         scale = mp.mpf(preference.scale)
         return np.array([[1 / (1 + mp.exp((b - a) / scale)) for b in r] for a in r], dtype=object)
     if isinstance(preference, wg.LowRankPreference):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from scipy.special import logsumexp
 
 import windgames as wg
 from windgames._array import hilbert, kl
