@@ -35,6 +35,7 @@ def data_of(game):
 def payoff(game, data, z):
     q = np.array([mp.exp(x) for x in z], dtype=object)
     if isinstance(game, wg.BestOfNGame) and game.n != 2:
+        assert isinstance(game.preference, wg.RewardPreference)
         r = wide(game.preference.reward)
         n = mp.mpf(game.n)
         out = []
