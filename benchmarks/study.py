@@ -19,9 +19,10 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +118,16 @@ def sources(*files: Path) -> list[Path]:
     return sorted(found)
 
 
-def _imported(file: Path) -> Iterator[str]:
-    """Yield the names of modules that a file may import; relative imports stay within a package, which counts whole."""
+@cache
+def _imported(file: Path) -> tuple[str, ...]:
+    """Return the modules that a file may import; relative imports stay within a package, which counts whole."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(names)
 
 
 def fingerprint(*files: Path) -> str:

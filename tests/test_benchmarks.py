@@ -188,6 +188,7 @@ def test_other_sampled_tables(tables):
     assert (np.exp(diversity.entropy) <= diversity.effective_support * SLACK).all()
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_table(smoke, tmp_path):
     """The same sweep by dask workers in processes of their own."""
     pytest.importorskip("distributed")

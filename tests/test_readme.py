@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,10 @@ def test_make_alone_lists_every_target():
         assert re.search(rf"^  make {target} +\w", listed, flags=re.M), target
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "sample", "reward"])
+COMMANDS = ("train", "evaluate", "sample", "reward")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_flags_exist(command):
     """Flags of the commands in the READMEs are flags of the commands."""
     pytest.importorskip("tyro")
@@ -207,17 +211,28 @@ def test_flags_exist(command):
         for code in re.findall(rf"`windlm {command}([^`]*)`", "\n".join(TEXT.values()))
         for flag in re.findall(r"--[\w.-]+", code)
     }
-    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "windlm", command, "--help"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    known = set(re.findall(r"--[\w.-]+", done.stdout))
+    known = set(re.findall(r"--[\w.-]+", helps()[command]))
     assert flags <= known, flags - known
+
+
+@cache
+def helps():
+    """Return the help of each windlm command, all from one process, since its imports take seconds."""
+    program = """
+import sys
+from windlm.__main__ import main
+for command in sys.argv[1:]:
+    print("\\0" + command)
+    try:
+        main([command, "--help"])
+    except SystemExit as stop:
+        assert not stop.code
+"""
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    asked = [sys.executable, "-c", program, *COMMANDS]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(part.split("\n", 1) for part in done.stdout.split("\0")[1:])
 
 
 # -- links and citations ---------------------------------------------------------------------------------------
