@@ -191,9 +191,7 @@ class Game:
         log_policy = broadcast(log_policy, np.broadcast_shapes(tuple(log_policy.shape[:-1]), self.batch_shape))
         u = self.payoff(log_policy) if payoff is None else payoff
         if not is_array_api_obj(self.beta) and self.beta == 0:
-            # rounding may leave a hair below zero; a gap is a maximum over deviations that include staying
-            gap = xp.max(u, axis=-1) - expectation(log_policy, u)
-            gap = xp.where(gap > 0, gap, xp.zeros_like(gap))
+            gap = _unregularised_gap(log_policy, u)
             none = xp.full_like(gap, inf)
             return {"gap": gap, "kl_certificate": none, "hilbert_certificate": none, "residual": gap}
         response = self.respond(u)
@@ -203,9 +201,7 @@ class Game:
         gap = scale(self._beta if not is_array_api_obj(self._beta) else self._beta[..., 0], divergence)
         if free.any():
             zero = like(np.broadcast_to(free, self.batch_shape), gap)
-            gain = xp.max(u, axis=-1) - expectation(log_policy, u)
-            # a gap is non-negative, since the deviations include staying; rounding may leave it slightly below
-            gap = xp.where(zero, xp.where(gain > 0, gain, xp.zeros_like(gain)), gap)
+            gap = xp.where(zero, _unregularised_gap(log_policy, u), gap)
             residual = xp.where(zero, gap, residual)
         rounding = self.rounding(u)
         proven = self._hilbert_certificate(log_policy, residual + rounding, with_rounding(divergence, rounding))
@@ -327,6 +323,14 @@ def _common_library(x: Array, preference: Preference, name: str) -> Any:
             f"{name} is an array of {type(x).__module__}, the preference's data of "
             f"{type(preference.example).__module__}: use one array library for both."
         ) from None
+
+
+def _unregularised_gap(log_policy: Array, payoff: Array) -> Array:
+    """Return the gap at ``beta = 0``: the largest payoff less the policy's own."""
+    xp = array_namespace(payoff)
+    gain = xp.max(payoff, axis=-1) - expectation(log_policy, payoff)
+    # a gap is non-negative, since the deviations include staying; rounding may leave it slightly below
+    return xp.where(gain > 0, gain, xp.zeros_like(gain))
 
 
 def check_game(game: Any) -> None:
