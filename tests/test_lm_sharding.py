@@ -49,8 +49,10 @@ def difference(one, other):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="accelerate would shard over the GPUs")
 @pytest.mark.parametrize(
     ("objective", "draws", "rows", "prompts", "adapter"),
-    [("extragradient", 2, 2, 4, False), ("jbond", 8, 2048, 2, True)],
-    ids=["all weights", "LoRA"],
+    [
+        pytest.param("extragradient", 2, 2, 4, False, id="all weights", marks=pytest.mark.slow),
+        pytest.param("jbond", 8, 2048, 2, True, id="LoRA"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_sharded_processes_are_one(tmp_path, objective, draws, rows, prompts, adapter):
