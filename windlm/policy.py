@@ -251,20 +251,11 @@ class LanguagePolicy(torch.nn.Module):
             raise ValueError(f"There are {len(prompts)} prompts, but {len(generators)} generators.")
         encoded = self.encode(prompts)
         if self.engine is not None:
-            tokens, mask = self._packed(self.engine(self, encoded, k, generators))
+            tokens, mask = padded(self.engine(self, encoded, k, generators), self.max_new_tokens, self.pad_id)
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
         tokens, mask = sample_tokens(self, encoded, uniform)
         return Samples(encoded, tokens, mask, self.read(tokens, mask))
-
-    def _packed(self, drawn: list[list[list[int]]]) -> tuple[Tensor, Tensor]:
-        """Return token ids of different lengths as padded tokens and mask."""
-        tokens = torch.full((len(drawn), len(drawn[0]), self.max_new_tokens), self.pad_id)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, row in enumerate(drawn):
-            for j, ids in enumerate(row):
-                tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
-        return tokens, mask
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities of the sampling distribution."""
@@ -414,6 +405,16 @@ def finite(model: torch.nn.Module) -> None:
     for name, p in model.named_parameters():
         if p.device.type != "meta" and not torch.isfinite(p.detach()).all():
             raise ValueError(f"The weights {name} hold nan or inf: the model is damaged, or overflowed in {p.dtype}.")
+
+
+def padded(token_ids: Sequence[Sequence[Sequence[int]]], length: int, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return token ids of `K` responses to each of `B` prompts as padded tokens and mask, shape ``(B, K, length)``."""
+    tokens = torch.full((len(token_ids), len(token_ids[0]), length), pad_id)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    for i, row in enumerate(token_ids):
+        for j, ids in enumerate(row):
+            tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
+    return tokens, mask
 
 
 def pack_rows(

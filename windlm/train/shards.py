@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ..policy import LanguagePolicy, Prompt, Samples
+from ..policy import LanguagePolicy, Prompt, Samples, padded
 from ..rollout import RolloutBatch
 from ..sharding import share
 
@@ -129,12 +129,7 @@ class ShardedRollouts:
 
     def __getitem__(self, index: Iterable[int]) -> RolloutBatch:
         rows = self.table.take(pa.array([int(i) for i in index])).to_pydict()
-        k, length = len(rows["token_ids"][0]), self.about["length"]
-        tokens = torch.full((len(rows["token_ids"]), k, length), self.about["pad_id"])
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, responses in enumerate(rows["token_ids"]):
-            for j, ids in enumerate(responses):
-                tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
+        tokens, mask = padded(rows["token_ids"], self.about["length"], self.about["pad_id"])
         types = {pa.float32(): torch.float32, pa.float64(): torch.float64}
         fixed = {
             name: torch.tensor(rows[name], dtype=types[self.table.schema.field(name).type.value_type])
