@@ -30,6 +30,7 @@ from ..objectives import remarks
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
 from ..train import Config, train
+from ..train.checkpoints import MAY_CHANGE
 from .methods import MethodSettings, objective
 from .settings import plain
 
@@ -106,9 +107,6 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
 
 
 # -- the run -------------------------------------------------------------------------------------------------
-
-MAY_CHANGE = {"out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu"}
-"""Training settings that may change when a run is resumed."""
 
 
 def start(run: RunConfig) -> list[dict[str, Any]]:

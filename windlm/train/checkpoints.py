@@ -21,14 +21,16 @@ from ..policy import LanguagePolicy, Prompt
 from ..weights import WeightSnapshots
 from .config import Config
 
+MAY_CHANGE = ("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu")
+"""Training settings that may change when a run is resumed."""
+
 
 def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Return the identity of a run: the settings, prompts and shapes that must not change when it is resumed.
 
     The judge is code and is not part of it.
     """
-    may_change = ("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu")
-    settings = {k: v for k, v in asdict(config).items() if k not in may_change}
+    settings = {k: v for k, v in asdict(config).items() if k not in MAY_CHANGE}
     draws = {name: getattr(policy, name) for name in ("max_new_tokens", "temperature", "top_p", "stop")}
     name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
     shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
