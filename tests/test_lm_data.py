@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from lm_tiny import write_lines
 
-from windlm.data import Data, Pair, load_pairs, load_prompts, read
+from windlm.data import Data, Pair, Prompts, load_pairs, load_prompts, read
 
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 BINARISED = [
@@ -201,7 +201,7 @@ def test_two_conversations_with_a_common_beginning_are_a_pair(form, tmp_path):
     asked = [talk("hi", "yes", "why?"), talk("hi"), talk("hi")]
     answers = [("so", "no"), ("so, that", "so"), ("a", "d")]
     assert load_pairs(Data(source)) == [Pair(p, *a) for p, a in zip(asked, answers, strict=True)]
-    assert load_prompts(Data(source)) == asked[:2]
+    assert load_prompts(Data(source), ()) == asked[:2]
 
 
 def test_an_answer_of_several_paragraphs_stays_whole(tmp_path):
@@ -281,3 +281,49 @@ def test_public_data_sets_are_read_or_refused_by_name():
         else:
             with pytest.raises(ValueError, match="has no column"):
                 load_pairs(Data(str(file)))
+
+
+# -- columns ---------------------------------------------------------------------------------------------------
+
+ADDED = [{"question": "1+1", "answer": "2"}, {"question": "1+1", "answer": "II"}, {"question": "1+1", "answer": "2"}]
+
+
+def test_the_same_prompt_with_other_columns_is_another(tmp_path):
+    source = write_lines(tmp_path / "a.jsonl", [*ADDED, {"question": "2+2", "more": 3}])
+    found = load_prompts(Data(source))
+    assert found == ["1+1", "1+1", "2+2"]
+    assert found.columns == {"answer": ["2", "II", None], "more": [None, None, 3]}
+    assert load_prompts(Data(source), ["more"]).columns == {"more": [None, 3]}
+    assert load_prompts(Data(source), ()).columns == {}
+    assert load_prompts(Data(source, limit=2), ["answer"]).columns == {"answer": ["2", "II"]}
+
+
+def test_whatever_holds_prompts_is_taken():
+    datasets = pytest.importorskip("datasets")
+    plain = Prompts.of(["a", TALK[:1]])
+    assert plain == ["a", TALK[:1]]
+    assert Prompts.of(plain) is plain
+    for rows in (ADDED, tuple(ADDED), datasets.Dataset.from_list(ADDED)):
+        found = Prompts.of(rows)
+        assert found == Prompts(["1+1"] * 3, {"answer": ["2", "II", "2"]})  # nothing is left out
+        assert found != Prompts(["1+1"] * 3)
+        assert found[1:] == found.rows([1, 2]) == Prompts(["1+1"] * 2, {"answer": ["II", "2"]})
+        assert found[-1] == "1+1"
+    assert len(Prompts.of([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("tea", "it is a str: put it into a list"),
+        (3, "it is a int"),
+        (TALK[:1], "one conversation"),
+        ([{"ask": "x"}], "no column 'prompt' or .*it has 'ask'"),
+        (["a", ""], "Prompt 1: the prompt is empty"),
+    ],
+)
+def test_what_holds_no_prompts_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        Prompts.of(given)
+    with pytest.raises(ValueError, match="Column 'a' has 1 values for 2 prompts"):
+        Prompts(["x", "y"], {"a": [1]})

@@ -298,7 +298,7 @@ def test_bad_input(tmp_path):
         RewardJudge(lambda p, r: [0.0] * len(r)),
         wind(0.1),
     )
-    with pytest.raises(ValueError, match="it is one string"):
+    with pytest.raises(ValueError, match="it is a str: put it into a list"):
         train(policy, "hello", judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="no prompts"):
         train(policy, [], judge, objective, quick(tmp_path))

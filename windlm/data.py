@@ -11,10 +11,10 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from .policy import Prompt
 
@@ -62,6 +62,82 @@ class Data:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, but it is {self.limit}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts(Sequence[Prompt]):
+    """Prompts with the columns of their data set, which rewards may read; an immutable sequence of prompts.
+
+    It equals another with the same prompts and columns, and a list of the same prompts.
+
+    Parameters
+    ----------
+    prompts : sequence of prompts
+    columns : mapping of name to list, one value per prompt
+
+    Raises
+    ------
+    ValueError
+        If a column has another length.
+    """
+
+    prompts: Sequence[Prompt]
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        object.__setattr__(self, "columns", {name: list(values) for name, values in self.columns.items()})
+        for name, values in self.columns.items():
+            if len(values) != len(self.prompts):
+                raise ValueError(f"Column {name!r} has {len(values)} values for {len(self.prompts)} prompts.")
+
+    @staticmethod
+    def of(source: Any) -> Prompts:
+        """Return prompts from `Prompts`, a list of texts or conversations, a list of rows, or a `datasets.Dataset`.
+
+        Rows are mappings with a column of prompts, recognised as by `load_prompts`; no row is left out.
+
+        Raises
+        ------
+        ValueError
+            If it is something else, or a row has no prompt.
+        """
+        if isinstance(source, Prompts):
+            return source
+        if isinstance(source, str | Mapping) or not isinstance(source, Iterable):
+            raise ValueError(
+                f"prompts must be a list of texts, of conversations or of rows, or a Dataset, but it is a "
+                f"{type(source).__name__}: put it into a list."
+            )
+        items = list(source)
+        if items and all(isinstance(item, Mapping) for item in items):
+            if all({"role", "content"} <= item.keys() for item in items):
+                raise ValueError("prompts is one conversation: put it into a list.")
+            return _from_rows(items, Data("the data"))
+        return Prompts([to_prompt(item, f"Prompt {i}") for i, item in enumerate(items)])
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Prompts: ...
+    def __getitem__(self, index: int | slice) -> Prompt | Prompts:
+        return self.rows(range(len(self))[index]) if isinstance(index, slice) else self.prompts[index]
+
+    def rows(self, index: Iterable[int]) -> Prompts:
+        """Return the prompts at these positions with their columns."""
+        rows = [int(i) for i in index]
+        columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
+        return Prompts([self.prompts[i] for i in rows], columns)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Prompts):
+            return (self.prompts, self.columns) == (other.prompts, other.columns)
+        return isinstance(other, list | tuple) and list(self.prompts) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -139,8 +215,15 @@ def _row(row: Any, where: str) -> dict[str, Any]:
 # -- prompts -------------------------------------------------------------------------------------------------
 
 
-def load_prompts(data: Data) -> list[Prompt]:
+def load_prompts(data: Data, columns: Sequence[str] | None = None) -> Prompts:
     """Return the distinct prompts of a source, in order.
+
+    Parameters
+    ----------
+    data : Data
+    columns : sequence of str, optional
+        Names of the columns to keep; by default all but the prompt's. Rows with the same prompt are one only if the
+        kept columns are equal too.
 
     Raises
     ------
@@ -150,18 +233,28 @@ def load_prompts(data: Data) -> list[Prompt]:
     rows = read(data.source, data.subset, data.split)
     if not rows:
         raise ValueError(f"{data.source} has no rows.")
-    prompts: dict[str, Prompt] = {}
+    return _from_rows(rows, data, columns, distinct=True)
+
+
+def _from_rows(
+    rows: Sequence[Row], data: Data, columns: Sequence[str] | None = None, distinct: bool = False
+) -> Prompts:
     name = None if _implicit(rows[0], data) else column(rows[0], data.prompt, PROMPT_COLUMNS, data.source)
+    if columns is None:
+        columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c != name]
+    found: dict[str, tuple[Prompt, list[Any]]] = {}
     for i, row in enumerate(rows):
         where = f"Row {i} of {data.source}"
         if name is None:
             prompt: Prompt = split_conversations(row["chosen"], row["rejected"], where)[0]
         else:
             prompt = _prompt(row, name, data, where)
-        prompts.setdefault(json.dumps(prompt), prompt)
-        if len(prompts) == data.limit:
+        kept = [row.get(c) for c in columns]
+        found.setdefault(json.dumps([prompt, kept], default=str) if distinct else str(i), (prompt, kept))
+        if len(found) == data.limit:
             break
-    return list(prompts.values())
+    prompts, values = zip(*found.values(), strict=True)
+    return Prompts(prompts, {c: [kept[j] for kept in values] for j, c in enumerate(columns)})
 
 
 def column(row: Row, name: str | None, usual: Sequence[str], where: str) -> str:

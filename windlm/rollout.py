@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data import Prompts
 from .judges import Judge
-from .policy import LanguagePolicy, Prompt, Samples
+from .judges.base import ask
+from .policy import LanguagePolicy, Samples
 from .weights import WeightSnapshots
 
 
@@ -47,6 +49,40 @@ class RolloutBatch:
         return RolloutBatch(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
 
 
+def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
+    """Return how a response ended: "end token", "stop text", or "cut" at the maximum length."""
+    if ids and ids[-1] in policy.stop_ids:
+        return "end token"
+    return "cut" if len(ids) == policy.max_new_tokens else "stop text"
+
+
+def columns_for(judge: Any, prompts: Prompts, *drawn: tuple[Samples, LanguagePolicy]) -> dict[str, list[Any]]:
+    """Return the columns that a judge may read: the data set's, and those of `RESPONSE_COLUMNS` that it names.
+
+    Parameters
+    ----------
+    judge : Judge
+    prompts : Prompts
+    *drawn : tuple of (Samples, LanguagePolicy)
+        Responses to the prompts and who gave them, side by side as the judge sees them.
+    """
+    columns = dict(prompts.columns)
+    for name in getattr(judge, "response_columns", ()):
+        parts = [_response_column(name, samples, policy) for samples, policy in drawn]
+        columns[name] = [[x for row in rows for x in row] for rows in zip(*parts, strict=True)]
+    return columns
+
+
+def _response_column(name: str, samples: Samples, policy: LanguagePolicy) -> list[list[Any]]:
+    if name == "text_with_special_tokens":
+        return policy.read(samples.tokens, samples.mask, special=True)
+    ids = [
+        [t[m].tolist() for t, m in zip(ts, ms, strict=True)]
+        for ts, ms in zip(samples.tokens, samples.mask, strict=True)
+    ]
+    return ids if name == "token_ids" else [[ending(x, policy) for x in row] for row in ids]
+
+
 class Recorder(Protocol):
     """A journal of results by name."""
 
@@ -65,7 +101,7 @@ class Rollout:
     policy: LanguagePolicy
     snapshots: WeightSnapshots
     judge: Judge
-    prompts: Sequence[Prompt]
+    prompts: Prompts
     generators: Callable[[], list[np.random.Generator]]
     """Returns new generators, one per prompt, at every call."""
     loaded: str = "current"
@@ -80,6 +116,9 @@ class Rollout:
     """Seconds spent so far, by activity."""
     results: int = 0
     """Results asked for so far, which name the next one in the journal."""
+
+    def __post_init__(self) -> None:
+        self.prompts = Prompts.of(self.prompts)
 
     def sample(self, slot: str, k: int) -> Samples:
         """Sample `k` responses to each prompt from the policy of a slot."""
@@ -108,7 +147,8 @@ class Rollout:
         everyone = samples if opponents is None else Samples.beside([samples, opponents])
 
         def compute() -> Tensor:
-            preference = self.judge.preference(self.prompts, everyone.text)
+            columns = columns_for(self.judge, self.prompts, (everyone, self.policy))
+            preference = ask(self.judge, "preference", self.prompts, everyone.text, columns)
             return torch.tensor(preference.to_numpy().matrix()).float()  # a copy, since the matrix is read-only
 
         matrix = self._recorded("judging", compute)
@@ -116,8 +156,14 @@ class Rollout:
 
     def rewards(self, samples: Samples) -> np.ndarray | None:
         """Return the judge's reward of each response, shape ``(B, K)``, or None if it has no rewards."""
-        rewards = getattr(self.judge, "rewards", None)
-        return None if rewards is None else self._recorded("judging", lambda: rewards(self.prompts, samples.text))
+        if getattr(self.judge, "rewards", None) is None:
+            return None
+
+        def compute() -> np.ndarray:
+            columns = columns_for(self.judge, self.prompts, (samples, self.policy))
+            return ask(self.judge, "rewards", self.prompts, samples.text, columns)
+
+        return self._recorded("judging", compute)
 
     def _at(self, slot: str) -> AbstractContextManager[None]:
         return nullcontext() if slot == self.loaded else self.snapshots.using(slot)

@@ -62,7 +62,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     Tokens and judge calls are upper bounds, reached if every response has maximum length. Memory is an estimate for
     the device at the peak of training: weights, gradients, AdamW moments, activations and logits of one micro-batch.
     """
-    prompts, net = load_prompts(run.data), skeleton(run.model, run.lora)
+    prompts, net = load_prompts(run.data, ()), skeleton(run.model, run.lora)
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(net, tokenizer, run.model)
     length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
@@ -121,7 +121,8 @@ def start(run: RunConfig) -> list[dict[str, Any]]:
     out = run.train.out
     out.mkdir(parents=True, exist_ok=True)
     check_same(run, out)
-    prompts, judge = load_prompts(run.data), load_judge(run.judge)
+    judge = load_judge(run.judge)
+    prompts = load_prompts(run.data, getattr(judge, "columns", ()))
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
     if run.sampler == "vllm":
         policy.engine = VLLM(policy)

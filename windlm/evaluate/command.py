@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from ..data import Data, load_prompts
+from ..judges.base import ask
 from ..models import JudgeSettings, ModelSettings, load_judge, load_policy
 from ..policy import LanguagePolicy, Prompt
+from ..rollout import columns_for
 from .benchmarks import benchmarks
 from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
 from .statistics import Interval, diversity, interval, win_rates
@@ -139,19 +141,20 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
 
 def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return win rate, KL divergence and diversity on the prompts."""
-    prompts = load_prompts(config.data)
+    judge = load_judge(config.judge) if config.judge.name else None
+    prompts = load_prompts(config.data, getattr(judge, "columns", ()))
+    if judge is not None and hasattr(judge, "check"):
+        judge.check(prompts, config.model.max_new_tokens)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
     samples = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
     rows = []
-    if config.judge.name:
-        judge = load_judge(config.judge)
-        wins = win_rates(prompts, samples["model"], samples["reference"], judge)
+    if judge is not None:
+        both = [(samples[who], policies[who]) for who in ("model", "reference")]
+        wins = win_rates(prompts, both[0][0], both[1][0], judge, columns_for(judge, prompts, *both))
         rows.append(row("win rate against the reference", "model", interval(wins), len(prompts)))
-        if hasattr(judge, "rewards"):
-            rows += [
-                row("reward", who, interval(judge.rewards(prompts, s.text).mean(-1)), len(prompts))
-                for who, s in samples.items()
-            ]
+        for who, s in samples.items() if hasattr(judge, "rewards") else ():
+            rewards = ask(judge, "rewards", prompts, s.text, columns_for(judge, prompts, (s, policies[who])))
+            rows.append(row("reward", who, interval(rewards.mean(-1)), len(prompts)))
     logs = {who: policies[who].log_prob(s).double() for who, s in samples.items()}
     if len({json.dumps(p.tokenizer.get_vocab(), sort_keys=True) for p in policies.values()}) < len(policies):
         ratio = (logs["model"] - policies["reference"].log_prob(samples["model"]).double()).mean(-1)
@@ -205,7 +208,7 @@ def chat_model(grader: ChatJudgeSettings) -> Chat:
 
 def side_by_side(config: SampleConfig) -> str:
     """Format the responses of one or two models to each prompt in columns."""
-    prompts = load_prompts(config.data)
+    prompts = load_prompts(config.data, ())
     names = [None, *([config.reference] if config.reference else [])]
     texts = [sample_responses(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
     heads = [name or config.model.name for name in names]

@@ -14,6 +14,7 @@ from scipy.stats import bootstrap
 from windgames import objectives as shared
 
 from ..judges import Judge
+from ..judges.base import Columns, ask
 from ..policy import Prompt, Samples
 
 
@@ -43,17 +44,18 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def win_rates(prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge) -> np.ndarray:
-    """Return the win rate of our responses against theirs on each prompt, over all pairs; shape ``(B,)``."""
+def win_rates(
+    prompts: Sequence[Prompt], ours: Samples, theirs: Samples, judge: Judge, columns: Columns | None = None
+) -> np.ndarray:
+    """Return the win rate of our responses against theirs on each prompt, over all pairs; shape ``(B,)``.
+
+    `columns` are those that the judge may read, of our responses and theirs side by side.
+    """
     k = ours.tokens.shape[1]
-    preference = judge.preference(prompts, Samples.beside([_text(ours), _text(theirs)]).text)
+    texts = [a + b for a, b in zip(ours.text, theirs.text, strict=True)]
+    preference = ask(judge, "preference", prompts, texts, columns or {})
     outcomes = torch.tensor(preference.to_numpy().matrix())  # a copy, since a preference's matrix is read-only
     return shared.win_rates(outcomes[:, :k, k:], "independent").mean(-1).numpy()
-
-
-def _text(samples: Samples) -> Samples:
-    """Return samples without tokens, so that those of two tokenizers can be concatenated."""
-    return Samples(samples.prompts, samples.tokens[..., :0], samples.mask[..., :0], samples.text)
 
 
 # -- diversity -----------------------------------------------------------------------------------------------

@@ -1,15 +1,20 @@
 """Judges: preferences over the responses to a prompt.
 
-A judge is any object with a method ``preference(prompts, responses)`` and a counter ``calls``. The judges here cache
-every verdict, so that nothing is judged twice.
+A judge is any object with a method ``preference(prompts, responses, columns)`` and a counter ``calls``. The judges here
+cache every verdict, so that nothing is judged twice.
+
+Functions read the columns that their signature names: a column of the data set, such as ``answer``, one value per
+prompt, or one of `RESPONSE_COLUMNS`, one value per response.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,15 +28,35 @@ PREFERENCES = ("reward", "bradley-terry")
 """Values of `RewardJudge.preference_kind`."""
 
 
+RESPONSE_COLUMNS = ("token_ids", "ended", "text_with_special_tokens")
+"""Columns with a value per response: its token ids, how it ended ("end token", "stop text" or "cut" at the maximum
+length), and its text with special tokens."""
+Columns = Mapping[str, Sequence[Any]]
+"""A list per name: of a value per prompt, or for `RESPONSE_COLUMNS` of a list with a value per response."""
+
+
 class Judge(Protocol):
     """Interface of a judge to the training loop."""
 
     calls: int
     """Judge calls not served from the cache."""
 
-    def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.Preference:
-        """Return the preference over the `K` responses to each of `B` prompts, with contexts of shape ``(B,)``."""
+    def preference(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Columns
+    ) -> wg.Preference:
+        """Return the preference over the `K` responses to each of `B` prompts, with contexts of shape ``(B,)``.
+
+        A judge that reads no columns may leave the last argument out. Those of `RESPONSE_COLUMNS` that it lists in an
+        attribute `response_columns` are among the columns.
+        """
         ...
+
+
+def ask(judge: Any, method: str, prompts: Sequence[Prompt], responses: Any, columns: Columns) -> Any:
+    """Call a judge's method, without the columns if it does not take them."""
+    function = getattr(judge, method)
+    taken = inspect.signature(function).parameters
+    return function(prompts, responses, columns) if len(taken) > 2 else function(prompts, responses)
 
 
 class JudgeError(RuntimeError):
@@ -76,28 +101,107 @@ def key(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else "\x00" + json.dumps([dict(m) for m in prompt], sort_keys=True)
 
 
-@dataclass
-class RewardJudge:
-    """A reward function as a judge.
+class Signature:
+    """How a user's function is called: the first arguments, and the columns that it names.
 
     Parameters
     ----------
-    reward : callable
-        Called as ``reward(prompts, responses)`` with two lists of equal length; returns a finite number for each pair.
+    function : callable
+    first : sequence of str
+        Names of the first arguments. They are passed by position, unless the function has a parameter ``completions``
+        or ``responses``: then by name, so that ``f(completions, answer, **kwargs)`` of TRL works.
+    """
+
+    def __init__(self, function: Callable[..., Any], first: Sequence[str]) -> None:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # of a function in C
+            parameters = []
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
+        self.by_name = bool({p.name for p in named} & {"completions", "responses"})
+        own = {*first, "completions", "completion_ids"} if self.by_name else set()
+        self.first = [p.name for p in named if p.name in own]
+        if not self.by_name:
+            named = [p for p in parameters[len(first) :] if p in named]
+        self.named = [p.name for p in named if p.name not in own]
+        self.required = [p.name for p in named if p.name not in own and p.default is p.empty]
+        if "completion_ids" in self.first:
+            self.required.append("token_ids")
+
+    def columns(self, given: Iterable[str]) -> list[str]:
+        """Return which of the given columns the function reads."""
+        wanted = {*self.named, *self.required}
+        return [name for name in given if name in wanted or (self.takes_all and name not in RESPONSE_COLUMNS)]
+
+    def __call__(self, function: Callable[..., Any], columns: Mapping[str, list[Any]], **first: list[Any]) -> Any:
+        """Call the function with the first arguments by name, and those columns that it reads."""
+        read = {name: columns[name] for name in self.columns(columns)}
+        if not self.by_name:
+            return function(*first.values(), **read)
+        replies = first["responses"]
+        talks = [not isinstance(p, str) for p in first["prompts"]]
+        first["completions"] = [
+            [{"role": "assistant", "content": r}] if talk else r for r, talk in zip(replies, talks, strict=True)
+        ]
+        if "completion_ids" in self.first:
+            first["completion_ids"] = read.pop("token_ids") if "token_ids" not in self.named else read["token_ids"]
+        if self.takes_all and "prompts" not in self.first:
+            read = {"prompts": first["prompts"]} | read
+        return function(**{name: first[name] for name in self.first}, **read)
+
+
+def check_columns(required: Iterable[str], given: Iterable[str]) -> None:
+    """Raise ValueError if a judge requires a column that is not given."""
+    given = [*given]
+    absent = [name for name in required if name not in given]
+    if absent:
+        have = ", ".join(map(repr, given)) or "none"
+        raise ValueError(f"The judge reads the columns {', '.join(map(repr, absent))}; the data have {have}.")
+
+
+def digest(values: Sequence[Any]) -> str:
+    """Return a short name of the values of columns, "" if there are none."""
+    return sha256(json.dumps(values, default=repr).encode()).hexdigest()[:32] if values else ""
+
+
+@dataclass
+class RewardJudge:
+    """One or several reward functions as a judge.
+
+    Parameters
+    ----------
+    reward : callable, or sequence of callables
+        Called as ``reward(prompts, responses)`` with two lists of equal length, and by name with the columns that its
+        signature names, of the data set or of `RESPONSE_COLUMNS`; with ``**kwargs``, with all columns of the data set.
+        Returns a finite number for each response. A parameter ``completions`` in place of ``responses`` gets what TRL
+        passes: a list with one message for a conversation. One of several may return None where it does not apply.
     preference_kind : {"reward", "bradley-terry"}
         Whether the larger reward wins with probability 1, or with the Bradley-Terry probability.
     ties : {"half", "weak", "strict"}
         See `windgames.RewardPreference`; "weak" for a log-win-rate game.
     scale : float
         Bradley-Terry temperature, in units of the reward.
+    weights : sequence of float, optional
+        Weight of each reward in the sum; by default 1.
+    cut : float
+        Subtracted from the reward of a response that was cut at the maximum length.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; when called, if a column that a reward requires is absent, or a reward is no
+        finite number.
     """
 
-    reward: Callable[[list[Prompt], list[str]], Any]
+    reward: Callable[..., Any] | Sequence[Callable[..., Any]]
     preference_kind: str = "reward"
     ties: str = "half"
     scale: float = 1.0
+    weights: Sequence[float] | None = None
+    cut: float = 0.0
     calls: int = 0
-    known: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)
+    known: dict[tuple[str, str, str], tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.preference_kind not in PREFERENCES:
@@ -105,37 +209,102 @@ class RewardJudge:
                 f"preference_kind must be one of {', '.join(map(repr, PREFERENCES))}, but it is "
                 f"{self.preference_kind!r}."
             )
+        self.functions = [self.reward] if callable(self.reward) else list(self.reward)
+        self.signatures = [Signature(f, ("prompts", "responses")) for f in self.functions]
+        weights = [1.0] * len(self.functions) if self.weights is None else list(self.weights)
+        if len(weights) != len(self.functions) or not np.isfinite(weights).all():
+            raise ValueError(f"weights must be {len(self.functions)} finite numbers, but it is {weights}.")
+        if not 0 <= self.cut < np.inf:
+            raise ValueError(f"cut must be a finite number of at least 0, but it is {self.cut}.")
+        self.weights = weights
 
-    def rewards(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> np.ndarray:
-        """Return the reward of each response, shape ``(B, K)``; only those not in the cache are computed.
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns that the rewards read; None for all of the data set's."""
+        if any(s.takes_all for s in self.signatures):
+            return None
+        return tuple(dict.fromkeys([*self.required, *(name for s in self.signatures for name in s.named)]))
+
+    @property
+    def required(self) -> list[str]:
+        """Names of the columns that must be there."""
+        return [*(name for s in self.signatures for name in s.required), *(["ended"] if self.cut else [])]
+
+    @property
+    def response_columns(self) -> list[str]:
+        """Those of `RESPONSE_COLUMNS` that the rewards read."""
+        named = {*self.required, *(name for s in self.signatures for name in s.named)}
+        return [name for name in RESPONSE_COLUMNS if name in named]
+
+    def check(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Check, before anything is sampled, that columns are there, and that texts fit a reward model's context."""
+        check_columns(self.required, [*getattr(prompts, "columns", {}), *RESPONSE_COLUMNS])
+        for function in self.functions:
+            if hasattr(function, "check"):
+                function.check(prompts, max_new_tokens)
+
+    def parts(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Columns | None = None
+    ) -> np.ndarray:
+        """Return each reward of each response, shape ``(B, K, rewards)``; only those not in the cache are computed.
 
         Raises
         ------
         ValueError
             If a reward is not finite; its prompt and response are named.
         """
-        pairs = [(p, r) for p, row in zip(prompts, responses, strict=True) for r in row]
-        distinct = {(key(p), r): (p, r) for p, r in pairs}
-        new = {name: pair for name, pair in distinct.items() if name not in self.known}
+        columns = columns or {}
+        check_columns(self.required, columns)
+        read = [name for name in columns if any(s.columns([name]) for s in self.signatures)]
+        names, items = [], {}
+        for i, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
+            own = {name: columns[name][i] for name in read if name not in RESPONSE_COLUMNS}
+            shared = digest([*own.items()])
+            for j, response in enumerate(row):
+                more = {name: columns[name][i][j] for name in read if name in RESPONSE_COLUMNS}
+                names.append((key(prompt), response, shared + digest([*more.items()])))
+                items.setdefault(names[-1], (prompt, response, own | more))
+        new = {name: item for name, item in items.items() if name not in self.known}
         if new:
-            values = numbers(self.reward(*map(list, zip(*new.values(), strict=True))), len(new), "reward")
-            for (prompt, response), value in zip(new.values(), values, strict=True):
-                if not np.isfinite(value):
-                    raise ValueError(
-                        f"The reward of response {response!r} to prompt {prompt!r} is {value}: a reward must be a "
-                        f"finite number."
-                    )
-            self.known |= dict(zip(new, values.tolist(), strict=True))
+            asked, replies, values = map(list, zip(*new.values(), strict=True))
+            lists = {name: [row[name] for row in values] for name in read}
+            found = [
+                self._one(n, call(function, lists, prompts=list(asked), responses=list(replies)), asked, replies)
+                for n, (function, call) in enumerate(zip(self.functions, self.signatures, strict=True))
+            ]
+            self.known |= dict(zip(new, map(tuple, np.stack(found, -1).tolist()), strict=True))
             self.calls += len(new)
-        return np.array([[self.known[key(p), r] for r in row] for p, row in zip(prompts, responses, strict=True)])
+        values = np.array([self.known[name] for name in names])
+        return values.reshape(len(prompts), -1, len(self.functions))
 
-    def check(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-        """Let a reward model check that prompts and responses fit its context, before anything is sampled."""
-        if hasattr(self.reward, "check"):
-            self.reward.check(prompts, max_new_tokens)
+    def _one(self, n: int, values: Any, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        several = len(self.functions) > 1
+        if several and isinstance(values, list | tuple):
+            values = [0.0 if value is None else value for value in values]
+        what = f"reward {n} of {len(self.functions)}" if several else "reward"
+        rewards = numbers(values, len(responses), what)
+        for prompt, response, value in zip(prompts, responses, rewards, strict=True):
+            if not np.isfinite(value):
+                raise ValueError(
+                    f"The {what} of response {response!r} to prompt {prompt!r} is {value}: a reward must be a "
+                    f"finite number."
+                )
+        return rewards
 
-    def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.Preference:
-        reward = self.rewards(prompts, responses)
+    def rewards(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Columns | None = None
+    ) -> np.ndarray:
+        """Return the weighted sum of the rewards of each response, less the penalty of a cut, shape ``(B, K)``."""
+        total = self.parts(prompts, responses, columns) @ np.asarray(self.weights)
+        if self.cut:
+            assert columns is not None
+            total = total - self.cut * (np.array(columns["ended"]) == "cut")
+        return total
+
+    def preference(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Columns | None = None
+    ) -> wg.Preference:
+        reward = self.rewards(prompts, responses, columns)
         if self.preference_kind == "reward":
             return wg.RewardPreference(reward, ties=self.ties)
         return wg.BradleyTerryPreference(reward, self.scale)
@@ -147,48 +316,76 @@ class PairwiseJudge:
 
     :math:`P_{ij} = (p(i, j) + 1 - p(j, i))/2`, hence :math:`P + P^\top = 1`. The disagreement of the two orders,
     :math:`|p(i,j)+p(j,i)-1|`, is the judge's position bias and is recorded. Equal responses tie. `K` distinct
-    responses cost :math:`K(K-1)` calls.
+    responses cost :math:`K(K-1)` calls, all pairs of all prompts in two batches.
 
     Parameters
     ----------
     wins : callable
-        Called as ``wins(prompts, first, second)`` with three lists of equal length; returns the probability that the
-        first response wins, for each triple.
+        Called as ``wins(prompts, first, second)`` with three lists of equal length, and by name with the columns of
+        the data set that its signature names; returns the probability that the first response wins, for each triple.
     """
 
-    wins: Callable[[list[Prompt], list[str], list[str]], Any]
+    wins: Callable[..., Any]
     calls: int = 0
-    known: dict[tuple[str, str, str], float] = field(default_factory=dict, repr=False)
+    known: dict[tuple[str, str, str, str], float] = field(default_factory=dict, repr=False)
     worst_asymmetry: float = 0.0
     """The largest disagreement between the two orders of a pair so far."""
     total_asymmetry: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        self.signature = Signature(self.wins, ("prompts", "first", "second"))
+        if wanted := sorted({*self.signature.named} & {*RESPONSE_COLUMNS}):
+            raise ValueError(f"A pairwise function reads columns of the data set, not {', '.join(wanted)}.")
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns that the function reads; None for all of the data set's."""
+        return None if self.signature.takes_all else tuple(self.signature.named)
 
     @property
     def mean_asymmetry(self) -> float:
         """The mean disagreement between the two orders of a pair so far."""
         return self.total_asymmetry / max(1, self.calls // 2)
 
-    def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.MatrixPreference:
-        names = [key(p) for p in prompts]
+    def check(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Check, before anything is sampled, that columns are there, and that texts fit a model's context."""
+        check_columns(self.signature.required, getattr(prompts, "columns", {}))
+        if hasattr(self.wins, "check"):
+            self.wins.check(prompts, max_new_tokens)
+
+    def preference(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Columns | None = None
+    ) -> wg.MatrixPreference:
+        columns = columns or {}
+        check_columns(self.signature.required, columns)
+        read = self.signature.columns(columns)
+        own = [{name: columns[name][i] for name in read} for i in range(len(prompts))]
+        names = [(key(p), digest([*values.items()])) for p, values in zip(prompts, own, strict=True)]
         new = {}
-        for prompt, name, row in zip(prompts, names, responses, strict=True):
+        for prompt, name, row, values in zip(prompts, names, responses, own, strict=True):
             distinct = list(dict.fromkeys(row))
             for i, first in enumerate(distinct):
                 for second in distinct[i + 1 :]:
-                    if (name, first, second) not in self.known:
-                        new[name, first, second] = (prompt, first, second)
+                    if (*name, first, second) not in self.known:
+                        new[*name, first, second] = (prompt, first, second, values)
         if new:
-            self._ask(new)
+            self._ask(new, read)
         matrix = [
-            [[0.5 if a == b else self.known[name, a, b] for b in row] for a in row]
+            [[0.5 if a == b else self.known[*name, a, b] for b in row] for a in row]
             for name, row in zip(names, responses, strict=True)
         ]
         return wg.MatrixPreference(matrix)
 
-    def _ask(self, new: dict[tuple[str, str, str], tuple[Prompt, str, str]]) -> None:
-        prompts, first, second = map(list, zip(*new.values(), strict=True))
+    def _ask(self, new: dict[tuple[str, str, str, str], tuple[Any, ...]], read: Sequence[str]) -> None:
+        prompts, first, second, values = map(list, zip(*new.values(), strict=True))
+        lists = {name: [row[name] for row in values] for name in read}
         there, back = (
-            numbers(self.wins(prompts, a, b), len(new), "pairwise judge") for a, b in ((first, second), (second, first))
+            numbers(
+                self.signature(self.wins, lists, prompts=list(prompts), first=list(a), second=list(b)),
+                len(new),
+                "pairwise judge",
+            )
+            for a, b in ((first, second), (second, first))
         )
         for p, a, b, x, y in zip(prompts, first, second, there, back, strict=True):
             if not (0 <= x <= 1 and 0 <= y <= 1):
@@ -200,5 +397,5 @@ class PairwiseJudge:
         self.worst_asymmetry = max(self.worst_asymmetry, float(asymmetry.max()))
         self.total_asymmetry += float(asymmetry.sum())
         self.calls += 2 * len(new)
-        for (name, a, b), p in zip(new, ((there + 1 - back) / 2).tolist(), strict=True):
-            self.known[name, a, b], self.known[name, b, a] = p, 1 - p
+        for (*name, a, b), p in zip(new, ((there + 1 - back) / 2).tolist(), strict=True):
+            self.known[*name, a, b], self.known[*name, b, a] = p, 1 - p

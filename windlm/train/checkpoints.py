@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..data import Prompts
 from ..judges import key
 from ..objectives import Objective
-from ..policy import LanguagePolicy, Prompt
+from ..policy import LanguagePolicy
 from ..weights import WeightSnapshots
 from .config import Config
 
@@ -25,7 +25,7 @@ MAY_CHANGE = ("out", "progress", "checkpoint_every", "keep_rollouts", "trackers"
 """Training settings that may change when a run is resumed."""
 
 
-def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def describe(config: Config, objective: Objective, policy: LanguagePolicy, prompts: Prompts) -> dict[str, Any]:
     """Return the identity of a run: the settings, prompts and shapes that must not change when it is resumed.
 
     The judge is code and is not part of it.
@@ -35,8 +35,8 @@ def describe(config: Config, objective: Objective, policy: LanguagePolicy, promp
     name = re.sub(r" at 0x[0-9a-f]+", "", repr(objective))
     shapes = [[n, *p.shape] for n, p in policy.model.named_parameters() if p.requires_grad]
     digests = {
-        k: sha256(json.dumps(x).encode()).hexdigest()[:16]
-        for k, x in (("prompts", [*map(key, prompts)]), ("weights", shapes))
+        k: sha256(json.dumps(x, default=repr).encode()).hexdigest()[:16]
+        for k, x in (("prompts", [*map(key, prompts), *prompts.columns.items()]), ("weights", shapes))
     }
     return json.loads(json.dumps(settings | draws | digests | {"objective": name}))
 

@@ -23,9 +23,10 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from .. import sharding
+from ..data import Prompts
 from ..judges import Judge
 from ..objectives import Objective, remarks
-from ..policy import LanguagePolicy, Prompt, finite
+from ..policy import LanguagePolicy, finite
 from ..rollout import Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
@@ -39,7 +40,7 @@ SAMPLES_PER_STAGE = 16
 
 def train(
     policy: LanguagePolicy,
-    prompts: Sequence[Prompt],
+    prompts: Any,
     judge: Judge,
     objective: Objective,
     config: Config,
@@ -54,7 +55,8 @@ def train(
     ----------
     policy : LanguagePolicy
         Trained in place.
-    prompts : sequence of prompts
+    prompts : Prompts, list, or datasets.Dataset
+        Texts, conversations, or rows with a prompt and with columns that the judge may read; see `Prompts.of`.
     judge : Judge
     objective : Objective
         `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
@@ -74,8 +76,7 @@ def train(
         If the prompts do not divide evenly among processes, the number of draws does not suit the objective, the
         judge returns NaN, a loss is not finite, or the folder holds another run.
     """
-    if isinstance(prompts, str):
-        raise ValueError("prompts must be a list of prompts, but it is one string: put it into a list.")
+    prompts = Prompts.of(prompts)
     check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -153,7 +154,7 @@ def train(
                 name = f"shard-{rank * per_round // world + first:08d}"
                 streams = count_streams([config.seed, number], shard, n * SAMPLES_PER_STAGE)
                 journal = Journal(folder / f"stage-{n}" / f"{name}.journal", partial(sharding.all_agree, policy=policy))
-                texts = [prompts[i] for i in shard]
+                texts = prompts.rows(shard)
                 rollout = Rollout(policy, snapshots, judge, texts, streams.__next__, loaded, journal)
                 batch = objective.collect(stage, rollout, config.draws)
                 if n == 0:

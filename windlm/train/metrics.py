@@ -96,7 +96,7 @@ class BaselineSamples:
             new = list(range(len(indices)))  # processes that sample together must sample the same number
         if new:
             generators = [np.random.default_rng([self.config.seed, 0, indices[j]]) for j in new]
-            some = replace(rollout, prompts=[rollout.prompts[j] for j in new], generators=lambda: generators)
+            some = replace(rollout, prompts=rollout.prompts.rows(new), generators=lambda: generators)
             samples = some.sample("ref", self.config.reference_draws)
             rollout.results = some.results
             self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from ..policy import LanguagePolicy, Prompt, Samples, padded
-from ..rollout import RolloutBatch
+from ..rollout import RolloutBatch, ending
 from ..sharding import share
 
 
@@ -104,13 +104,6 @@ def write_shard(
             writer.write_table(table)
 
     write_atomically(path, write)
-
-
-def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
-    """Return how a response ended."""
-    if ids and ids[-1] in policy.stop_ids:
-        return "end token"
-    return "cut" if len(ids) == policy.max_new_tokens else "stop text"
 
 
 class ShardedRollouts:
