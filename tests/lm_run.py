@@ -51,7 +51,16 @@ def adapted(policy):
 
 
 def main(
-    out, objective="wind", rounds=6, slow=0.0, processes=None, evaluate=None, adapter=False, rows=2048, **settings
+    out,
+    objective="wind",
+    rounds=6,
+    slow=0.0,
+    processes=None,
+    evaluate=None,
+    adapter=False,
+    rows=2048,
+    tokens=8192,
+    **settings,
 ):
     torch.set_num_threads(1)
 
@@ -61,7 +70,7 @@ def main(
 
     policy = small_policy(letters=4, length=2, width=16, spread=0.3)
     policy = adapted(policy) if adapter else policy
-    policy.forward_batch_size = rows
+    policy.forward_batch_size, policy.tokens_per_batch = rows, tokens
     config = Config(
         Path(out),
         **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}

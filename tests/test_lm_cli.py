@@ -333,7 +333,7 @@ def test_a_file_with_a_mistake_names_it(values, said):
 
 def test_what_a_file_may_write_in_several_ways():
     whole = {"model": {"name": "m"}, "data": {"source": "d"}, "judge": {"name": "j"}}
-    train = {"out": "o", "learning_rate": "2e-4", "max_grad_norm": 1, "betas": [0, 0.95], "micro_prompts": None}
+    train = {"out": "o", "learning_rate": "2e-4", "max_grad_norm": 1, "betas": [0, 0.95], "prompts_per_round": None}
     read = build(runs.RunConfig, whole | {"train": train}).train
     assert (read.out, read.learning_rate, read.max_grad_norm) == (Path("o"), 2e-4, 1.0)
     assert read.betas == (0.0, 0.95)

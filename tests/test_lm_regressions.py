@@ -48,7 +48,7 @@ def test_another_run_is_not_gone_on_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"draws": 1}, {"micro_prompts": -1}, {"max_grad_norm": 0.0}, {"reference_draws": -1}], ids=str
+    "settings", [{"draws": 1}, {"prompts_per_round": -1}, {"max_grad_norm": 0.0}, {"reference_draws": -1}], ids=str
 )
 def test_settings_that_train_nothing_are_refused(tmp_path, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

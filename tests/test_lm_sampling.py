@@ -96,7 +96,7 @@ def test_draws_and_scores_are_those_of_a_token_loop(kind, tokenizer):
             own = samples.tokens[i, j][samples.mask[i, j]].tolist()
             assert own == drawn_by_the_chain_rule(policy, prompt, uniform[j])
     np.testing.assert_allclose(policy.log_prob(samples), by_the_chain_rule(policy.model, samples), atol=1e-4)
-    shared = policy._responses_per_row(samples.prompts, lengths)
+    shared = policy._responses_per_row(samples)
     assert (shared > 1) == (kind in SHARING)
 
 
@@ -120,6 +120,41 @@ def test_gradients_do_not_depend_on_how_responses_share_rows(per_row, tokenizer,
 
     alone = gradients(1)
     torch.testing.assert_close(gradients(per_row), alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_and_gradients_do_not_depend_on_the_batches(seed, tokenizer):
+    """Random lengths, in batches of any budget, are those of one response at a time."""
+    rng, policy = np.random.default_rng(seed), make("Llama", LLAMA, tokenizer)
+    b, k = 7, 4
+    lengths = torch.from_numpy(rng.integers(1, 12, (b, k)))
+    tokens = torch.from_numpy(rng.integers(0, 5, (b, k, 11)))
+    prompts = [rng.integers(0, 5, rng.integers(1, 30)).tolist() for _ in range(b)]
+    samples = Samples(prompts, tokens, torch.arange(11) < lengths[..., None], [[""] * k] * b)
+    weight = torch.from_numpy(rng.normal(size=(b, k))).float()
+
+    def gradients(parts, score):
+        policy.model.zero_grad()
+        for part in parts:
+            (score(samples[part]) * weight[part]).sum().backward()
+        return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+    plain = gradients([[i] for i in range(b)], lambda one: policy._score(one, one.mask.sum(-1), 1))
+    scores = torch.cat([policy._score(samples[[i]], lengths[[i]], 1) for i in range(b)]).detach()
+    sizes = []
+    for budget in (1, 60, 150, 8192):
+        policy.tokens_per_batch = budget
+        batches = policy.batches(samples)
+        assert sorted(i for batch in batches for i in batch) == list(range(b))
+        for batch in batches:
+            rows = pack_rows(samples[batch], lengths[batch], policy._responses_per_row(samples[batch]), 0)[0]
+            assert len(batch) == 1 or rows.numel() <= budget
+        sizes.append(len(batches))
+        torch.testing.assert_close(policy.log_prob(samples), scores, rtol=1e-5, atol=1e-4)
+        packed = gradients(batches, policy)
+        torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (b, 1)
 
 
 def test_a_row_holds_a_prompt_and_its_responses():

@@ -190,21 +190,29 @@ def test_metrics_are_estimates_of_the_enumerated_truth(tmp_path):
 
 def test_micro_batches_add_up(tmp_path):
     whole, _ = lm_run.main(tmp_path / "whole", rounds=2, batch_prompts=4)
-    pieces, _ = lm_run.main(tmp_path / "pieces", rounds=2, batch_prompts=4, micro_prompts=1)
+    pieces, _ = lm_run.main(tmp_path / "pieces", rounds=2, batch_prompts=4, tokens=1)
     assert difference(weights(whole), weights(pieces)) < 1e-4
 
 
 def test_rounding_moves_only_what_does_nothing(tmp_path):
     """Adam makes steps of rounding errors where there is no gradient: at key biases, which change no attention."""
     whole, _ = lm_run.main(tmp_path / "whole", rounds=2, batch_prompts=4, epsilon=1e-8, checkpoint_every=0)
-    pieces, _ = lm_run.main(
-        tmp_path / "pieces", rounds=2, batch_prompts=4, epsilon=1e-8, checkpoint_every=0, micro_prompts=1
-    )
+    pieces, _ = lm_run.main(tmp_path / "pieces", rounds=2, batch_prompts=4, epsilon=1e-8, checkpoint_every=0, tokens=1)
     one, other = (Enumeration.of(policy).log_policy(["a", "b c"]) for policy in (whole, pieces))
     assert np.abs(one - other).max() < 1e-4
     one, other = weights(whole), weights(pieces)
     moved = {name for name in one if (one[name] - other[name]).abs().max() > 1e-4}
     assert moved <= {name for name in one if name.endswith("c_attn.bias")}
+
+
+@pytest.mark.parametrize(("n", "per_round"), [(6, 4), (7, 3), (5, 4)])
+def test_rounds_that_do_not_divide_the_data_wrap(n, per_round):
+    turns = [round_prompts(n, per_round, number, seed=0) for number in range(1, 2 * n + 1)]
+    assert all(len(set(turn)) == per_round for turn in turns)  # what occurs twice has two streams of random numbers
+    used = [i % n for turn in turns for i in turn]
+    passes = [used[i : i + n] for i in range(0, len(used) - n, n)]
+    assert all(sorted(one) == list(range(n)) for one in passes)
+    assert len(set(map(tuple, passes))) == len(passes)
 
 
 def test_rounds_take_every_prompt_once_before_any_twice():
@@ -306,8 +314,8 @@ def test_bad_input(tmp_path):
         train(policy, ["a", ""], judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="requires 2 processes, but has 1"):
         train(policy, PROMPTS, judge, objective, quick(tmp_path, processes=2))
-    with pytest.raises(ValueError, match="prompts_per_round must divide"):
-        train(policy, ["a", "b", "c"], judge, objective, quick(tmp_path, prompts_per_round=2))
+    with pytest.raises(ValueError, match="prompts_per_round must be at most 3"):
+        train(policy, ["a", "b", "c"], judge, objective, quick(tmp_path, prompts_per_round=4))
     nan = RewardJudge(lambda p, r: [float("nan")] * len(r))
     with pytest.raises(ValueError, match=r"The reward of response .* to prompt 'a' is nan"):
         train(policy, PROMPTS, nan, objective, quick(tmp_path))

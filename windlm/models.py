@@ -50,7 +50,9 @@ class ModelSettings:
     stop: tuple[str, ...] = ()
     """Strings that end a response, in addition to the end-of-sequence tokens."""
     forward_batch_size: int = 64
-    """Sequences per forward pass in sampling and scoring."""
+    """Responses that are sampled at a time."""
+    tokens_per_batch: int = 8192
+    """Tokens per forward pass in scoring and training, padding included; memory grows with it."""
     logits_chunk: int = 4096
     """Number of tokens whose logits are held in memory at a time in scoring."""
 
@@ -177,7 +179,8 @@ def complete(info: Mapping[str, Any], what: str) -> None:
 
 def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
     """Return a network and its tokenizer as a policy with these sampling settings."""
-    names = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size", "logits_chunk")
+    names = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size")
+    names += ("tokens_per_batch", "logits_chunk")
     return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in names})
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from . import sharding
 from .sampling import sample_tokens
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -32,6 +33,8 @@ Engine = Callable[["LanguagePolicy", list[list[int]], int, list[np.random.Genera
 
 AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 """Names that model configurations give to an operation between the output layer and the logits."""
+TOO_WIDE = 2**31
+"""The width of a row that would be wrong: more tokens than any row has."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class LanguagePolicy(torch.nn.Module):
     stop : sequence of str
         Strings that end a response, in addition to the end-of-sequence tokens of tokenizer and model.
     forward_batch_size : int
-        Sequences per forward pass in sampling and scoring.
+        Responses that are sampled at a time.
+    tokens_per_batch : int
+        Tokens per forward pass in scoring and training, padding included; see `batches`.
     logits_chunk : int
         Number of tokens whose logits over the vocabulary are held in memory at a time, also in the backward pass.
 
@@ -131,12 +136,14 @@ class LanguagePolicy(torch.nn.Module):
         top_p: float = 1.0,
         stop: Sequence[str] = (),
         forward_batch_size: int = 512,
+        tokens_per_batch: int = 8192,
         logits_chunk: int = 4096,
     ) -> None:
         super().__init__()
         least_one = {
             "max_new_tokens": max_new_tokens,
             "forward_batch_size": forward_batch_size,
+            "tokens_per_batch": tokens_per_batch,
             "logits_chunk": logits_chunk,
         }
         for name, value in least_one.items():
@@ -162,7 +169,8 @@ class LanguagePolicy(torch.nn.Module):
                 )
         self.model, self.tokenizer = model.eval(), tokenizer
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
-        self.forward_batch_size, self.logits_chunk = forward_batch_size, logits_chunk
+        self.forward_batch_size, self.tokens_per_batch = forward_batch_size, tokens_per_batch
+        self.logits_chunk = logits_chunk
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -284,7 +292,7 @@ class LanguagePolicy(torch.nn.Module):
                 f"A prompt of {width} tokens with a response of {longest} does not fit the model's context of "
                 f"{self.context}."
             )
-        return self._score(samples, lengths, self._responses_per_row(samples.prompts, lengths))
+        return self._score(samples, lengths, self._responses_per_row(samples))
 
     def _score(self, samples: Samples, lengths: Tensor, per_row: int) -> Tensor:
         b, k = lengths.shape
@@ -305,10 +313,33 @@ class LanguagePolicy(torch.nn.Module):
 
     @torch.no_grad()
     def log_prob(self, samples: Samples) -> Tensor:
-        """Return `forward` without gradients, in batches of `forward_batch_size` sequences, on the CPU."""
-        step = max(1, self.forward_batch_size // samples.tokens.shape[1])
-        parts = [samples[range(i, min(i + step, len(samples)))] for i in range(0, len(samples), step)]
-        return torch.cat([self(part).cpu() for part in parts])
+        """Return `forward` without gradients, in `batches`, on the CPU."""
+        log_p = torch.empty(samples.tokens.shape[:2])
+        for rows in self.batches(samples):
+            log_p[rows] = self(samples[rows]).cpu()
+        return log_p
+
+    def batches(self, samples: Samples) -> list[list[int]]:
+        """Split prompts into batches of at most `tokens_per_batch` tokens, padding included, the longest first.
+
+        Prompts of similar length come together, so that little is padding. All responses to a prompt are in one batch,
+        however many tokens they have. Processes that share sharded weights get equally many batches.
+        """
+        widths, k = self._row_widths(samples), samples.tokens.shape[1]
+        tokens = torch.stack([k // g * w for g, w in widths.items()]).amin(0)
+        batches: list[list[int]] = []
+        for i in tokens.argsort(descending=True, stable=True).tolist():
+            together = [*batches[-1], i] if batches else [i]
+            g, width = self._cheapest(widths, together, k)
+            if len(batches) and len(together) * (k // g) * width <= self.tokens_per_batch:
+                batches[-1] = together
+            else:
+                batches.append([i])
+        for _ in range(sharding.largest(len(batches), self) - len(batches)):
+            most = max(batches, key=len)
+            batches.remove(most)
+            batches += [most[::2], most[1::2]]
+        return batches
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return the logits after each token of unpadded rows."""
@@ -339,24 +370,33 @@ class LanguagePolicy(torch.nn.Module):
         for h, y in zip(hidden.split(self.logits_chunk), targets.split(self.logits_chunk), strict=True):
             yield checkpoint(score, h, y, use_reentrant=False) if len(targets) > self.logits_chunk else score(h, y)
 
-    def _responses_per_row(self, prompts: list[list[int]], lengths: Tensor) -> int:
+    def _responses_per_row(self, samples: Samples) -> int:
         """Return the cheapest number of responses per row, or 1 if the model does not support sharing."""
+        return self._cheapest(self._row_widths(samples), range(len(samples)), samples.tokens.shape[1])[0]
+
+    def _row_widths(self, samples: Samples) -> dict[int, Tensor]:
+        """Return the length of each prompt's longest row, for each number of responses per row that is possible."""
         if self._shares is None:  # first of all: where the model is sharded, all processes must ask at the same time
             self._shares = self._can_share()
-        k, config = lengths.shape[1], self.base.config.get_text_config()
-        sizes = torch.tensor([len(p) for p in prompts])
-        windows = [w for name in ("sliding_window", "attention_chunk_size") if (w := getattr(config, name, None))]
-        if k == 1 or int((sizes + lengths.max(-1).values).max()) > min(windows, default=2**62):
-            return 1  # a sliding window would count the other responses in the row
+        lengths = samples.mask.sum(-1)
+        b, k = lengths.shape
+        sizes = torch.tensor([len(p) for p in samples.prompts])
         inputs = (lengths - 1).clamp(min=0)
+        config = self.base.config.get_text_config()
+        windows = [w for name in ("sliding_window", "attention_chunk_size") if (w := getattr(config, name, None))]
+        # a sliding window would count the other responses in the row
+        over = sizes + lengths.max(-1).values > min(windows, default=TOO_WIDE)
+        possible = [g for g in range(k, 0, -1) if k % g == 0 and (g == 1 or self._shares)]
+        widths = {g: (sizes[:, None] + inputs.view(b, -1, g).sum(-1)).amax(-1) for g in possible}
+        return {g: w.masked_fill(over, TOO_WIDE) if g > 1 else w for g, w in widths.items()}
 
-        def cost(g: int) -> int:
-            # per layer, in units of 4 d operations: 6 d per token for the matrices, 1 per pair of tokens for attention
-            longest = int((sizes[:, None] + inputs.view(len(prompts), -1, g).sum(-1)).max())
-            return (k // g) * longest * (6 * config.hidden_size + longest)
-
-        best = min((g for g in range(k, 0, -1) if k % g == 0), key=cost)
-        return best if self._shares else 1
+    def _cheapest(self, widths: Mapping[int, Tensor], rows: Iterable[int], k: int) -> tuple[int, int]:
+        """Return the cheapest number of responses per row for a batch of prompts, and the batch's width."""
+        which, size = list(rows), self.base.config.get_text_config().hidden_size
+        longest = {g: int(w[which].max()) for g, w in widths.items()}
+        # per layer, in units of 4 d operations: 6 d per token for the matrices, 1 per pair of tokens for attention
+        best = min(longest, key=lambda g: k // g * longest[g] * (6 * size + longest[g]))
+        return best, longest[best]
 
     @torch.no_grad()
     def _can_share(self) -> bool:

@@ -99,6 +99,15 @@ def all_agree(flag: bool, policy: torch.nn.Module) -> bool:
     return bool(value)
 
 
+def largest(count: int, policy: torch.nn.Module) -> int:
+    """Return the largest count of all processes if the policy is sharded; else return the count."""
+    if not is_sharded(policy):
+        return count
+    value = torch.tensor(count, device=share(next(policy.parameters())).device)
+    all_reduce(value, ReduceOp.MAX)
+    return int(value)
+
+
 def whole_weights(policy: Any, main: bool) -> dict[str, Tensor] | None:
     """Gather a sharded policy's weights on the main process's CPU; return None if they are not sharded."""
     if not is_sharded(policy):

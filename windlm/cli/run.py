@@ -77,10 +77,11 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     moving = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     item = next(net.parameters()).element_size()
-    rows = (config.micro_prompts or min(config.batch_prompts, per_round)) * drawn
+    rows = min(config.batch_prompts, per_round) * drawn
+    tokens = min(rows * length, max(run.model.tokens_per_batch, drawn * length))
     # per layer and token: about 34 vectors of the hidden size with fused attention kernels, 1 with checkpointing
     kept = 1 if run.gradient_checkpointing else 34
-    activations = rows * length * text.hidden_size * text.num_hidden_layers * kept * item
+    activations = tokens * text.hidden_size * text.num_hidden_layers * kept * item
     logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -27,11 +27,10 @@ class Config:
     epochs: int = 1
     """Passes over the responses of a round."""
     prompts_per_round: int | None = None
-    """Prompts per round, reshuffled after each pass over the data; None for all of them."""
+    """Prompts per round; None for all. Every prompt is used once before any is used twice, each time in a new order."""
     batch_prompts: int = 8
-    """Prompts per optimizer step, summed over all processes."""
-    micro_prompts: int | None = None
-    """Prompts per forward and backward pass on one process (gradient accumulation); None for the whole step."""
+    """Prompts per optimizer step, summed over all processes. A process accumulates gradients over batches of the
+    policy's `tokens_per_batch`."""
     learning_rate: float = 1e-4
     """Peak AdamW learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -73,7 +72,7 @@ class Config:
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
         least |= {"shard_prompts": 1} | ({"keep_rollouts": 0} if self.keep_rollouts is not None else {})
         least |= {"warmup": 0, "weight_decay": 0, "seed": 0}
-        least |= {n: 1 for n in ("micro_prompts", "prompts_per_round", "processes") if getattr(self, n) is not None}
+        least |= {n: 1 for n in ("prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():
             if not getattr(self, name) >= low:
                 raise ValueError(f"{name} must be at least {low}, but it is {getattr(self, name)}.")

@@ -154,13 +154,14 @@ def train(
                 name = f"shard-{rank * per_round // world + first:08d}"
                 streams = count_streams([config.seed, number], shard, n * SAMPLES_PER_STAGE)
                 journal = Journal(folder / f"stage-{n}" / f"{name}.journal", partial(sharding.all_agree, policy=policy))
-                texts = prompts.rows(shard)
+                own = [i % len(prompts) for i in shard]
+                texts = prompts.rows(own)
                 rollout = Rollout(policy, snapshots, judge, texts, streams.__next__, loaded, journal)
                 batch = objective.collect(stage, rollout, config.draws)
                 if n == 0:
                     apart = replace(rollout, seconds=dict(rollout.seconds))
-                    progress.append((len(shard), baselines.measure(batch, apart, shard)))
-                write_shard(folder / f"stage-{n}" / f"{name}.arrow", shard, texts, batch, policy)
+                    progress.append((len(shard), baselines.measure(batch, apart, own)))
+                write_shard(folder / f"stage-{n}" / f"{name}.arrow", own, texts, batch, policy)
                 spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
                 for count, value in {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}.items():
                     totals[count] = totals.get(count, 0) + value
@@ -175,11 +176,10 @@ def train(
                 for i in range(0, per_round, config.batch_prompts):
                     step = order[i : i + config.batch_prompts]
                     part = step[rank * len(step) // world : (rank + 1) * len(step) // world]
-                    micro = config.micro_prompts or len(part)
-                    pieces = [part[j : j + micro] for j in range(0, len(part), micro)]
-                    total_loss = 0.0
-                    for j, positions in enumerate(pieces):
-                        piece, last = rollouts[positions], j == len(pieces) - 1
+                    batch, total_loss = rollouts[part], 0.0
+                    pieces = policy.batches(batch.samples)
+                    for j, rows in enumerate(pieces):
+                        piece, last = batch[rows], j == len(pieces) - 1
                         with nullcontext() if last else accelerator.no_sync(model):  # exchange gradients once a step
                             loss = objective.loss(stage, model(piece.samples), piece).sum() / len(part)
                             accelerator.backward(loss)
@@ -241,8 +241,8 @@ def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
             f"The run requires {config.processes} processes, but has {world}: start it with "
             f"torchrun --nproc_per_node {config.processes}."
         )
-    if not 1 <= per_round <= n or n % per_round:
-        raise ValueError(f"prompts_per_round must divide the {n} prompts, but it is {per_round}.")
+    if per_round > n:
+        raise ValueError(f"prompts_per_round must be at most {n}, the number of prompts, but it is {per_round}.")
     last = per_round % config.batch_prompts
     if per_round % world or min(config.batch_prompts, per_round) % world or last % world:
         raise ValueError(
@@ -260,11 +260,15 @@ def rate(config: Config, step: int, total: int) -> float:
 
 
 def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
-    """Return the indices of a round's prompts; every prompt occurs once before any occurs twice."""
+    """Return the indices of a round's prompts; every prompt occurs once before any occurs twice.
+
+    A round may end one pass over the prompts and begin the next; a prompt `i` of the next is then ``n + i``.
+    """
     if per_round == n:
         return list(range(n))
     turn, place = divmod((number - 1) * per_round, n)
-    return np.random.default_rng([seed, turn]).permutation(n)[place : place + per_round].tolist()
+    passes = [j * n + np.random.default_rng([seed, turn + j]).permutation(n) for j in range(2)]
+    return np.concatenate(passes)[place : place + per_round].tolist()
 
 
 def count_streams(seed: list[int], prompts: Sequence[int], count: int = 0) -> Iterator[list[np.random.Generator]]:
