@@ -621,7 +621,8 @@ def _of_logits(logits: np.ndarray, tol: float, index: tuple[int, ...]) -> dict[s
         tied = 2 * np.arctanh(min(tol, 1.0))  # differences up to this are margins up to tol
         label = np.cumsum(np.append(0, np.diff(ordered) > tied))
         first = np.unique(label, return_index=True)[1]
-        if np.any(ordered[np.append(first[1:], m) - 1] - ordered[first] > tied) or not ordered[-1] - ordered[0] < LARGEST_ODDS:
+        widths, span = ordered[np.append(first[1:], m) - 1] - ordered[first], ordered[-1] - ordered[0]
+        if np.any(widths > tied) or not span < LARGEST_ODDS:
             return None
     place = np.empty(m, dtype=int)
     place[order] = label
@@ -629,7 +630,7 @@ def _of_logits(logits: np.ndarray, tol: float, index: tuple[int, ...]) -> dict[s
     for start in range(0, m, BLOCK):
         stop = min(m, start + BLOCK)
         flow.add(start, stop, np.tanh((logits[start:stop, None] - logits[start:]) / 2))
-    some = ordered[-1] - ordered[0] > tol
+    some = span > tol
     return _of_reward(place, "half", index) | {
         "decided_pairs": 0,
         "reward_share": 1.0 if some else None,
