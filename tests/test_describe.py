@@ -1,5 +1,6 @@
 """What `describe` says of a preference, against brute force over permutations, subsets and a least-squares solver."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -159,6 +160,34 @@ def test_bradley_terry_is_all_reward(rng):
     found = wg.describe(wg.BradleyTerryPreference(reward, scale=0.5))
     assert found.reward_share == pytest.approx(1)
     np.testing.assert_allclose(found.potential, (reward - reward.mean()) / 0.5, atol=1e-9)
+
+
+@given(rewards(6), st.sampled_from([0.1, 1.0]), st.sampled_from([0.0, 1e-3, 0.3, 1.0]))
+def test_bradley_terry_is_described_as_its_matrix(reward, scale, tol):
+    """From the rewards alone, and where near ties make a chain."""
+    p = wg.BradleyTerryPreference(reward, scale)
+    fast, slow = wg.describe(p, tol), wg.describe(wg.MatrixPreference(p.matrix()), tol)
+    for name in (f.name for f in dataclasses.fields(fast)):
+        mine, its = getattr(fast, name), getattr(slow, name)
+        if name in ("rank", "group", "component", "potential"):
+            np.testing.assert_allclose(mine, its, atol=1e-9)
+        elif name == "worst_error":
+            assert max(mine, its) < 1e-15
+        elif name.endswith(("share", "linear")) and mine is not None:
+            assert mine == pytest.approx(its, abs=1e-9)
+        elif name != "preference":
+            assert mine == its, name
+
+
+def test_describing_and_fitting_bradley_terry_makes_no_matrix(rng):
+    """Of 30,000 items it would take 7 GB."""
+    i, j = rng.integers(0, 30_000, (2, 200_000))
+    p = wg.Comparisons.from_pairs(i[i != j], j[i != j], names=range(30_000)).bradley_terry(prior=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wg.BradleyTerryPreference, "_odds", None)
+        fitted = wg.BradleyTerryPreference(p.reward[:2000])
+        repr(fitted), repr(p), p.is_constant_sum
+        assert wg.describe(fitted).potential == pytest.approx(p.reward[:2000] - p.reward[:2000].mean())
 
 
 @given(rewards(6), st.sampled_from(["half", "weak", "strict"]))

@@ -72,11 +72,15 @@ def like(values: np.ndarray, example: Array, *, dtype: Any = None) -> Array:
 
 
 def kept(table: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """Return ``table[key]``, made at its first use; what jax traces is made each time."""
+    """Return ``table[key]``, made at its first use, read-only in numpy; what jax traces is made each time."""
     if key in table:
         return table[key]
     out = make()
-    if not any(is_traced(x) for x in (out if isinstance(out, tuple) else (out,))):
+    parts = out if isinstance(out, tuple) else (out,)
+    for x in parts:
+        if isinstance(x, np.ndarray):
+            x.flags.writeable = False
+    if not any(is_traced(x) for x in parts):
         table[key] = out
     return out
 

@@ -18,12 +18,14 @@ from scipy.sparse.csgraph import connected_components
 from ._array import to_numpy
 from ._display import html_table, optional, text_table
 from ._validation import positive_number
-from .preferences import Preference, RewardPreference
+from .preferences import BradleyTerryPreference, Preference, RewardPreference
 from .preferences.base import ties_tol
 from .preferences.laplacian import groups, solve_laplacian
 
 BLOCK = 64
 """Rows of a matrix that are looked at together."""
+LARGEST_ODDS = 700.0
+"""Log-odds up to this are those of two positive floats."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,8 +232,8 @@ def describe(preference: Preference, tol: float = 0.0) -> Description:
     How much of the preference is a reward is the least-squares part of the Hodge decomposition: `r` minimises
     :math:`\sum_{i<j} n_{ij}(\log\frac{P_{ij}}{P_{ji}} - (r_i - r_j))^2` over the pairs with finite log-odds, with
     :math:`n_{ij}` the number of comparisons, or 1. For a Bradley-Terry preference it returns the reward over its scale,
-    and its share is 1. The same for :math:`P-P^\top` needs no finite log-odds. For a `RewardPreference` everything
-    follows from the order of the rewards, and no matrix is built.
+    and its share is 1. The same for :math:`P-P^\top` needs no finite log-odds. For a `RewardPreference`, and for a
+    `BradleyTerryPreference` without chains of near ties, all follows from the rewards, and no matrix is built.
 
     Where the preference comes from counts (`Comparisons.empirical`, `from_counts`), pairs that were never compared are
     unknown: they are left out, and the Smith set is that of what is known.
@@ -268,17 +270,7 @@ def describe(preference: Preference, tol: float = 0.0) -> Description:
     rounding = ties_tol(preference.example)
     tol = max(tol, rounding)
     batch, m = preference.batch_shape, preference.n_responses
-    if isinstance(preference, RewardPreference):
-        values = to_numpy(preference.reward)
-        rows = [_of_reward(values[i], preference.ties, i) for i in np.ndindex(batch)]
-    else:
-        values = to_numpy(preference.matrix()).astype(float)
-        won = preference.win_counts
-        won = None if won is None else to_numpy(won).astype(float)
-        rows = [
-            _of_matrix(values[i], tol, max(1e-12, rounding), i, None if won is None else won[i])
-            for i in np.ndindex(batch)
-        ]
+    rows = _contexts(preference, tol, max(1e-12, rounding))
     found = {
         name: np.stack([row[name] for row in rows]).reshape(*batch, m)
         if isinstance(rows[0][name], np.ndarray)
@@ -287,6 +279,23 @@ def describe(preference: Preference, tol: float = 0.0) -> Description:
     }
     assert found.keys() == {f.name for f in fields(Description)} - {"preference", "tol"}
     return Description(preference=preference, tol=tol, **found)
+
+
+def _contexts(preference: Preference, tol: float, rounding: float) -> list[dict[str, Any]]:
+    """Describe each context, from the rewards where that can be."""
+    contexts = list(np.ndindex(preference.batch_shape))
+    if isinstance(preference, RewardPreference):
+        values = to_numpy(preference.reward)
+        return [_of_reward(values[i], preference.ties, i) for i in contexts]
+    won = preference.win_counts
+    if isinstance(preference, BradleyTerryPreference) and won is None:
+        values = to_numpy(preference.reward).astype(float) / preference.scale
+        rows = [_of_logits(values[i], tol, i) for i in contexts]
+        if all(row is not None for row in rows):
+            return rows  # type: ignore[return-value]
+    values = to_numpy(preference.matrix()).astype(float)
+    won = None if won is None else to_numpy(won).astype(float)
+    return [_of_matrix(values[i], tol, rounding, i, None if won is None else won[i]) for i in contexts]
 
 
 def _gather(values: list[Any], batch: tuple[int, ...]) -> Any:
@@ -601,4 +610,32 @@ def _of_reward(reward: np.ndarray, ties: str, index: tuple[int, ...]) -> dict[st
         "potential": np.where(((size == 1) | (ties == "strict")) & (m > 1), np.nan, 0.0)[label],
         "component": component,
         "zero_rows": ties == "strict",
+    }
+
+
+def _of_logits(logits: np.ndarray, tol: float, index: tuple[int, ...]) -> dict[str, Any] | None:
+    """Describe a Bradley-Terry preference of scale 1 by its order; None where near ties chain or odds overflow."""
+    m, order = len(logits), np.argsort(logits, kind="stable")
+    ordered = logits[order]
+    with np.errstate(divide="ignore", over="ignore"):
+        tied = 2 * np.arctanh(min(tol, 1.0))  # differences up to this are margins up to tol
+        label = np.cumsum(np.append(0, np.diff(ordered) > tied))
+        first = np.unique(label, return_index=True)[1]
+        widths, span = ordered[np.append(first[1:], m) - 1] - ordered[first], ordered[-1] - ordered[0]
+        if np.any(widths > tied) or not span < LARGEST_ODDS:
+            return None
+    place = np.empty(m, dtype=int)
+    place[order] = label
+    flow = _Flow(np.zeros(m))
+    for start in range(0, m, BLOCK):
+        stop = min(m, start + BLOCK)
+        flow.add(start, stop, np.tanh((logits[start:stop, None] - logits[start:]) / 2))
+    some = span > tol
+    return _of_reward(place, "half", index) | {
+        "decided_pairs": 0,
+        "reward_share": 1.0 if some else None,
+        "cyclic_share": 0.0 if some else None,
+        "reward_share_linear": flow.mean_potential(m, tol)[1],
+        "potential": logits - logits.mean() if some else np.zeros(m),
+        "component": np.zeros(m, dtype=int),
     }

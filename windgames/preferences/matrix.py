@@ -63,8 +63,11 @@ class MatrixPreference(Preference):
                 f"but its shape is {tuple(matrix.shape)}. "
                 f"A game of two different players goes through windgames.embed_zero_sum."
             )
-        matrix = owned(matrix)
-        self._set(matrix)
+        self._matrix = matrix = owned(matrix)
+        self._other: dict[Any, Array] = {}
+        self._logs: dict[Any, Array] = {}
+        self.batch_shape = tuple(matrix.shape[:-2])
+        self.n_responses = matrix.shape[-1]
         self.names = names
         xp = array_namespace(matrix)
         outside = ~((matrix >= 0) & (matrix <= 1))
@@ -76,13 +79,6 @@ class MatrixPreference(Preference):
                 f"Win counts go through windgames.from_counts, rewards through RewardPreference, payoffs of a zero-sum "
                 f"game through windgames.embed_zero_sum."
             )
-
-    def _set(self, matrix: Array) -> None:
-        self._matrix = matrix
-        self._other: dict[Any, Array] = {}
-        self._logs: dict[Any, Array] = {}
-        self.batch_shape = tuple(matrix.shape[:-2])
-        self.n_responses = matrix.shape[-1]
 
     @property
     def example(self) -> Array:
@@ -167,7 +163,8 @@ class MatrixPreference(Preference):
 class BradleyTerryPreference(MatrixPreference):
     r"""The Bradley-Terry preference :math:`P_{ij} = \sigma((r_i - r_j)/\text{scale})` of a reward.
 
-    Always constant-sum; its interaction constant is at most 1/2 (theory 5.3).
+    Always constant-sum; its interaction constant is at most 1/2 (theory 5.3). The matrix is made when it is first
+    needed; `describe` does without.
 
     Parameters
     ----------
@@ -179,11 +176,27 @@ class BradleyTerryPreference(MatrixPreference):
         Names of the responses, by which a Series is aligned; its labels if None.
     """
 
+    is_constant_sum = True
+
     def __init__(self, reward: Any, scale: float = 1.0, *, names: Any = None) -> None:
         self.reward, names = check_reward(reward, names)
         self.scale = positive_number(scale, "scale")
-        self._set(sigmoid(self._odds(self.reward.dtype)))
+        self._other, self._logs = {}, {}
+        self.batch_shape, self.n_responses = tuple(self.reward.shape[:-1]), self.reward.shape[-1]
         self.names = names
+
+    @property
+    def example(self) -> Array:
+        return self.reward
+
+    @property
+    def _matrix(self) -> Array:  # type: ignore[override]
+        return self._cast(self.reward.dtype)
+
+    def _cast(self, dtype: Any) -> Array:
+        if getattr(self.reward, "requires_grad", False):  # what is made without a gradient must not be met with one
+            return sigmoid(self._odds(dtype))
+        return kept(self._other, dtype, lambda: sigmoid(self._odds(dtype)))
 
     def _constructor(self) -> dict[str, Any]:
         return {"reward": self.reward, "scale": self.scale}
@@ -195,9 +208,6 @@ class BradleyTerryPreference(MatrixPreference):
         r = array_namespace(self.reward).astype(self.reward, dtype)
         with np.errstate(over="ignore"):  # a difference too large for a float is certainty
             return (r[..., :, None] - r[..., None, :]) / self.scale
-
-    def _in_dtype(self, dtype: Any) -> Array:
-        return sigmoid(self._odds(dtype))
 
     @cached_property
     def interaction_bound(self) -> np.ndarray:
