@@ -60,6 +60,8 @@ def main(
     adapter=False,
     rows=2048,
     tokens=8192,
+    callbacks=(),
+    epochs=2,
     **settings,
 ):
     torch.set_num_threads(1)
@@ -73,11 +75,13 @@ def main(
     policy.forward_batch_size, policy.tokens_per_batch = rows, tokens
     config = Config(
         Path(out),
-        **{"rounds": rounds, "draws": 8, "epochs": 2, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
+        **{"rounds": rounds, "draws": 8, "epochs": epochs, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
         | {"reference_draws": 4, "processes": processes, "cpu": True, "progress": False}
         | settings,
     )
-    rows = train(policy, ["a", "b c", "c", "d d d"], RewardJudge(reward), OBJECTIVES[objective](), config, evaluate)
+    rows = train(
+        policy, ["a", "b c", "c", "d d d"], RewardJudge(reward), OBJECTIVES[objective](), config, evaluate, callbacks
+    )
     return policy, rows
 
 

@@ -21,7 +21,10 @@ from ..policy import LanguagePolicy
 from ..weights import WeightSnapshots
 from .config import Config
 
-MAY_CHANGE = ("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu")
+MAY_CHANGE = (
+    *("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu"),
+    *("show_every", "completions", "stop_when", "report"),
+)
 """Training settings that may change when a run is resumed."""
 
 

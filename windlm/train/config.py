@@ -63,7 +63,15 @@ class Config:
     trackers: tuple[str, ...] = ()
     """Experiment trackers by accelerate's names, such as tensorboard or wandb; each must be installed."""
     progress: bool = True
-    """Whether to show a progress bar."""
+    """Whether to show progress: a bar in a terminal, elsewhere one line per round."""
+    show_every: int = 0
+    """Interval between tables of a few responses in the terminal, in rounds; 0 for none."""
+    completions: int = 4
+    """Prompts per round whose responses are kept in completions/, for people and reports to read; 0 for none."""
+    stop_when: str | None = None
+    """Condition on a metric that ends the run early, such as "kl > 5" or "win_rate_reference >= 0.9"."""
+    report: bool = True
+    """Whether to write report.html when the run ends; windlm report writes it at any time."""
 
     def __post_init__(self) -> None:
         schedules = ("constant", "linear", "cosine")
@@ -71,7 +79,7 @@ class Config:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
         least |= {"shard_prompts": 1} | ({"keep_rollouts": 0} if self.keep_rollouts is not None else {})
-        least |= {"warmup": 0, "weight_decay": 0, "seed": 0}
+        least |= {"warmup": 0, "weight_decay": 0, "seed": 0, "show_every": 0, "completions": 0}
         least |= {n: 1 for n in ("prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():
             if not getattr(self, name) >= low:

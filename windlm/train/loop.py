@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
+from accelerate.utils import gather_object
 
 from .. import sharding
 from ..data import Prompts
@@ -33,6 +33,7 @@ from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
 from .metrics import BaselineSamples, Metrics, check_trackers, mean_over_prompts
 from .shards import Journal, ShardedRollouts, drop_old_rounds, open_round, write_shard
+from .watch import Progress, StopWhen, any_stops, completions, responses_table, write_completions
 
 SAMPLES_PER_STAGE = 16
 """Streams of random numbers set aside for each stage of a round; no objective samples that often."""
@@ -45,6 +46,7 @@ def train(
     objective: Objective,
     config: Config,
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     """Train a policy and return the metrics of all rounds.
 
@@ -64,6 +66,9 @@ def train(
     evaluate : callable, optional
         Called as ``evaluate(round, policy)`` after each round, and with round 0 before the first; the numbers it
         returns are added to the metrics.
+    callbacks : sequence of objects
+        With methods ``on_round(row, policy)``, ``on_resume(rows, policy)`` or both, see `windlm.train.watch.Callback`;
+        one that returns True ends the run early.
 
     Returns
     -------
@@ -78,6 +83,7 @@ def train(
     """
     prompts = Prompts.of(prompts)
     check_trackers(config.trackers)
+    callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
@@ -110,6 +116,8 @@ def train(
         done = 0
         for name in ("ref", *objective.slots):
             snapshots.save(name)
+        if accelerator.is_main_process:
+            shutil.rmtree(config.out / "completions", ignore_errors=True)
         remark = remarks(objective, config.rounds)
         head = {"round": 0, "remark": remark} if remark else {"round": 0}
         metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
@@ -126,19 +134,15 @@ def train(
         for name, kept in state["slots"].items():
             torch.save(kept, snapshots.path(name))
         metrics.resume(done)
+    stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows, policy)
 
-    for number in tqdm(
-        range(done + 1, config.rounds + 1),
-        desc="rounds",
-        total=config.rounds,
-        initial=done,
-        disable=bool(rank) or not config.progress,
-    ):
+    watched = Progress(config.rounds, done, config.progress and accelerator.is_main_process)
+    for number in range(done + 1, done + 1 if stopped else config.rounds + 1):
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         folder, progress = config.out / "rollouts" / f"round-{number:06d}", []
         totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
-        losses, norms, loaded = [], [], "current"
+        losses, norms, loaded, shown = [], [], "current", []
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
             snapshots.save("current")
@@ -161,6 +165,8 @@ def train(
                 if n == 0:
                     apart = replace(rollout, seconds=dict(rollout.seconds))
                     progress.append((len(shard), baselines.measure(batch, apart, own)))
+                    left = config.completions - len(shown)
+                    shown += completions(batch, apart, own, baselines.reference, config.draws, left)
                 write_shard(folder / f"stage-{n}" / f"{name}.arrow", own, texts, batch, policy)
                 spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
                 for count, value in {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}.items():
@@ -208,7 +214,15 @@ def train(
         values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
         exact = evaluate(number, policy) if evaluate else {}
         metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, totals, exact)
-        if config.checkpoint_every and (number % config.checkpoint_every == 0 or number == config.rounds):
+        shown = gather_object(shown)[: config.completions]
+        if accelerator.is_main_process and shown:
+            write_completions(config.out / "completions" / f"round-{number:06d}.jsonl", shown)
+            if config.show_every and number % config.show_every == 0:
+                watched.write(responses_table(number, shown))
+        watched.update(metrics.rows[-1])
+        stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
+        last = stopped or number == config.rounds
+        if config.checkpoint_every and (number % config.checkpoint_every == 0 or last):
             state = {
                 "round": number,
                 "identity": metrics.identity,
@@ -219,9 +233,12 @@ def train(
                 "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
             }
             save_checkpoint(checkpoints, accelerator, number, state, snapshots)
-        if accelerator.is_main_process and (number == config.rounds or (checkpoints / f"round-{number:06d}").exists()):
+        if accelerator.is_main_process and (last or (checkpoints / f"round-{number:06d}").exists()):
             drop_old_rounds(config.out / "rollouts", config.keep_rollouts)
         accelerator.wait_for_everyone()
+        if stopped:
+            break
+    watched.close()
     whole = sharding.whole_weights(policy, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process:

@@ -54,7 +54,8 @@ class BaselineSamples:
         r"""Return the metrics of the policy before the round's update, from samples of its own.
 
         `kl` and `entropy` are unbiased estimates of :math:`KL(\pi\|\rho)` and of the entropy, averaged over prompts;
-        `kl_error` is the mean variance over a prompt's samples, from which `Metrics.add` makes the standard error.
+        `kl_error` is the mean variance over a prompt's samples, from which `Metrics.add` makes the standard error, as
+        it does from the mean squares over prompts, `reward_square` and `win_rate_reference_square`.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class BaselineSamples:
         }
         rewards = rollout.rewards(own)
         if rewards is not None:
-            values["reward"] = float(rewards.mean())
+            values |= with_square("reward", rewards.mean(-1))
         if self.config.reference_draws:
             values |= self._win_rates(own.first(self.config.reference_draws), rollout, indices)
         return values
@@ -105,9 +106,19 @@ class BaselineSamples:
             if all(i in earlier for i in indices):
                 opponents = Samples.stack([earlier[i] for i in indices])
                 outcomes = rollout.outcomes(own, opponents)
-                values[f"win_rate_{name}"] = float(shared.win_rates(outcomes, "independent").mean())
+                values |= with_square(f"win_rate_{name}", shared.win_rates(outcomes, "independent").mean(-1).numpy())
         self.previous |= {i: own[[j]] for j, i in enumerate(indices)}
         return values
+
+
+def with_square(name: str, values: np.ndarray) -> dict[str, float]:
+    """Return the mean of values, one per prompt, and their mean square, which means over more prompts combine."""
+    return {name: float(values.mean()), f"{name}_square": float(np.square(values, dtype=float).mean())}
+
+
+def standard_error(mean: float, square: float, n: int) -> float:
+    """Return the standard error of a mean over `n` prompts from the mean square; 0 for one prompt."""
+    return math.sqrt(max(0.0, square - mean**2) / (n - 1)) if n > 1 else 0.0
 
 
 def mean_over_prompts(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
@@ -122,7 +133,8 @@ class Metrics:
 
     def __init__(self, config: Config, accelerator: Accelerator, identity: dict[str, Any], n_prompts: int) -> None:
         self.accelerator, self.path, self.identity = accelerator, config.out / "metrics.jsonl", identity
-        self.n_draws = config.draws * (config.prompts_per_round or n_prompts)
+        self.n_prompts = config.prompts_per_round or n_prompts
+        self.n_draws = config.draws * self.n_prompts
         self.rows: list[dict[str, Any]] = []
         if config.trackers:
             accelerator.init_trackers("windlm", {name: scalar(value) for name, value in identity.items()})
@@ -146,6 +158,8 @@ class Metrics:
         names = dict.fromkeys(k for p in parts for k in p[0])  # a process may lack win rates against the previous round
         row = head | {k: float(np.mean([p[0][k] for p in parts if k in p[0]])) for k in names}
         row["kl_error"] = math.sqrt(row["kl_error"] / self.n_draws)
+        for name in [k.removesuffix("_square") for k in row if k.endswith("_square")]:
+            row[f"{name}_error"] = standard_error(row[name], row.pop(f"{name}_square"), self.n_prompts)
         for name in counts:
             row[name] = (max if name.startswith("seconds") else sum)(p[1][name] for p in parts)
         row |= exact

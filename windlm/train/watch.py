@@ -1,0 +1,234 @@
+"""Watching a run: callbacks, early stopping, a few responses of each round to read, and progress in the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+
+from ..policy import LanguagePolicy, Prompt, Samples
+from ..rollout import Rollout, RolloutBatch
+from .shards import ending, write_atomically
+
+Row = Mapping[str, Any]
+"""The metrics of a round."""
+
+OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+"""The comparisons of a stopping condition."""
+
+
+class Callback(Protocol):
+    """Interface of a callback of `windlm.train.train`; each method may be left out.
+
+    The methods are called on every process. A run ends early if one returns True on the main process.
+    """
+
+    def on_round(self, row: Row, policy: LanguagePolicy) -> bool | None:
+        """Called after each round with its metrics and the updated policy."""
+        ...
+
+    def on_resume(self, rows: Sequence[Row], policy: LanguagePolicy) -> bool | None:
+        """Called once if the run resumes, with the metrics so far."""
+        ...
+
+
+def any_stops(callbacks: Sequence[Any], event: str, *arguments: Any) -> bool:
+    """Call a method of all callbacks that have it, and return whether one of them ends the run."""
+    ends = [bool(getattr(c, event)(*arguments)) for c in callbacks if hasattr(c, event)]
+    flag = [any(ends)]
+    broadcast_object_list(flag)  # processes must leave the loop together
+    return flag[0]
+
+
+@dataclass
+class StopWhen:
+    """A callback that ends the run when a metric passes a threshold, such as ``kl > 5``.
+
+    Raises
+    ------
+    ValueError
+        If the condition cannot be parsed or, in a round, there is no such metric.
+    """
+
+    condition: str
+    name: str = field(init=False)
+    threshold: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*", self.condition)
+        try:
+            self.threshold = float(parts[3] if parts else "nan")
+        except ValueError:
+            self.threshold = math.nan
+        if parts is None or math.isnan(self.threshold):
+            raise ValueError(
+                f"stop_when must be a metric, one of {', '.join(OPERATORS)}, and a number, such as 'kl > 5', but it is "
+                f"{self.condition!r}."
+            )
+        self.name, self.passes = parts[1], OPERATORS[parts[2]]
+
+    def on_round(self, row: Row, policy: LanguagePolicy) -> bool:
+        """Return whether the metric of this round passes the threshold."""
+        if not isinstance(value := row.get(self.name), int | float):
+            known = ", ".join(name for name, x in row.items() if isinstance(x, int | float))
+            hint = " (win rates need reference_draws)" if self.name.startswith("win_rate") else ""
+            raise ValueError(f"stop_when: round {row['round']} has no metric {self.name!r}{hint}; it has {known}.")
+        return bool(self.passes(value, self.threshold))
+
+    def on_resume(self, rows: Sequence[Row], policy: LanguagePolicy) -> bool:
+        """Return whether the run had ended."""
+        return len(rows) > 1 and self.on_round(rows[-1], policy)
+
+
+# -- responses to read ---------------------------------------------------------------------------------------
+
+
+def completions(
+    batch: RolloutBatch,
+    rollout: Rollout,
+    indices: Sequence[int],
+    reference: Mapping[int, Samples],
+    draws: int,
+    count: int,
+) -> list[dict[str, Any]]:
+    """Return the responses to the first `count` prompts of a batch, as JSON values.
+
+    Parameters
+    ----------
+    batch : RolloutBatch
+    rollout : Rollout
+        A copy of the one that made the batch; judges the responses again, which the judge's cache answers.
+    indices : sequence of int
+        Which prompts of the run these are.
+    reference : mapping of int to Samples
+        The reference's responses by prompt, where there are any.
+    draws : int
+        Number of responses per prompt.
+    count : int
+        Number of prompts.
+
+    Returns
+    -------
+    list of dict
+        ``prompt_index``, ``prompt``, and ``responses`` and ``reference``: lists of dicts with ``text``, ``tokens``,
+        ``ended`` and, where they exist, ``reward`` and what the batch fixed, such as ``label``.
+    """
+    rows = range(min(count, len(indices)))
+    if not rows:
+        return []
+    own, prompts = batch.samples[rows].first(draws), [rollout.prompts[j] for j in rows]
+    apart = replace(rollout, prompts=prompts, journal=None, seconds=dict(rollout.seconds))
+    rewards = apart.rewards(own)
+    fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items()}
+    found = []
+    for j in rows:
+        extra = [{name: values[j][i] for name, values in fixed.items()} for i in range(len(own.text[j]))]
+        row = {
+            "prompt_index": int(indices[j]),
+            "prompt": prompts[j] if isinstance(prompts[j], str) else [dict(m) for m in prompts[j]],
+            "responses": described(own[[j]], None if rewards is None else rewards[j], rollout.policy, extra),
+        }
+        if (theirs := reference.get(indices[j])) is not None:
+            judged = replace(apart, prompts=prompts[j : j + 1]).rewards(theirs)
+            row["reference"] = described(theirs, None if judged is None else judged[0], rollout.policy)
+        found.append(row)
+    return found
+
+
+def described(
+    samples: Samples, rewards: Any, policy: LanguagePolicy, extra: Sequence[Mapping[str, float]] = ()
+) -> list[dict[str, Any]]:
+    """Return the responses to one prompt as JSON values."""
+    out = []
+    for i, text in enumerate(samples.text[0]):
+        ids = samples.tokens[0, i][samples.mask[0, i]].tolist()
+        one: dict[str, Any] = {"text": text, "tokens": len(ids), "ended": ending(ids, policy)}
+        if rewards is not None:
+            one["reward"] = float(rewards[i])
+        out.append(one | dict(extra[i] if extra else {}))
+    return out
+
+
+def write_completions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the responses of a round as JSON lines, one prompt a line."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def best_first(responses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return responses sorted by reward or, without rewards, by label."""
+    return sorted(responses, key=lambda r: -r.get("reward", r.get("label", 0.0)))
+
+
+def responses_table(number: int, rows: Sequence[Mapping[str, Any]], prompts: int = 3, width: int | None = None) -> str:
+    """Format the best and the worst response to a few prompts, and the reference's best, for a terminal."""
+    width = width or max(60, min(shutil.get_terminal_size((100, 24)).columns, 140))
+
+    def line(who: str, r: Mapping[str, Any]) -> str:
+        value = r.get("reward", r.get("label"))
+        text = textwrap.shorten(r["text"], width - 20, placeholder=" ...") or "(empty)"
+        return f"  {who:<9} {'' if value is None else format(value, '.3g'):>7}  {text}"
+
+    lines = [f"Round {number}"]
+    for row in rows[:prompts]:
+        lines.append("> " + textwrap.shorten(last_turn(row["prompt"]), width - 2, placeholder=" ..."))
+        ranked = best_first(row["responses"])
+        lines.append(line("best", ranked[0]))
+        lines += [line("worst", ranked[-1])] if len(ranked) > 1 else []
+        lines += [line("reference", r) for r in best_first(row.get("reference", []))[:1]]
+    return "\n".join(lines)
+
+
+def last_turn(prompt: Prompt) -> str:
+    """Return a prompt as text: of a conversation the last message."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+
+
+# -- progress ------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Progress of the rounds on standard error: a bar in a terminal, elsewhere (in a log) one line per round."""
+
+    def __init__(self, rounds: int, done: int, show: bool) -> None:
+        self.show, self.rounds = show, rounds
+        terminal = show and sys.stderr.isatty()
+        self.bar = tqdm(total=rounds, initial=done, desc="rounds", disable=not terminal)
+
+    def update(self, row: Row) -> None:
+        """Show the metrics of a round."""
+        if not self.show:
+            return
+        numbers = [
+            f"{label} {row[name]:.3g}"
+            for label, name in (("reward", "reward"), ("win rate", "win_rate_reference"), ("KL", "kl"))
+            if name in row
+        ]
+        seconds = sum(value for name, value in row.items() if name.startswith("seconds"))
+        if seconds > 0:
+            numbers.append(f"{row['tokens'] / seconds:.0f} tokens/s")
+        if self.bar.disable:
+            print(f"round {row['round']}/{self.rounds}: {', '.join(numbers)}, {seconds:.1f} s", file=sys.stderr)
+        else:
+            self.bar.set_postfix_str(", ".join(numbers), refresh=False)
+            self.bar.update()
+
+    def write(self, text: str) -> None:
+        """Print a text above the bar."""
+        if self.show:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
