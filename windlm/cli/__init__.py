@@ -1,4 +1,4 @@
-"""The command line: ``windlm train | evaluate | sample | reward``, or ``python -m windlm``.
+"""The command line: ``windlm train | evaluate | sample | reward | report``, or ``python -m windlm``.
 
 Every command takes its settings as flags, from a YAML or JSON file (``--config run.yaml``), or both: flags win.
 """

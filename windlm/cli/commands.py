@@ -54,7 +54,14 @@ def reward(arguments: Sequence[str]) -> None:
     )
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "reward": reward}
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of runs: one HTML file with curves and responses."""
+    from ..report.command import ReportConfig, report
+
+    print(f"Written: {', '.join(map(str, report(settings(ReportConfig, arguments, 'report'))))}")
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "reward": reward, "report": report}
 """The commands by name."""
 
 

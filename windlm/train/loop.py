@@ -27,6 +27,7 @@ from ..data import Prompts
 from ..judges import Judge
 from ..objectives import Objective, remarks
 from ..policy import LanguagePolicy, finite
+from ..report import write as write_report
 from ..rollout import Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
@@ -243,6 +244,8 @@ def train(
     accelerator.end_training()
     if accelerator.is_main_process:
         policy.save(config.out / "final", whole)
+        if config.report:
+            write_report([config.out])
     return metrics.rows
 
 

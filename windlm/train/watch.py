@@ -127,7 +127,7 @@ def completions(
     rows = range(min(count, len(indices)))
     if not rows:
         return []
-    own, prompts = batch.samples[rows].first(draws), [rollout.prompts[j] for j in rows]
+    own, prompts = batch.samples[rows].first(draws), rollout.prompts.rows(rows)
     apart = replace(rollout, prompts=prompts, journal=None, seconds=dict(rollout.seconds))
     rewards = apart.rewards(own)
     fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items()}
@@ -140,7 +140,7 @@ def completions(
             "responses": described(own[[j]], None if rewards is None else rewards[j], rollout.policy, extra),
         }
         if (theirs := reference.get(indices[j])) is not None:
-            judged = replace(apart, prompts=prompts[j : j + 1]).rewards(theirs)
+            judged = replace(apart, prompts=prompts.rows([j])).rewards(theirs)
             row["reference"] = described(theirs, None if judged is None else judged[0], rollout.policy)
         found.append(row)
     return found
