@@ -40,7 +40,7 @@ import windgames as wg
 from windgames.continuum import WinRate, largest_win_rate
 from windlm import Config as Training
 from windlm import LanguagePolicy, RewardJudge
-from windlm.cli.methods import MethodSettings, objective
+from windlm.cli import methods
 from windlm.cli.settings import plain
 from windlm.data import Data
 from windlm.evaluate import diversity, interval, win_rates
@@ -75,7 +75,7 @@ PACKAGES = {
 class Plan:
     """One run: a method, the judge of its training, and the model."""
 
-    method: MethodSettings
+    method: methods.MethodSettings
     judge: str = "sentiment"
     """Judge in training: "sentiment"; "flipped", which errs on a quarter of the pairs that are no ties; or "reward
     model", which is fitted to labelled pairs first."""
@@ -84,16 +84,16 @@ class Plan:
     """Fraction of the rounds that it runs."""
 
 
-def wind(beta: float) -> MethodSettings:
+def wind(beta: float) -> methods.Wind:
     """Return WIND with a step of 5: at beta = 0.05 six times the largest that theory 5.2 allows for a reward."""
-    return MethodSettings("wind-squared", beta=beta, eta=5.0)
+    return methods.Wind(beta=beta, eta=5.0)
 
 
 RUNS = {
     "WIND": Plan(wind(0.05)),
-    "SPPO": Plan(MethodSettings("sppo", eta=5.0)),
-    "J-BOND": Plan(MethodSettings("j-bond")),
-    "best-of-n, likelihood": Plan(MethodSettings("bon", n=4)),
+    "SPPO": Plan(methods.SPPO(eta=5.0)),
+    "J-BOND": Plan(methods.JBondSettings()),
+    "best-of-n, likelihood": Plan(methods.BestOfNSettings(n=4)),
     "WIND, beta 0.2": Plan(wind(0.2)),
     "WIND, beta 0.8": Plan(wind(0.8)),
     "WIND, flipped": Plan(wind(0.05), "flipped"),
@@ -228,7 +228,7 @@ def learner(folder: str, smoke: bool) -> tuple[ModelSettings, LoraSettings]:
     return ModelSettings(folder, precision="bfloat16", max_new_tokens=24), LoraSettings(rank=16)
 
 
-def layout(method: MethodSettings, rounds: int, draws: int) -> dict[str, Any]:
+def layout(method: methods.MethodSettings, rounds: int, draws: int) -> dict[str, Any]:
     """Return settings of training: the same tokens and optimiser steps for all.
 
     J-BOND takes fresh draws at every step, of its anchor as many as of the policy.
@@ -295,7 +295,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
         judge = cast(Judge, Flipped(right, FLIPPED))
     elif plan.judge == "reward model":
         judge, found = reward_model(policy, base, out, smoke)
-    started = objective(plan.method, JudgeSettings("reward"))
+    started = plan.method.objective()
     rows = train(
         policy, TRAINING[:8] if smoke else TRAINING, judge, started, Training(out, cpu=smoke, **settings), held
     )
@@ -381,7 +381,7 @@ def main(config: Config) -> None:
         for r in last.itertuples()
     ]
     show("Held-out openers, against the model as it came", judged[columns], " ".join(said))
-    for beta in dict.fromkeys(RUNS[run].method.beta for run in config.runs if RUNS[run].method.name == "wind-squared"):
+    for beta in dict.fromkeys(m.beta for m in (RUNS[run].method for run in config.runs) if isinstance(m, methods.Wind)):
         there = WinRate(beta)
         print(
             f"At beta = {beta:g} the equilibrium without atoms (theory 3.11) has win rate {there.win_rate():.2f} and "

@@ -37,12 +37,12 @@ from study import QUICK, RESULTS, ROOT, Rows, show, write_table
 
 from windlm import Config as Training
 from windlm import RewardJudge
-from windlm.cli.methods import MethodSettings, objective
-from windlm.models import JudgeSettings, load_policy
+from windlm.cli import methods
+from windlm.models import load_policy
 from windlm.train import train
 
 METHODS = {name: RUNS[name].method for name in ("WIND", "SPPO", "J-BOND", "best-of-n, likelihood")}
-METHODS |= {"iterative BOND": MethodSettings("bond", n=2)}
+METHODS |= {"iterative BOND": methods.Bond(n=2)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def measure(name: str, folder: str, config: Config) -> Rows:
     with tempfile.TemporaryDirectory() as out:
         run = Training(Path(out), cpu=config.smoke, checkpoint_every=0, progress=False, **settings)
         with suppress(Over):
-            train(policy, TRAINING, judge, objective(METHODS[name], JudgeSettings("reward")), run, clock)
+            train(policy, TRAINING, judge, METHODS[name].objective(), run, clock)
         lines = (Path(out) / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines[2:]]
 

@@ -21,13 +21,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import windgames as wg
 from windgames.updates import target
 from windlm import BestOfN, JBond, LanguagePolicy, PairwiseJudge, Regression, RewardJudge
-from windlm.cli.methods import MethodSettings, objective
+from windlm.cli import methods
 from windlm.data import Pair
 from windlm.evaluate.benchmarks import benchmarks
 from windlm.evaluate.statistics import interval
 from windlm.judges.fitting import accuracy
-from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_policy, save_merged
-from windlm.objectives import bond
+from windlm.models import LoraSettings, ModelSettings, load_policy, save_merged
+from windlm.objectives import bond, for_judge
 from windlm.policy import Samples
 from windlm.rollout import Rollout
 from windlm.tabular import small_policy
@@ -191,8 +191,9 @@ def test_the_anchor_of_jbond_takes_in_its_share(tmp_path):
 
 def test_default_steps_know_the_kind_of_judge():
     """4 beta/L^2 with L = 1 for a judge of pairs, 1/2 for a reward and for Bradley-Terry (theory 5.2, 5.3)."""
-    for kind, L in (("pairwise", 1.0), ("reward", 0.5), ("reward-model", 0.5)):
-        (stage,) = objective(MethodSettings(beta=0.1), JudgeSettings(kind)).stages(0.0)
+    judges = [(PairwiseJudge(len), 1.0), (RewardJudge(len), 0.5), (RewardJudge(len, "bradley-terry"), 0.5), (None, 1.0)]
+    for judge, L in judges:
+        (stage,) = for_judge(methods.Wind(beta=0.1).objective(), judge).stages(0.0)
         assert stage.eta == pytest.approx(4 * 0.1 / L**2)
 
 

@@ -100,6 +100,11 @@ class JudgeSettings:
         used += ["precision", "batch_size"] if self.kind == "reward-model" else []
         refuse_unused(self, used, f"judge {self.kind}")
 
+    @property
+    def interaction(self) -> float:
+        """The constant `L` of theory 5.2 of the judge."""
+        return 1.0 if self.kind == "pairwise" else 0.5
+
 
 def refuse_unused(settings: Any, used: Sequence[str], what: str) -> None:
     """Raise ValueError if a setting that is not used differs from its default: it would be ignored silently."""

@@ -81,9 +81,10 @@ class Regression:
     risk : {"squared", "kl", "nce"}
     pairing : {"group", "leave-one-out", "constant"}
         How win rates are estimated and centred; "constant" is SPPO's, which does not give the exact step.
-    interaction : float
+    interaction : float or None
         The constant `L` of theory 5.2 that default steps depend on: 1 for any judge, 1/2 for a reward or
-        Bradley-Terry.
+        Bradley-Terry. None for the judge's own, ``judge.interaction``, which `windlm.train.train` fills in; until then
+        1.
     """
 
     rule: wg.Rule | Callable[[float], wg.Rule]
@@ -91,7 +92,7 @@ class Regression:
     payoff: str = "win-rate"
     risk: str = "squared"
     pairing: str = "group"
-    interaction: float = 1.0
+    interaction: float | None = None
     slots: tuple[str, ...] = field(init=False, default=())
     n_stages: int = field(init=False, default=1)
     renew: dict[str, int] = field(init=False, default_factory=dict, repr=False)
@@ -119,7 +120,8 @@ class Regression:
     def plan(self, progress: float) -> wg.updates.Plan:
         """Return the rule's plan."""
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
-        return wg.updates.plan_of(rule, game_constants(rule, self.beta, self.payoff, self.interaction))
+        interaction = 1.0 if self.interaction is None else self.interaction
+        return wg.updates.plan_of(rule, game_constants(rule, self.beta, self.payoff, interaction))
 
     def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         return tuple(
@@ -178,6 +180,13 @@ def game_constants(rule: wg.Rule, beta: float | None, payoff: str, interaction: 
             raise ValueError("beta must be given, except for windgames.iterative_bon, which implies it.")
         beta = rule.beta
     return wg.GameConstants(payoff, beta, interaction)
+
+
+def for_judge(objective: Any, judge: Any) -> Any:
+    """Return an objective whose default steps are those for a judge; a judge that does not say its `L` has 1."""
+    if getattr(objective, "interaction", 1.0) is not None:
+        return objective
+    return replace(objective, interaction=getattr(judge, "interaction", 1.0))
 
 
 def wind(beta: float, eta: Any = None, **settings: Any) -> Regression:

@@ -26,12 +26,12 @@ from ..models import (
     skeleton,
     source,
 )
-from ..objectives import remarks
+from ..objectives import for_judge, remarks
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
 from ..train import Config, train
 from ..train.checkpoints import MAY_CHANGE
-from .methods import MethodSettings, objective
+from .methods import MethodSettings, Wind
 from .settings import plain
 
 
@@ -43,7 +43,7 @@ class RunConfig:
     data: Data
     judge: JudgeSettings
     train: Config
-    method: MethodSettings = field(default_factory=MethodSettings)
+    method: MethodSettings = field(default_factory=Wind)
     lora: LoraSettings = field(default_factory=LoraSettings)
     sampler: Literal["own", "vllm"] = "own"
     """Sampling engine in training: built in (own), or vllm, which needs a GPU and is untested."""
@@ -66,7 +66,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(net, tokenizer, run.model)
     length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
-    rule = objective(run.method, run.judge)
+    rule = for_judge(run.method.objective(), run.judge)
     config, text = run.train, net.config.get_text_config()
     per_round = config.prompts_per_round or len(prompts)
     drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
@@ -118,7 +118,7 @@ def start(run: RunConfig) -> list[dict[str, Any]]:
     ValueError
         If the folder holds another run, or the configuration is invalid; see `windlm.train.train`.
     """
-    rule = objective(run.method, run.judge)
+    rule = run.method.objective()
     out = run.train.out
     out.mkdir(parents=True, exist_ok=True)
     check_same(run, out)

@@ -219,6 +219,11 @@ class RewardJudge:
         self.weights = weights
 
     @property
+    def interaction(self) -> float:
+        """The constant `L` of theory 5.2: 1/2 for a reward and for Bradley-Terry (theory 5.3)."""
+        return 0.5
+
+    @property
     def columns(self) -> tuple[str, ...] | None:
         """Names of the columns that the rewards read; None for all of the data set's."""
         if any(s.takes_all for s in self.signatures):
@@ -341,6 +346,11 @@ class PairwiseJudge:
     def columns(self) -> tuple[str, ...] | None:
         """Names of the columns that the function reads; None for all of the data set's."""
         return None if self.signature.takes_all else tuple(self.signature.named)
+
+    @property
+    def interaction(self) -> float:
+        """The constant `L` of theory 5.2, that of any preference."""
+        return 1.0
 
     @property
     def mean_asymmetry(self) -> float:

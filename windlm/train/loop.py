@@ -25,7 +25,7 @@ from accelerate.utils import gather_object
 from .. import sharding
 from ..data import Prompts
 from ..judges import Judge
-from ..objectives import Objective, remarks
+from ..objectives import Objective, for_judge, remarks
 from ..policy import LanguagePolicy, finite
 from ..report import write as write_report
 from ..rollout import Rollout
@@ -82,7 +82,7 @@ def train(
         If the prompts do not divide evenly among processes, the number of draws does not suit the objective, the
         judge returns NaN, a loss is not finite, or the folder holds another run.
     """
-    prompts = Prompts.of(prompts)
+    prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
     check_trackers(config.trackers)
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
