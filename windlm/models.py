@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -25,10 +27,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .judges import Judge, JudgeError, PairwiseJudge, RewardJudge, RewardModel
 from .judges.base import own_code
-from .policy import LanguagePolicy, finite
+from .policy import LanguagePolicy, Samples, finite, is_full_precision
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Names of the dtypes that weights can be loaded in."""
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size", "tokens_per_batch", "logits_chunk")
+"""Settings of a model that are those of `LanguagePolicy`."""
+ROUNDING = {True: 1e-3, False: 0.08}
+"""Largest difference in log-probability per token that rounding explains, with float32 weights throughout or not."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,15 @@ def load_policy(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = with_adapter(net, adapter)
-    return as_policy(net, tokenizer, model)
+    policy = as_policy(net, tokenizer, model)
+    policy.precision = own_precision(where)
+    return policy
+
+
+def own_precision(where: Mapping[str, str]) -> torch.dtype | None:
+    """Return the precision that a model's weights are stored in, if its configuration says so."""
+    dtype = None if "gguf_file" in where else pretrained(AutoConfig, where).dtype
+    return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else None
 
 
 def complete(info: Mapping[str, Any], what: str) -> None:
@@ -184,9 +198,7 @@ def complete(info: Mapping[str, Any], what: str) -> None:
 
 def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
     """Return a network and its tokenizer as a policy with these sampling settings."""
-    names = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size")
-    names += ("tokens_per_batch", "logits_chunk")
-    return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in names})
+    return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in SAMPLING})
 
 
 def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
@@ -236,14 +248,116 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def save_merged(policy: LanguagePolicy, folder: Path) -> None:
-    """Save a policy as an ordinary model folder.
+# -- saving --------------------------------------------------------------------------------------------------
 
-    An adapter is first merged into the base model, in the base's precision, and removed from the policy.
+
+def check_mergeable(policy: LanguagePolicy) -> None:
+    """Raise ValueError if the policy's adapter could not be merged into its base when the run is over."""
+    for name, config in (getattr(policy.model, "peft_config", None) or {}).items():
+        if getattr(config, "ensure_weight_tying", False):
+            raise ValueError(f"Adapter {name!r} ties weights of its own (ensure_weight_tying): turn that off.")
+
+
+def save_merged(
+    policy: LanguagePolicy, folder: Path, samples: Samples | None = None, expected: torch.Tensor | None = None
+) -> float:
+    """Save a policy as an ordinary model folder and check that the folder is that policy; the policy stays as it is.
+
+    An adapter is merged into a copy of the base model on the CPU. Where the base ties its output layer to its
+    embeddings and the adapter changes one of them, the saved model has both. Weights are saved in `policy.precision`.
+
+    Parameters
+    ----------
+    policy : LanguagePolicy
+    folder : Path
+        It is replaced once the new model has passed the check.
+    samples : Samples, optional
+        Responses whose log-probabilities under the policy and under the saved model are compared; by default a few
+        random tokens.
+    expected : Tensor, shape ``(B, K)``, optional
+        Their log-probabilities under the policy, where they are known.
+
+    Returns
+    -------
+    float
+        Root mean square difference of the two log-probabilities per response, in nats.
+
+    Raises
+    ------
+    ValueError
+        If the saved model is not the policy, up to rounding. It is then at the folder's name with ``.wrong``.
     """
-    if policy.has_adapter:
-        policy.model = policy.model.merge_and_unload()
-    policy.save(folder)
+    samples = random_samples(policy) if samples is None else samples
+    expected = policy.log_prob(samples) if expected is None else expected
+    temporary = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = merged(policy)
+    precision = policy.precision or model.dtype
+    model.to(precision).save_pretrained(temporary)
+    policy.tokenizer.save_pretrained(temporary)
+    del model
+
+    own = type(policy.base).from_pretrained(temporary, dtype=precision).to(policy.device)
+    settings = {name: getattr(policy, name) for name in SAMPLING}
+    found = LanguagePolicy(own, policy.tokenizer, **settings).log_prob(samples)
+    difference = (found - expected).double()
+    error = float(difference.square().mean().sqrt())
+    exact = precision in (torch.float32, torch.float64) and is_full_precision(policy.model)
+    allowed = ROUNDING[exact] * float(samples.mask.sum(-1).double().mean().sqrt())
+    if not error <= allowed:
+        wrong = folder.with_name(folder.name + ".wrong")
+        shutil.rmtree(wrong, ignore_errors=True)
+        os.replace(temporary, wrong)
+        raise ValueError(
+            f"The model in {wrong} is not the trained one: the log-probabilities of {difference.numel()} responses "
+            f"differ by {error:.3g} nats, and rounding explains {allowed:.2g}. Use the adapter with its base model "
+            f"instead, and report the adapter's configuration."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return error
+
+
+def merged(policy: LanguagePolicy) -> Any:
+    """Return a copy of the policy's model on the CPU, its adapter merged."""
+    device = policy.device
+    model = copy.deepcopy(policy.model.to("cpu"))
+    policy.model.to(device)
+    if not policy.has_adapter:
+        return model
+    base = model.get_base_model()
+    ends = [part for part in (base.get_input_embeddings(), base.get_output_embeddings()) if part is not None]
+    tied = len(ends) == 2 and plain_layer(ends[0]).weight is plain_layer(ends[1]).weight
+    if tied:  # merging works in place
+        last = plain_layer(ends[1])
+        last.weight = torch.nn.Parameter(last.weight.detach().clone(), requires_grad=False)
+        tie(base, False)
+    model = model.merge_and_unload(safe_merge=True)
+    if tied and torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        tie(model, True)
+        model.tie_weights()
+    return model
+
+
+def tie(model: Any, tied: bool) -> None:
+    """Say in a model's configuration whether its output layer and its embeddings are one weight."""
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = tied
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True) if tied else {}
+
+
+def plain_layer(module: Any) -> Any:
+    """Return the layer inside PEFT's wrappers."""
+    for name in ("original_module", "base_layer"):
+        module = getattr(module, name, module)
+    return module
+
+
+def random_samples(policy: LanguagePolicy) -> Samples:
+    """Return a few responses of random tokens."""
+    size, length = policy.base.get_input_embeddings().weight.shape[0], min(16, policy.max_new_tokens)
+    tokens = torch.randint(size, (2, 4, length), generator=torch.Generator().manual_seed(0))
+    return Samples([[1], [1, 0]], tokens, torch.ones_like(tokens, dtype=torch.bool), [[""] * 4] * 2)
 
 
 def load_judge(settings: JudgeSettings) -> Judge:

@@ -176,6 +176,8 @@ class LanguagePolicy(torch.nn.Module):
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.engine: Engine | None = None
         """Sampling engine that replaces the built-in loop; see `windlm.engines`."""
+        self.precision: torch.dtype | None = None
+        """Precision that the model is saved in; None for that of its weights."""
         self._split: bool | None = None
         self._shares: bool | None = None
 
