@@ -16,7 +16,9 @@ from accelerate.utils import DistributedType
 import windgames as wg
 from windlm import JBond, LanguagePolicy, Regression, RewardJudge, sppo, wind
 from windlm.tabular import small_policy
-from windlm.train import Config, train
+from windlm.train import Config, judge_round, train
+
+PROMPTS = ["a", "b c", "c", "d d d"]
 
 OBJECTIVES = {
     "wind": lambda: wind(0.2, 0.8),
@@ -62,6 +64,8 @@ def main(
     tokens=8192,
     callbacks=(),
     epochs=2,
+    judge=None,
+    part=None,
     **settings,
 ):
     torch.set_num_threads(1)
@@ -79,10 +83,11 @@ def main(
         | {"reference_draws": 4, "processes": processes, "cpu": True, "progress": False}
         | settings,
     )
-    rows = train(
-        policy, ["a", "b c", "c", "d d d"], RewardJudge(reward), OBJECTIVES[objective](), config, evaluate, callbacks
-    )
-    return policy, rows
+    judge = judge or RewardJudge(reward)
+    if part == "judge":
+        return policy, judge_round(policy, PROMPTS, judge, OBJECTIVES[objective](), config)
+    judge = judge if part is None else None
+    return policy, train(policy, PROMPTS, judge, OBJECTIVES[objective](), config, evaluate, callbacks, part)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def weights(policy):
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
 
 
-class Stop(Exception):
+class Stop(BaseException):
     pass
 
 

@@ -66,7 +66,13 @@ class Samples:
 
     def first(self, k: int) -> Samples:
         """Return the first `k` responses of each prompt."""
-        return replace(self, tokens=self.tokens[:, :k], mask=self.mask[:, :k], text=[t[:k] for t in self.text])
+        return self.at(range(min(k, self.tokens.shape[1])))
+
+    def at(self, responses: Iterable[int]) -> Samples:
+        """Return these responses of each prompt."""
+        which = [int(j) for j in responses]
+        text = [[row[j] for j in which] for row in self.text]
+        return replace(self, tokens=self.tokens[:, which], mask=self.mask[:, which], text=text)
 
     @staticmethod
     def stack(parts: Sequence[Samples]) -> Samples:
@@ -178,6 +184,8 @@ class LanguagePolicy(torch.nn.Module):
         """Sampling engine that replaces the built-in loop; see `windlm.engines`."""
         self.precision: torch.dtype | None = None
         """Precision that the model is saved in; None for that of its weights."""
+        self.report: Callable[[str, int, int], None] = ignore
+        """Called during work with its name, the number of responses that are finished and that of their tokens."""
         self._split: bool | None = None
         self._shares: bool | None = None
 
@@ -262,6 +270,7 @@ class LanguagePolicy(torch.nn.Module):
         encoded = self.encode(prompts)
         if self.engine is not None:
             tokens, mask = padded(self.engine(self, encoded, k, generators), self.max_new_tokens, self.pad_id)
+            self.report("sampling", mask.shape[0] * k, int(mask.sum()))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
         tokens, mask = sample_tokens(self, encoded, uniform)
@@ -319,6 +328,7 @@ class LanguagePolicy(torch.nn.Module):
         log_p = torch.empty(samples.tokens.shape[:2])
         for rows in self.batches(samples):
             log_p[rows] = self(samples[rows]).cpu()
+            self.report("scoring", 0, samples[rows].n_tokens)
         return log_p
 
     def batches(self, samples: Samples) -> list[list[int]]:
@@ -429,6 +439,10 @@ class LanguagePolicy(torch.nn.Module):
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         ours = head(self.base.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0])
         return logits.shape == ours.shape and torch.allclose(logits, ours, rtol=1e-5, atol=1e-5)
+
+
+def ignore(activity: str, responses: int, tokens: int) -> None:
+    """Report nothing."""
 
 
 def is_full_precision(model: torch.nn.Module) -> bool:

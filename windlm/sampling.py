@@ -125,6 +125,7 @@ class Sampler:
         while True:
             live = self._live(count, capacity)
             if live is not None:
+                self._report()
                 self._refill(live, capacity)
             if self.rows is None:
                 break
@@ -132,6 +133,11 @@ class Sampler:
             count += 1
         shape = (len(self.prompts), self.k, self.length + 1)
         return tuple(x.view(shape)[..., : self.length].cpu() for x in (self.tokens, self.mask))  # type: ignore[return-value]
+
+    def _report(self) -> None:
+        if self.rows is not None:
+            finished = self.rows.finished
+            self.policy.report("sampling", int(finished.sum()), int(self.rows.step[finished].sum()))
 
     def _live(self, count: int, capacity: int) -> Tensor | None:
         """Return the unfinished rows if the batch is to be rebuilt now, else None."""

@@ -23,7 +23,7 @@ from .config import Config
 
 MAY_CHANGE = (
     *("out", "progress", "checkpoint_every", "keep_rollouts", "trackers", "processes", "cpu"),
-    *("show_every", "completions", "stop_when", "report"),
+    *("show_every", "completions", "stop_when", "report", "on_judge_error", "judge_retries"),
 )
 """Training settings that may change when a run is resumed."""
 

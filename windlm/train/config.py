@@ -50,6 +50,11 @@ class Config:
     reference_draws: int = 0
     """Responses per prompt of the reference, and of the previous round, that a round is judged against for the win
     rates in the metrics; 0 for no win rates. A pairwise judge is asked for every pair."""
+    on_judge_error: Literal["stop", "worst"] = "stop"
+    """What becomes of a response at which the judge raises an exception: the run stops and names it, or it counts as
+    the worst of its group (worst). A run that stopped goes on from there by the same call."""
+    judge_retries: int = 0
+    """How often a judge that raises is asked again first, with pauses of 1, 2, 4, ... seconds."""
     shard_prompts: int = 256
     """Prompts that are sampled, judged and scored together, and written to disk as one shard of the round."""
     keep_rollouts: int | None = 3
@@ -63,7 +68,8 @@ class Config:
     trackers: tuple[str, ...] = ()
     """Experiment trackers by accelerate's names, such as tensorboard or wandb; each must be installed."""
     progress: bool = True
-    """Whether to show progress: a bar in a terminal, elsewhere one line per round."""
+    """Whether to show progress: in a terminal a bar over the responses that are sampled, judged and trained on, elsewhere
+    one line per round."""
     show_every: int = 0
     """Interval between tables of a few responses in the terminal, in rounds; 0 for none."""
     completions: int = 4
@@ -78,8 +84,11 @@ class Config:
         if self.schedule not in schedules:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
-        least |= {"shard_prompts": 1} | ({"keep_rollouts": 0} if self.keep_rollouts is not None else {})
-        least |= {"warmup": 0, "weight_decay": 0, "seed": 0, "show_every": 0, "completions": 0}
+        if self.on_judge_error not in ("stop", "worst"):
+            raise ValueError(f"on_judge_error must be 'stop' or 'worst', but it is {self.on_judge_error!r}.")
+        least |= {"keep_rollouts": 0} if self.keep_rollouts is not None else {}
+        least |= {"judge_retries": 0, "shard_prompts": 1, "warmup": 0, "weight_decay": 0, "seed": 0}
+        least |= {"show_every": 0, "completions": 0}
         least |= {n: 1 for n in ("prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():
             if not getattr(self, name) >= low:

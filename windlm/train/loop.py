@@ -1,4 +1,4 @@
-r"""The training loop, to be read from top to bottom: sample, judge, regress, measure, save.
+r"""The training loop, to be read from top to bottom: sample, judge and score, regress, measure, save.
 
 A round is a function of the weights, the optimizer state, the seed and the round number: every sample comes from a
 generator seeded by (seed, round, prompt), every order of mini-batches from (seed, round, epoch). A run that was killed
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,16 +28,19 @@ from ..judges import Judge
 from ..objectives import Objective, for_judge, remarks
 from ..policy import LanguagePolicy, finite
 from ..report import write as write_report
-from ..rollout import Rollout
+from ..rollout import Activity, Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
 from .config import Config
 from .metrics import BaselineSamples, Metrics, check_trackers, mean_over_prompts
-from .shards import Journal, ShardedRollouts, drop_old_rounds, open_round, write_shard
-from .watch import Progress, StopWhen, any_stops, completions, responses_table, write_completions
+from .progress import Progress
+from .shards import Journal, ShardedRollouts, check_writable, drop_old_rounds, open_round, write_shard
+from .watch import StopWhen, any_stops, completions, responses_table, write_completions
 
 SAMPLES_PER_STAGE = 16
 """Streams of random numbers set aside for each stage of a round; no objective samples that often."""
+ONLY: dict[str | None, Activity | None] = {None: None, "generate": "sampling", "train": "scoring"}
+"""What each part of a round does to make its data; see `Rollout.only`."""
 
 
 def train(
@@ -48,6 +51,7 @@ def train(
     config: Config,
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
     callbacks: Sequence[Any] = (),
+    part: Literal["generate", "train"] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a policy and return the metrics of all rounds.
 
@@ -61,6 +65,7 @@ def train(
     prompts : Prompts, list, or datasets.Dataset
         Texts, conversations, or rows with a prompt and with columns that the judge may read; see `Prompts.of`.
     judge : Judge
+        Not used if there is a `part`.
     objective : Objective
         `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
     config : Config
@@ -70,6 +75,10 @@ def train(
     callbacks : sequence of objects
         With methods ``on_round(row, policy)``, ``on_resume(rows, policy)`` or both, see `windlm.train.watch.Callback`;
         one that returns True ends the run early.
+    part : {"generate", "train"}, optional
+        One part of the next round, where parts are done on different machines: "generate" samples its responses and
+        stops; then `judge_round` judges them; then "train" scores them, trains on them and stops. By default all parts
+        of all rounds are done.
 
     Returns
     -------
@@ -89,6 +98,8 @@ def train(
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
+    check_part(part, config, objective)
+    check_writable(config.out)
     policy.encode(prompts)
     finite(policy.model)
     if hasattr(judge, "check"):
@@ -121,7 +132,8 @@ def train(
             shutil.rmtree(config.out / "completions", ignore_errors=True)
         remark = remarks(objective, config.rounds)
         head = {"round": 0, "remark": remark} if remark else {"round": 0}
-        metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
+        if part != "generate":
+            metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
     else:
         done = state["round"]
         if state["identity"] != metrics.identity:
@@ -131,17 +143,20 @@ def train(
         optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
         scheduler.load_state_dict(state["scheduler"])
         baselines.reference, baselines.previous = state["baselines"]
-        getattr(judge, "known", {}).update(state["judge"])
         for name, kept in state["slots"].items():
             torch.save(kept, snapshots.path(name))
         metrics.resume(done)
     stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows, policy)
 
-    watched = Progress(config.rounds, done, config.progress and accelerator.is_main_process)
-    for number in range(done + 1, done + 1 if stopped else config.rounds + 1):
+    units = per_round // world * config.draws * stages_per_round * (2 + config.epochs)
+    progress = Progress(config.rounds, units, done, config.progress and accelerator.is_main_process)
+    policy.report = progress.add
+    last_round = config.rounds if part is None else min(done + 1, config.rounds)
+    for number in range(done + 1, done + 1 if stopped else last_round + 1):
+        progress.round(number)
         chosen = round_prompts(len(prompts), per_round, number, config.seed)
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
-        folder, progress = config.out / "rollouts" / f"round-{number:06d}", []
+        folder, measured = config.out / "rollouts" / f"round-{number:06d}", []
         totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
         losses, norms, loaded, shown = [], [], "current", []
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
@@ -149,30 +164,45 @@ def train(
             snapshots.save("current")
             shutil.copy(snapshots.path("current"), snapshots.path("begin"))
         if accelerator.is_main_process:
-            open_round(folder, metrics.identity | {"processes": world}, policy)
+            open_round(folder, metrics.identity | {"processes": world}, policy, part is not None)
         accelerator.wait_for_everyone()
 
         for n, stage in enumerate(stages):
             # sample, judge and score, a shard of prompts at a time: from here on only log pi_theta changes
             for first in range(0, len(indices), config.shard_prompts):
                 shard = indices[first : first + config.shard_prompts]
+                progress.expect(2 * len(shard) * config.draws)
                 name = f"shard-{rank * per_round // world + first:08d}"
                 streams = count_streams([config.seed, number], shard, n * SAMPLES_PER_STAGE)
                 journal = Journal(folder / f"stage-{n}" / f"{name}.journal", partial(sharding.all_agree, policy=policy))
                 own = [i % len(prompts) for i in shard]
                 texts = prompts.rows(own)
-                rollout = Rollout(policy, snapshots, judge, texts, streams.__next__, loaded, journal)
+                if not journal.has("prompts"):
+                    journal.write("prompts", own)
+                getattr(judge, "known", {}).clear()  # verdicts are remembered within a shard: memory stays bounded
+                rollout = Rollout(
+                    policy, snapshots, judge, texts, streams.__next__, loaded, journal, ONLY[part],
+                    config.on_judge_error, config.judge_retries,
+                )  # fmt: skip
                 batch = objective.collect(stage, rollout, config.draws)
+                if part == "generate":
+                    rollout.own(batch, config.draws)
+                    continue
                 if n == 0:
                     apart = replace(rollout, seconds=dict(rollout.seconds))
-                    progress.append((len(shard), baselines.measure(batch, apart, own)))
+                    measured.append((len(shard), baselines.measure(batch, apart, own)))
                     left = config.completions - len(shown)
                     shown += completions(batch, apart, own, baselines.reference, config.draws, left)
                 write_shard(folder / f"stage-{n}" / f"{name}.arrow", own, texts, batch, policy)
                 spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
                 for count, value in {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}.items():
                     totals[count] = totals.get(count, 0) + value
+                if config.on_judge_error == "worst":
+                    totals["judge_errors"] = totals.get("judge_errors", 0) + rollout.failed
             accelerator.wait_for_everyone()
+            if part == "generate":
+                progress.close()
+                return metrics.rows
             rollouts = ShardedRollouts(folder / f"stage-{n}")
 
             # regress: epochs of mini-batches, each split among the processes
@@ -182,15 +212,17 @@ def train(
                 order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
                 for i in range(0, per_round, config.batch_prompts):
                     step = order[i : i + config.batch_prompts]
-                    part = step[rank * len(step) // world : (rank + 1) * len(step) // world]
-                    batch, total_loss = rollouts[part], 0.0
+                    mine = step[rank * len(step) // world : (rank + 1) * len(step) // world]
+                    batch, total_loss = rollouts[mine], 0.0
                     pieces = policy.batches(batch.samples)
+                    progress.expect(len(mine) * config.draws)
                     for j, rows in enumerate(pieces):
                         piece, last = batch[rows], j == len(pieces) - 1
                         with nullcontext() if last else accelerator.no_sync(model):  # exchange gradients once a step
-                            loss = objective.loss(stage, model(piece.samples), piece).sum() / len(part)
+                            loss = objective.loss(stage, model(piece.samples), piece).sum() / len(mine)
                             accelerator.backward(loss)
                             total_loss += float(loss.detach())
+                        progress.add("training", len(rows) * config.draws, piece.samples.n_tokens)
                     losses.append(total_loss)
                     norms.append(float(sharding.whole(accelerator.clip_grad_norm_(weights, config.max_grad_norm))))
                     if not math.isfinite(losses[-1] + norms[-1]):
@@ -211,7 +243,7 @@ def train(
                 snapshots.save(slot)
 
         # measure and save
-        values = mean_over_prompts(progress)
+        values = mean_over_prompts(measured)
         values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
         exact = evaluate(number, policy) if evaluate else {}
         metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, totals, exact)
@@ -219,10 +251,10 @@ def train(
         if accelerator.is_main_process and shown:
             write_completions(config.out / "completions" / f"round-{number:06d}.jsonl", shown)
             if config.show_every and number % config.show_every == 0:
-                watched.write(responses_table(number, shown))
-        watched.update(metrics.rows[-1])
+                progress.write(responses_table(number, shown))
+        progress.update(metrics.rows[-1])
         stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
-        last = stopped or number == config.rounds
+        last = stopped or number == last_round
         if config.checkpoint_every and (number % config.checkpoint_every == 0 or last):
             state = {
                 "round": number,
@@ -230,7 +262,6 @@ def train(
                 "optimizer": sharding.pack(optimizer.state_dict()),
                 "scheduler": scheduler.state_dict(),
                 "baselines": (baselines.reference, baselines.previous),
-                "judge": getattr(judge, "known", {}),
                 "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
             }
             save_checkpoint(checkpoints, accelerator, number, state, snapshots)
@@ -239,7 +270,7 @@ def train(
         accelerator.wait_for_everyone()
         if stopped:
             break
-    watched.close()
+    progress.close()
     whole = sharding.whole_weights(policy, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process:
@@ -269,6 +300,18 @@ def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
             f"{per_round} prompts in mini-batches of {config.batch_prompts} do not divide evenly among {world} "
             f"processes: change prompts_per_round or batch_prompts."
         )
+
+
+def check_part(part: str | None, config: Config, objective: Objective) -> None:
+    """Raise ValueError if a round cannot be done in parts."""
+    if part not in ONLY:
+        raise ValueError(f"part must be 'generate', 'train' or None, but it is {part!r}.")
+    if part and len(objective.stages(0.0)) > 1:
+        raise ValueError("A round of this method samples again between trainings: it cannot be done in parts.")
+    if part and config.reference_draws:
+        raise ValueError("Win rates against the reference need a judge in training: set reference_draws to 0.")
+    if part == "train" and not config.checkpoint_every:
+        raise ValueError("A round that is trained on alone must be saved: set checkpoint_every to 1.")
 
 
 def rate(config: Config, step: int, total: int) -> float:

@@ -67,7 +67,7 @@ class BaselineSamples:
             Which prompts of the run these are.
         """
         draws = self.config.draws
-        own = batch.samples.first(draws) if batch.on_policy else rollout.sample("current", draws)
+        own = rollout.own(batch, draws)
         current = batch.fixed["current"] if "current" in batch.fixed else rollout.log_prob(own, "current")
         ref = batch.fixed["ref"] if batch.on_policy and "ref" in batch.fixed else rollout.log_prob(own, "ref")
         log_ratio = (current - ref).double()
@@ -99,7 +99,6 @@ class BaselineSamples:
             generators = [np.random.default_rng([self.config.seed, 0, indices[j]]) for j in new]
             some = replace(rollout, prompts=rollout.prompts.rows(new), generators=lambda: generators)
             samples = some.sample("ref", self.config.reference_draws)
-            rollout.results = some.results
             self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}
         values = {}
         for name, earlier in {"reference": self.reference, "previous": self.previous}.items():

@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -55,14 +56,29 @@ class Journal:
     def __init__(self, folder: Path, agree: Callable[[bool], bool] = lambda flag: flag) -> None:
         self.folder, self.agree = folder, agree
 
-    def recorded(self, name: str, compute: Callable[[], Any], together: bool) -> Any:
-        """Return the result of this name, computed only if it is not on disk (of all processes, if `together`)."""
-        path = self.folder / f"{name}.pt"
-        if self.agree(path.exists()) if together else path.exists():
-            return torch.load(path, weights_only=False)
-        result = compute()
-        write_atomically(path, lambda temporary: torch.save(result, temporary))
-        return result
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def has(self, name: str, together: bool = False) -> bool:
+        """Return whether the result of this name is on disk (of all processes, if `together`)."""
+        there = self._path(name).exists()
+        return self.agree(there) if together else there
+
+    def read(self, name: str) -> Any:
+        """Return a result."""
+        return torch.load(self._path(name), weights_only=False)
+
+    def write(self, name: str, result: Any) -> None:
+        """Keep a result."""
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # of a file that it opens itself, torch would say RuntimeError
+                torch.save(result, file)
+
+        write_atomically(self._path(name), write)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
 
 
 def write_shard(
@@ -114,18 +130,25 @@ class ShardedRollouts:
         for path in sorted(folder.glob("*.arrow")):
             with pa.memory_map(str(path)) as source:
                 tables.append(pa.ipc.open_file(source).read_all())
-        self.about = json.loads(tables[0].schema.metadata[b"windlm"])
-        self.table = pa.concat_tables(tables)
+        self.about, self.schema = json.loads(tables[0].schema.metadata[b"windlm"]), tables[0].schema
+        self.tables, self.ends = tables, np.cumsum([len(table) for table in tables])
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return int(self.ends[-1])
 
     def __getitem__(self, index: Iterable[int]) -> RolloutBatch:
-        rows = self.table.take(pa.array([int(i) for i in index])).to_pydict()
+        places = [int(i) for i in index]
+        shards = np.searchsorted(self.ends, places, side="right")
+        # row by row, since `take` of a table of many shards copies them all
+        parts = [
+            self.tables[s].slice(i - int(self.ends[s]) + len(self.tables[s]), 1)
+            for i, s in zip(places, shards, strict=True)
+        ]
+        rows = pa.concat_tables(parts).to_pydict()
         tokens, mask = padded(rows["token_ids"], self.about["length"], self.about["pad_id"])
         types = {pa.float32(): torch.float32, pa.float64(): torch.float64}
         fixed = {
-            name: torch.tensor(rows[name], dtype=types[self.table.schema.field(name).type.value_type])
+            name: torch.tensor(rows[name], dtype=types[self.schema.field(name).type.value_type])
             for name in self.about["fixed"]
         }
         return RolloutBatch(
@@ -133,13 +156,31 @@ class ShardedRollouts:
         )
 
 
-def open_round(folder: Path, identity: dict[str, Any], policy: LanguagePolicy) -> None:
-    """Begin a round's folder; what another run or other weights left there is deleted."""
+def check_writable(folder: Path) -> None:
+    """Raise OSError, with one line, if nothing can be written to a folder, which is made."""
+    probe = folder / ".writable"
+    write_atomically(probe, lambda temporary: temporary.write_text(""))
+    probe.unlink(missing_ok=True)
+
+
+def open_round(folder: Path, identity: dict[str, Any], policy: LanguagePolicy, keep: bool = False) -> None:
+    """Begin a round's folder; what another run or other weights left there is deleted.
+
+    Raises
+    ------
+    ValueError
+        If something else is there and is to be kept.
+    """
     sums = [f"{float(share(p.detach()).double().abs().sum()):.6g}" for p in policy.model.parameters()]
     about = identity | {"weights at the start": sha256(json.dumps(sums).encode()).hexdigest()[:16]}
     path = folder / "identity.json"
-    if path.exists() and json.loads(path.read_text()) == about:
+    before = json.loads(path.read_text()) if path.exists() else about
+    if path.exists() and before == about:
         return
+    if keep and (changed := [name for name, value in about.items() if before.get(name) != value]):
+        raise ValueError(
+            f"The responses in {folder} were sampled with other {', '.join(changed)}: delete it, or change that back."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(about, indent=2) + "\n"))
 

@@ -1,4 +1,4 @@
-"""Watching a run: callbacks, early stopping, a few responses of each round to read, and progress in the terminal."""
+"""Watching a run: callbacks, early stopping, and a few responses of each round to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import operator
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from accelerate.utils import broadcast_object_list
-from tqdm import tqdm
 
 from ..policy import LanguagePolicy, Prompt, Samples
 from ..rollout import Rollout, RolloutBatch
@@ -129,7 +127,7 @@ def completions(
         return []
     own, prompts = batch.samples[rows].first(draws), rollout.prompts.rows(rows)
     apart = replace(rollout, prompts=prompts, journal=None, seconds=dict(rollout.seconds))
-    rewards = apart.rewards(own)
+    rewards = None if rollout.judge is None else apart.rewards(own)
     fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items()}
     found = []
     for j in rows:
@@ -140,7 +138,7 @@ def completions(
             "responses": described(own[[j]], None if rewards is None else rewards[j], rollout.policy, extra),
         }
         if (theirs := reference.get(indices[j])) is not None:
-            judged = replace(apart, prompts=prompts.rows([j])).rewards(theirs)
+            judged = None if rewards is None else replace(apart, prompts=prompts.rows([j])).rewards(theirs)
             row["reference"] = described(theirs, None if judged is None else judged[0], rollout.policy)
         found.append(row)
     return found
@@ -193,42 +191,3 @@ def responses_table(number: int, rows: Sequence[Mapping[str, Any]], prompts: int
 def last_turn(prompt: Prompt) -> str:
     """Return a prompt as text: of a conversation the last message."""
     return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
-
-
-# -- progress ------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """Progress of the rounds on standard error: a bar in a terminal, elsewhere (in a log) one line per round."""
-
-    def __init__(self, rounds: int, done: int, show: bool) -> None:
-        self.show, self.rounds = show, rounds
-        terminal = show and sys.stderr.isatty()
-        self.bar = tqdm(total=rounds, initial=done, desc="rounds", disable=not terminal)
-
-    def update(self, row: Row) -> None:
-        """Show the metrics of a round."""
-        if not self.show:
-            return
-        numbers = [
-            f"{label} {row[name]:.3g}"
-            for label, name in (("reward", "reward"), ("win rate", "win_rate_reference"), ("KL", "kl"))
-            if name in row
-        ]
-        seconds = sum(value for name, value in row.items() if name.startswith("seconds"))
-        if seconds > 0:
-            numbers.append(f"{row['tokens'] / seconds:.0f} tokens/s")
-        if self.bar.disable:
-            print(f"round {row['round']}/{self.rounds}: {', '.join(numbers)}, {seconds:.1f} s", file=sys.stderr)
-        else:
-            self.bar.set_postfix_str(", ".join(numbers), refresh=False)
-            self.bar.update()
-
-    def write(self, text: str) -> None:
-        """Print a text above the bar."""
-        if self.show:
-            tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
