@@ -101,7 +101,7 @@ class BaselineSamples:
             samples = some.sample("ref", self.config.reference_draws)
             rollout.results = some.results
             self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}
-        values = {}
+        values: dict[str, float] = {}
         for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
             if all(i in earlier for i in indices):
                 opponents = Samples.stack([earlier[i] for i in indices])
