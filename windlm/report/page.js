@@ -40,7 +40,7 @@ function tickText(x) {
 
 // series: [{name, i, points: [{x, y, low, high, round}]}], bound: [[x, y]]
 function chart(title, series, { bound = null, wide = false, xTitle = "" } = {}) {
-  const W = wide ? 600 : 340, H = wide ? 300 : 190, left = 46, right = 12, top = 8, bottom = xTitle ? 38 : 24;
+  const broad = wide && innerWidth > 640, W = broad ? 600 : 340, H = broad ? 300 : wide ? 230 : 190, left = 46, right = 12, top = 8, bottom = xTitle ? 38 : 24;
   const xs = [], ys = [];
   for (const s of series) for (const p of s.points) { xs.push(p.x); ys.push(p.y, p.low ?? p.y, p.high ?? p.y); }
   if (bound) for (const [x, y] of bound) { xs.push(x); ys.push(y); }
@@ -52,7 +52,7 @@ function chart(title, series, { bound = null, wide = false, xTitle = "" } = {}) 
   const pad = (y1 - y0) * 0.06; y0 -= pad; y1 += pad;
   const X = x => left + (x - x0) / (x1 - x0) * (W - left - right), Y = y => H - bottom - (y - y0) / (y1 - y0) * (H - top - bottom);
   const svg = el("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": title });
-  for (const y of ticks(y0, y1, wide ? 6 : 4)) {
+  for (const y of ticks(y0, y1, broad ? 6 : 4)) {
     svg.append(el("line", { class: "gridline", x1: left, x2: W - right, y1: Y(y), y2: Y(y) }));
     svg.append(el("text", { x: left - 6, y: Y(y) + 4, "text-anchor": "end" }, tickText(y)));
   }
@@ -142,18 +142,19 @@ function drawRuns() {
   const columns = COLUMNS.filter(([name]) => data.runs.some(run => isNumber(last(run)[name])));
   const rows = data.runs.map((run, i) => {
     const box = el("input", { type: "checkbox", id: `run-${i}`, checked: !hidden.has(i), onchange: e => { e.target.checked ? hidden.delete(i) : hidden.add(i); drawCharts(); } });
-    const settings = Object.entries(run.settings).map(([k, v]) => `${k} ${shown(v)}`).join(", ");
     const cells = columns.map(([name]) => {
       const value = last(run)[name], error = last(run)[name + "_error"];
       return el("td", { class: "n" }, isNumber(value) ? shown(Number(value.toPrecision(3))) + (isNumber(error) ? ` ± ${shown(Number((1.96 * error).toPrecision(2)))}` : "") : "");
     });
     return el("tr", {}, el("td", { class: "name" }, box, " ", el("label", { for: `run-${i}` }, el("span", { class: "key", style: `background:${colour(i)}` }), run.name)),
       ...cells, el("td", { class: "n" }, shown(last(run).seen_tokens)), el("td", { class: "n" }, isNumber(last(run).seen_seconds) ? shown(Math.round(last(run).seen_seconds)) : ""),
-      el("td", { style: "min-width: 280px" }, run.status, run.remark ? el("div", { class: "remark" }, run.remark) : null, el("div", { class: "soft" }, settings)));
+      );
   });
-  const head = el("tr", {}, el("th", {}, "run"), ...columns.map(([, title]) => el("th", { class: "n" }, title)), el("th", { class: "n" }, "tokens"), el("th", { class: "n" }, "seconds"), el("th", {}, "state and settings"));
+  const states = data.runs.map((run, i) => el("div", { class: "state" }, el("span", { class: "key", style: `background:${colour(i)}` }), el("b", {}, run.name), ": ", run.status + " ",
+    run.remark ? el("span", { class: "remark" }, run.remark) : null, el("div", { class: "soft" }, Object.entries(run.settings).map(([k, v]) => `${k} ${shown(v)}`).join(", "))));
+  const head = el("tr", {}, el("th", {}, "run"), ...columns.map(([, title]) => el("th", { class: "n" }, title)), el("th", { class: "n" }, "tokens"), el("th", { class: "n" }, "seconds"));
   document.getElementById("runs").replaceChildren(el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows))),
-    el("p", { class: "note" }, `Metrics of the last round, ± 95%. Written ${data.written}.`));
+    el("p", { class: "note" }, `Metrics of the last round, ± 95%. Written ${data.written}.`), ...states);
 }
 function drawSeconds() {
   const names = [...new Set(data.runs.flatMap(run => run.metrics.flatMap(r => Object.keys(r).filter(k => k.startsWith("seconds_")))))];
@@ -240,4 +241,6 @@ theme.value = document.documentElement.dataset.theme ?? "";
 theme.addEventListener("change", () => { document.documentElement.dataset.theme = theme.value; });
 axis.value = state.axis;
 axis.addEventListener("change", () => { state.axis = axis.value; drawCharts(); remember(); });
+let narrow = innerWidth <= 640;
+addEventListener("resize", () => { if (narrow !== (narrow = innerWidth <= 640)) drawCharts(); });
 drawRuns(); drawCharts(); drawSeconds(); drawResponses();

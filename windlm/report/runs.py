@@ -194,7 +194,7 @@ def arrow_prompts(path: Path) -> Iterable[Json]:
     for row in table.select(["prompt_index", "prompt", "responses", "token_ids", "ended", *lists]).to_pylist():
         responses = [
             {"text": text, "tokens": len(row["token_ids"][i]), "ended": row["ended"][i]}
-            | {name: row[name][i] for name in lists}
+            | {name: row[name][i] for name in lists if len(row[name]) == len(row["responses"])}
             for i, text in enumerate(row["responses"])
         ]
         yield {"prompt_index": row["prompt_index"], "prompt": row["prompt"], "responses": responses}

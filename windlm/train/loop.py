@@ -27,7 +27,6 @@ from ..data import Prompts
 from ..judges import Judge
 from ..objectives import Objective, for_judge, remarks
 from ..policy import LanguagePolicy, finite
-from ..report import write as write_report
 from ..rollout import Activity, Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import describe, load_checkpoint, save_checkpoint
@@ -35,7 +34,7 @@ from .config import Config
 from .metrics import BaselineSamples, Metrics, check_trackers, mean_over_prompts
 from .progress import Progress
 from .shards import Journal, ShardedRollouts, check_writable, drop_old_rounds, open_round, write_shard
-from .watch import StopWhen, any_stops, completions, responses_table, write_completions
+from .watch import StopWhen, any_stops, completions, responses_table, try_report, write_completions
 
 SAMPLES_PER_STAGE = 16
 """Streams of random numbers set aside for each stage of a round; no objective samples that often."""
@@ -158,7 +157,8 @@ def train(
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         folder, measured = config.out / "rollouts" / f"round-{number:06d}", []
         totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
-        losses, norms, loaded, shown = [], [], "current", []
+        losses, norms, loaded = [], [], "current"
+        shown: list[dict[str, Any]] = []
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
         if len(stages) > 1 or "previous" in objective.slots:
             snapshots.save("current")
@@ -276,7 +276,7 @@ def train(
     if accelerator.is_main_process:
         policy.save(config.out / "final", whole)
         if config.report:
-            write_report([config.out])
+            try_report(config.out)
     return metrics.rows
 
 

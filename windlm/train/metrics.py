@@ -100,7 +100,7 @@ class BaselineSamples:
             some = replace(rollout, prompts=rollout.prompts.rows(new), generators=lambda: generators)
             samples = some.sample("ref", self.config.reference_draws)
             self.reference |= {indices[j]: samples[[n]] for n, j in enumerate(new)}
-        values = {}
+        values: dict[str, float] = {}
         for name, earlier in {"reference": self.reference, "previous": self.previous}.items():
             if all(i in earlier for i in indices):
                 opponents = Samples.stack([earlier[i] for i in indices])

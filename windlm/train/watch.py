@@ -8,6 +8,7 @@ import operator
 import re
 import shutil
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from accelerate.utils import broadcast_object_list
 
 from ..policy import LanguagePolicy, Prompt, Samples
+from ..report import write as write_report
 from ..rollout import Rollout, RolloutBatch
 from .shards import ending, write_atomically
 
@@ -128,13 +130,14 @@ def completions(
     own, prompts = batch.samples[rows].first(draws), rollout.prompts.rows(rows)
     apart = replace(rollout, prompts=prompts, journal=None, seconds=dict(rollout.seconds))
     rewards = None if rollout.judge is None else apart.rewards(own)
-    fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items()}
+    k = batch.samples.tokens.shape[1]  # a method may fix something about pairs of responses, too
+    fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items() if x.shape[1] == k}
     found = []
     for j in rows:
         extra = [{name: values[j][i] for name, values in fixed.items()} for i in range(len(own.text[j]))]
         row = {
             "prompt_index": int(indices[j]),
-            "prompt": prompts[j] if isinstance(prompts[j], str) else [dict(m) for m in prompts[j]],
+            "prompt": prompt if isinstance(prompt := prompts[j], str) else [dict(m) for m in prompt],
             "responses": described(own[[j]], None if rewards is None else rewards[j], rollout.policy, extra),
         }
         if (theirs := reference.get(indices[j])) is not None:
@@ -191,3 +194,11 @@ def responses_table(number: int, rows: Sequence[Mapping[str, Any]], prompts: int
 def last_turn(prompt: Prompt) -> str:
     """Return a prompt as text: of a conversation the last message."""
     return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+
+
+def try_report(out: Path) -> None:
+    """Write the report of a run; that it cannot be written must not cost the run."""
+    try:
+        write_report([out])
+    except Exception as error:
+        warnings.warn(f"The report of {out} could not be written: {type(error).__name__}: {error}", stacklevel=2)
