@@ -64,7 +64,8 @@ def test_what_a_game_holds_cannot_be_edited():
     """In numpy, where arrays can be read-only."""
     matrix, reward = wg.MatrixPreference(P), wg.RewardPreference(REWARD)
     low, game = wg.LowRankPreference(EMBEDDING, SKEW), wg.WinRateGame(reward, REF, [0.1, 0.2])
-    for held in (matrix.matrix(), reward.reward, low.embedding, low.skew, game.ref, game.log_ref, game.beta):
+    made = [p.matrix() for p in (matrix, wg.BradleyTerryPreference(REWARD))] + [matrix.log_matrix()]
+    for held in (*made, reward.reward, low.embedding, low.skew, game.ref, game.log_ref, game.beta):
         with pytest.raises(ValueError, match="read-only"):
             held[0] = 0.0
     for kind in (wg.wind, wg.extragradient, wg.sppo):
@@ -104,6 +105,18 @@ def test_learners_and_oracles_keep_what_they_were_given(rng):
     after = table.log_policy(table.start()), linear.log_policy(theta), oracle.score(np.arange(3)[None])
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_gradient_reaches_rewards_whose_matrix_was_seen_without_one():
+    torch = pytest.importorskip("torch")
+    leaf, log_policy = torch.tensor(REWARD, requires_grad=True), torch.log(torch.tensor(REF))
+    p = wg.BradleyTerryPreference(leaf)
+    with torch.no_grad():
+        p.matrix()
+    for times in (1, 2):  # and twice
+        p.win_rate(log_policy)[0].backward()
+        s = p.matrix().detach()[0]
+        np.testing.assert_allclose(leaf.grad[1:] / times, -(REF * (s * (1 - s)).numpy())[1:], atol=1e-15)
 
 
 def test_a_gradient_still_reaches_the_callers_tensor():

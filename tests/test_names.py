@@ -79,6 +79,21 @@ def test_labels_of_preferences():
     assert wg.LowRankPreference(np.zeros((2, 2)), names=list("ab")).names == ("a", "b")
 
 
+def test_numbers_in_another_order_are_labels():
+    """What pandas leaves after sorting: 0, 1, 2 are positions only where they are not names in another order."""
+    reward = pd.Series([1.0, 3.0, 2.0]).sort_values()
+    assert wg.RewardPreference(reward).names == (0, 2, 1)
+    ref = pd.Series([0.2, 0.3, 0.5])
+    for p in (wg.RewardPreference(reward), wg.RewardPreference(ref.index.to_series(), names=[0, 2, 1])):
+        np.testing.assert_array_equal(wg.WinRateGame(p, ref, 0.1).ref, [0.2, 0.5, 0.3])
+        np.testing.assert_array_equal(wg.WinRateGame(p, ref[[2, 1, 0]], 0.1).ref, [0.2, 0.5, 0.3])
+    P = pd.DataFrame([[0.5, 0.1, 0.2], [0.9, 0.5, 0.3], [0.8, 0.7, 0.5]])
+    for rows, columns in (([2, 0, 1], [0, 1, 2]), ([0, 1, 2], [2, 0, 1]), ([1, 0, 2], [2, 0, 1])):
+        p = wg.MatrixPreference(P.loc[rows, columns])
+        np.testing.assert_array_equal(p.matrix(), P.loc[rows, rows])
+        assert p.names == (None if rows == [0, 1, 2] else tuple(rows))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -238,6 +238,10 @@ def test_libraries_meet():
         (lambda: wg.RewardPreference(np.array([2**53, 2**53 + 1])), "integers of 2\\*\\*53"),
         (lambda: wg.geometric_mixture([np.array([0.0, -np.inf]), np.array([-np.inf, 0.0])], [0.5, 0.5]), "do not meet"),
         (lambda: wg.geometric_mixture([np.zeros(1), np.log([0.5, 0.5])], [0.5, 0.5]), "one shape"),
+        (
+            lambda: wg.geometric_mixture([[0.5, 0.5], [0.2, 0.8]], [0.5, 0.5]),
+            "log_policies must be normalised log-prob",
+        ),
         (lambda: wg.geometric_mixture([np.log([0.5, 0.5])], [np.nan]), r"weights\[0\] must be finite"),
         (lambda: wg.LogWinRateGame(wg.MatrixPreference([[1.0, 0.0], [1.0, 0.0]]), [0.5, 0.5], 2.0), "zero column"),
         (

@@ -232,6 +232,30 @@ def test_a_rule_of_ones_own_that_is_none():
     for against in ("current", ["current"]):
         with pytest.raises(ValueError, match=r'against must map slots to weights, such as \{"current": 1.0\}'):
             Stage(0.1, 0.1, against=against)
+    with pytest.raises(ValueError, match="No stage writes 'current'"):
+        Plan((Stage(0.1, 0.1, out="half"),), {}, "none")
+
+
+@pytest.mark.parametrize(
+    ("beta", "eta", "against", "message"),
+    [
+        (0.1, -1.0, {}, "eta must be positive, but it is -1.0"),
+        (0.1, 0.0, {}, "eta must be positive, but it is 0.0"),
+        (0.1, np.nan, {}, "eta must be positive, but it is nan"),
+        (0.1, np.array([1.0, -2.0]), {}, r"eta must be positive, but entry \(1,\) is -2.0"),
+        (0.1, "fast", {}, "eta must hold real numbers"),
+        (-0.1, 1.0, {}, "beta must be non-negative and finite, but it is -0.1"),
+        (np.nan, 1.0, {}, "beta must be non-negative and finite"),
+        (0.0, np.inf, {}, "eta must be finite where beta = 0"),
+        (0.1, 1.0, {"current": np.nan}, "The weight against 'current' must be finite"),
+        (0.1, 1.0, {"current": "half"}, "The weight against 'current' must hold real numbers"),
+    ],
+)
+def test_the_numbers_of_a_stage(beta, eta, against, message):
+    """A rule of one's own with a wrong number is told so, and not that the policy is none."""
+    with pytest.raises(ValueError, match=message):
+        Stage(beta, eta, against=against)
+    assert Stage(0.1, np.inf).eta == np.inf  # the best response
 
 
 def test_bad_steps():

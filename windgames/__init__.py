@@ -7,8 +7,8 @@ Implements and extends *Faster WIND: Accelerating Iterative Best-of-N Distillati
 from typing import Any
 
 from . import bandits, bounds, continuum, interop, objectives, oracles, rules
-from ._array import hilbert, kl, log_normalize
 from .describe import Description, describe
+from .divergences import hilbert, kl, log_normalize
 from .equilibria import Sensitivity, equilibrium, equilibrium_path, sensitivity
 from .games import BestOfNGame, Game, LogWinRateGame, WinRateGame
 from .operators import best_of_n, geometric_mixture, tournament

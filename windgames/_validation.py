@@ -252,14 +252,17 @@ def check_names(names: Any, m: int) -> tuple[Hashable, ...]:
     return names
 
 
-def by_label(x: Any, name: str, names: tuple[Hashable, ...] | None) -> Any:
+def by_label(x: Any, name: str, names: tuple[Hashable, ...] | None, owner: str = "the preference") -> Any:
     """Return the values of a Series, or of the rows of a DataFrame, in the order of `names`; other data as it is.
 
-    Labels 0, 1, 2, ... are positions. Other labels are those of `names`, all of them and in any order, or refused.
+    Labels 0, 1, 2, ... are positions, unless `names` are these numbers in another order. Other labels are those of
+    `names`, all of them and in any order, or refused.
     """
     if not is_series(x) and not is_frame(x):
         return x
     labels, values = own_names(x), x.to_numpy()
+    if labels is None and names is not None and set(names) == set(range(len(names))):
+        labels = tuple(range(values.shape[-1]))
     if labels is None or labels == names:
         return values
     if names is None:
@@ -272,7 +275,7 @@ def by_label(x: Any, name: str, names: tuple[Hashable, ...] | None) -> Any:
     for these, those, where in ((names, position, f"{name} has no entry for"), (labels, set(names), f"{name} holds")):
         lost = next((label for label in these if label not in those), None)
         if lost is not None:
-            raise ValueError(f"{where} {lost!r}: its labels must be the names of the preference.")
+            raise ValueError(f"{where} {lost!r}: its labels must be the names of {owner}.")
     return values[..., [position[label] for label in names]]
 
 
@@ -312,12 +315,19 @@ def check_log_policy(log_policy: Any, preference: Any, name: str = "log_policy")
     where = first_index(xp.isnan(x) | (x == inf))
     if where is not None:
         raise ValueError(f"{name} must hold log-probabilities, but entry {where} is {scalar(x[where])}.")
+    check_normalized(x, name)
+    return x
+
+
+def check_normalized(x: Array, name: str) -> None:
+    """Refuse log-probabilities that are not normalised, up to the rounding of their dtype."""
+    xp = array_namespace(x)
     total = logsumexp(xp.astype(x, xp.float64))
-    where = first_index(~(xp.abs(total) <= (1e-8 if x.dtype == xp.float64 else 1e-3)))
+    digits = 1e-8 if x.dtype == xp.float64 else max(1e-3, 4 * float(xp.finfo(x.dtype).eps))
+    where = first_index(~(xp.abs(total) <= digits))
     if where is not None:
         raise ValueError(
             f"{name} must be normalised log-probabilities, but the probabilities sum to "
             f"{exp(scalar(total[where])):.12g}{in_context(where)}. "
             f"Probabilities go through log first, logits through x - logsumexp(x)."
         )
-    return x

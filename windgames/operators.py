@@ -5,8 +5,18 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from ._array import Array, array_namespace, log_normalize, scale
-from ._validation import above, as_float, check_log_policy, finite, first_index, in_context, one_of, whole
+from ._array import Array, array_namespace, is_traced, log_normalize, scale
+from ._validation import (
+    above,
+    as_float,
+    check_log_policy,
+    check_normalized,
+    finite,
+    first_index,
+    in_context,
+    one_of,
+    whole,
+)
 from .games import log_best_of_n_ratio, needs_order
 from .preferences import Preference, RewardPreference
 
@@ -82,8 +92,8 @@ def geometric_mixture(log_policies: list[Array], weights: list[Any]) -> Array:
     Raises
     ------
     ValueError
-        If there are not as many finite weights as policies, shapes differ, or no response is in all policies of
-        positive weight.
+        If there are not as many finite weights as policies, a policy is not normalised log-probabilities, shapes
+        differ, or no response is in all policies of positive weight.
     """
     if len(log_policies) != len(weights) or not len(weights):
         raise ValueError(f"{len(log_policies)} policies need as many weights, but there are {len(weights)}.")
@@ -91,6 +101,9 @@ def geometric_mixture(log_policies: list[Array], weights: list[Any]) -> Array:
     shapes = sorted({tuple(x.shape) for x in policies})
     if len(shapes) > 1 or not shapes[0]:
         raise ValueError(f"Policies must have one shape (..., m), but there are {', '.join(map(str, shapes))}.")
+    for x in policies:
+        if not is_traced(x):
+            check_normalized(x, "log_policies")
     terms = [scale(finite(w, f"weights[{k}]"), x) for k, (w, x) in enumerate(zip(weights, policies, strict=True))]
     return _normalized(sum(terms), "policies")
 

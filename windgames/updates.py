@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from . import bounds
-from ._array import Array, array_namespace, columns, is_array_api_obj, like, log_normalize, scale, to_numpy
-from ._validation import fraction, one_of, per_context
+from ._array import Array, array_namespace, columns, is_array_api_obj, is_traced, like, log_normalize, scale, to_numpy
+from ._validation import first_index, fraction, numbers, one_of, per_context, positive
 from .games import Game
 
 
@@ -64,6 +65,15 @@ class Stage:
     def __post_init__(self) -> None:
         if not isinstance(self.against, Mapping):
             raise ValueError(f'against must map slots to weights, such as {{"current": 1.0}}, not {self.against!r}.')
+        if is_traced(self.beta) or is_traced(self.eta):
+            return
+        eta, beta = positive(self.eta, "eta", infinite=True), positive(self.beta, "beta", zero=True)
+        if np.any(eta == inf) and np.any(beta == 0):
+            raise ValueError("eta must be finite where beta = 0, since nothing else bounds the step.")
+        for slot, weight in self.against.items():
+            where = first_index(~np.isfinite(numbers(weight, f"The weight against {slot!r}")))
+            if where is not None:
+                raise ValueError(f"The weight against {slot!r} must be finite, but it is {weight!r}.")
 
     @np.errstate(over="ignore")  # the logarithm of a vanishing mass may overflow to -inf, its limit
     def run(self, game: Game, slots: dict[str, Array], payoff: Any) -> Array:
@@ -140,6 +150,8 @@ class Plan:
             if unknown:
                 raise ValueError(f"A stage reads slot {unknown[0]!r}, but only {sorted(written)} are written by then.")
             written.add(stage.out)
+        if not any(stage.out == "current" for stage in self.stages):
+            raise ValueError("No stage writes 'current', so the policy would never change: give the last one that out.")
 
     def local_rate(self, beta: Any, frequency: Any) -> np.ndarray | None:
         r"""Return the factor per step of the divergence near an equilibrium, in a direction of that frequency.

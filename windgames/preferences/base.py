@@ -19,7 +19,7 @@ from .._array import (
     to_numpy,
 )
 from .._display import FEW, SHOWN, as_arguments, html_matrix, html_table, listed
-from .._validation import as_float, by_label, check_names, first_index, own_names
+from .._validation import as_float, by_label, check_names, first_index, is_frame, is_series, own_names
 
 
 class Preference:
@@ -149,9 +149,8 @@ class Preference:
 
 def check_reward(reward: Any, names: Any = None) -> tuple[Array, Any]:
     """Return rewards as an array, aligned by label, and the names of the responses; ValueError if they are invalid."""
-    labels = own_names(reward)
-    if labels is not None:
-        names = labels if names is None else check_names(names, len(labels))
+    if is_series(reward) or is_frame(reward):
+        names = own_names(reward) if names is None else check_names(names, reward.shape[-1])
         reward = by_label(reward, "reward", names)
     reward = as_float(reward, "reward")
     if reward.ndim < 1 or 0 in reward.shape:

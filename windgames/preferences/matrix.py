@@ -54,6 +54,8 @@ class MatrixPreference(Preference):
         if is_frame(matrix):
             labels, square = own_names(matrix.T), matrix.shape[0] == matrix.shape[1]
             names = labels if names is None else names
+            if labels is None and set(matrix.columns) == set(matrix.index):
+                labels = tuple(matrix.index)
             # columns in the order of the rows
             matrix = by_label(matrix, "matrix", labels) if square else matrix.to_numpy()
         matrix = as_float(matrix, "matrix")
@@ -190,7 +192,7 @@ class BradleyTerryPreference(MatrixPreference):
         return self.reward
 
     @property
-    def _matrix(self) -> Array:  # type: ignore[override]
+    def _matrix(self) -> Array:
         return self._cast(self.reward.dtype)
 
     def _cast(self, dtype: Any) -> Array:
