@@ -30,6 +30,7 @@ def _log_games(n, alpha1, alpha2):
 
 
 WIN_RATE = list(_win_rate_games())
+UNREGULARISED = [game.replace(beta=0.0) for game in WIN_RATE]
 EXAMPLES = [
     (wg.wind(), WIN_RATE),
     (wg.wind(0.05), WIN_RATE),
@@ -44,5 +45,8 @@ EXAMPLES = [
     (wg.optimistic(0.1), WIN_RATE),
     (wg.nash_md(0.1), WIN_RATE),
     (wg.sppo(0.1), WIN_RATE),
+    (wg.moving_reference(wg.wind(), 1), WIN_RATE),
+    (wg.moving_reference(wg.extragradient(), 3, beta=0.2), UNREGULARISED),
+    (wg.moving_reference(wg.optimistic(0.1), 2, beta=0.2), UNREGULARISED),
 ]
 IDS = [f"{rule.name}-{i}" for i, (rule, _) in enumerate(EXAMPLES)]

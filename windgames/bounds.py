@@ -336,6 +336,30 @@ def moving_local_rate(beta: Any, eta: Any, frequency: Any, every: Any) -> Any:
     return (np.abs(beta - 1j * sigma * step**k) ** 2 / np.hypot(beta, sigma) ** 2)[()]
 
 
+def moving_gap_bound(beta: Any, eta: Any, every: Any, log_ref: Any, rounds: Any, interaction: Any = 1.0) -> Any:
+    r"""Return the gap of the average policy where WIND's reference is renewed every so many steps (theory 6.12).
+
+    .. math:: \frac\beta K\max\log\frac1{\rho_0}+(\beta+\tfrac14)\epsilon_k,\qquad
+              \epsilon_k=\frac{a^k}\beta+\frac{aL\eta}{2\beta}a^{\frac{k-1}2}\frac{1-a^{k/2}}{1-a^{1/2}},\quad
+              a=\frac1{1+\beta\eta}
+
+    Derived: it is the gap :math:`\max P\bar\rho-\frac12` of the game at ``beta = 0``, :math:`\bar\rho` the mean of the
+    references after `rounds` :math:`K` rounds of `every` :math:`k` steps, from that of `log_ref`, shape ``(..., m)``.
+    For :math:`\eta\le4\beta/L^2`; beyond that it is infinite. It tends to `proximal_gap_bound` for large `every`.
+    Raises ValueError if `beta` or `eta` is not positive, `every` or `rounds` below 1 or `interaction` outside [0, 1].
+    """
+    k = positive(every, "every")
+    if np.any(k < 1):
+        raise ValueError(f"every must be at least 1, but it is {k}.")
+    proximal = proximal_gap_bound(beta, log_ref, rounds)
+    beta, eta, L = positive(beta, "beta"), positive(eta, "eta"), fraction(interaction, "interaction")
+    half = np.log1p(beta * eta) / 2  # a = exp(-2 half)
+    safe = np.where(half > 0, half, 1.0)
+    series = np.where(half > 0, np.expm1(-k * safe) / np.expm1(-safe), k)
+    error = np.exp(-2 * k * half) / beta + L * eta / (2 * beta) * np.exp(-(k + 1) * half) * series
+    return np.where(eta > wind_max_step(beta, L) * (1 + 1e-12), inf, proximal + (beta + 0.25) * error)[()]
+
+
 def comparisons_lower_bound(beta: Any, comparisons: Any) -> Any:
     r"""Return a lower bound on the expected divergence of every learner after that many random comparisons.
 
@@ -372,10 +396,10 @@ def wrong_judge_bound(beta: Any, eps: Any) -> Any:
     return inexact_floor(beta, eps, 0.0)
 
 
-def hacking_price(eps: Any, loss: Any) -> Any:
+def hacking_beta(eps: Any, loss: Any) -> Any:
     r"""Return :math:`\epsilon^2/(4\delta)`, the `beta` that bounds what optimising a wrong judge can cost.
 
-    From that price on, the equilibrium under a judge of error `eps` (as in `wrong_judge_bound`) truly wins against the
+    From that `beta` on, the equilibrium under a judge of error `eps` (as in `wrong_judge_bound`) truly wins against the
     reference with probability at least :math:`\frac12-\delta`, `loss` being :math:`\delta` (theory 5.16, derived; the
     constant is attained). Raises ValueError if `eps` is negative or `loss` not positive.
     """

@@ -1,6 +1,6 @@
 r"""The proximal point method: equilibria whose reference is the equilibrium before (theory 6.8).
 
-Every step solves a game with the price `beta` exactly; the references wander to a winner of the game without a price.
+Every step solves a game at `beta` exactly; the references tend to a winner of the game at ``beta = 0``.
 COMAL (arXiv 2410.23223) and magnetic preference optimisation (arXiv 2410.16714) do this to language models.
 """
 
@@ -42,8 +42,8 @@ def proximal_point(
     Parameters
     ----------
     game : WinRateGame
-        Its `beta`, positive, is the price of one step: a small one takes few, long steps. Log-probabilities are kept
-        all along, so that masses may fall below the smallest float.
+        Its `beta`, positive, is that of every step: the smaller it is, the fewer and longer are the steps.
+        Log-probabilities are kept all along, so that masses may fall below the smallest float.
     tol : float
         Stop when the gap of the game at ``beta = 0``, :math:`\max P\rho_k-\frac12`, is at most `tol` in every context.
     max_steps : int
@@ -78,7 +78,8 @@ def proximal_point(
         raise ValueError(f"The proximal point method is for win-rate games (theory 6.8), but the game is {game!r}.")
     if not np.all(to_numpy(game.beta) > 0):
         raise ValueError(
-            "A step has no price at beta = 0: pass a game of positive beta, or take windgames.equilibrium."
+            "A proximal step needs a positive beta, but the game has beta = 0. Give it one, or take "
+            "windgames.equilibrium, which finds a winner at beta = 0."
         )
     tol, max_steps = positive_number(tol, "tol", zero=True), whole(max_steps, "max_steps")
     local = game.to_numpy()

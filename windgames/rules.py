@@ -293,8 +293,9 @@ class moving_reference:
 
     In between, `rule` approaches the equilibrium of the game whose reference that policy is; with enough steps this is
     `proximal_point`, and tends to a winner of the game at ``beta = 0``. With too few it circles: at ``every=1`` WIND's
-    step is that of multiplicative weights. For tables, learners and language models alike, this is the method of COMAL
-    (arXiv 2410.23223) and magnetic preference optimisation (arXiv 2410.16714).
+    step is that of multiplicative weights (`bounds.moving_local_rate`). How far the average policy of WIND's rounds is
+    from a winner is bounded by `bounds.moving_gap_bound` (theory 6.12). For tables, learners and language models alike,
+    this is the method of COMAL (arXiv 2410.23223) and magnetic preference optimisation (arXiv 2410.16714).
 
     Parameters
     ----------
@@ -303,8 +304,8 @@ class moving_reference:
     every : int
         Number of steps, or rounds of a learner, after which the reference is renewed.
     beta : float, array of one per context, or None
-        Price of leaving the current reference; the game's if None. A game at ``beta = 0`` measures how far the policy
-        is from a winner, and needs one.
+        The `beta` of the game whose reference moves; that of the game solved if None. A game at ``beta = 0`` measures
+        how far the policy is from a winner, and needs one here.
 
     Examples
     --------
@@ -330,17 +331,19 @@ class moving_reference:
     def plan(self, game: Game | GameConstants) -> Plan:
         if game.kind != "win-rate":
             raise ValueError(f"Moving the reference is for win-rate games (theory 6.8), not {game!r}.")
-        price = game.beta if self.beta is None else _step_per_context(self.beta, game)
-        if np.any(to_numpy(price) == 0):
-            raise ValueError("A step has no price at beta = 0: pass beta to moving_reference, or a game with one.")
-        plan = self.rule.plan(GameConstants(game.kind, price, game.interaction, batch_shape=game.batch_shape))
+        beta = game.beta if self.beta is None else _step_per_context(self.beta, game)
+        if np.any(to_numpy(beta) == 0):
+            raise ValueError(
+                "A moving reference needs a positive beta, but the game has beta = 0: pass beta to the rule."
+            )
+        plan = self.rule.plan(GameConstants(game.kind, beta, game.interaction, batch_shape=game.batch_shape))
         if plan.fixed_point != "equilibrium":
             raise ValueError(f"{self.rule.name} does not tend to an equilibrium, which is to be the next reference.")
         stages = tuple(replace(stage, ref="magnet") if stage.ref == "ref" else stage for stage in plan.stages)
         remark = "The reference moves: the policy tends to a winner of the game at beta = 0 if `every` is large enough."
         return Plan(
             stages,
-            {"rule": self.rule.name, "every": self.every, "beta": to_numpy(price)} | dict(plan.settings),
+            {"rule": self.rule.name, "every": self.every, "beta": to_numpy(beta)} | dict(plan.settings),
             "equilibrium" if np.all(to_numpy(game.beta) == 0) else "unregularised",
             remark=remark,
             renew={"magnet": self.every} | dict(plan.renew),

@@ -57,10 +57,11 @@ class Trace:
     bound_factor: np.ndarray | None = None
     """The factor per step of `bound`."""
     local_rate: np.ndarray | None = None
-    r"""The factor per step that :math:`KL(\pi^*\|\pi_t)` approaches in the end (theory 5.10), shape ``(...)``.
+    r"""The factor per step that :math:`KL(\pi^*\|\pi_t)` approaches in the end (theory 5.10, 6.11), shape ``(...)``.
 
     Above 1 the equilibrium repels. Of a win-rate game of moderate size whose equilibrium is known, as the reference
-    solution or because the run converged; None elsewhere, and where the rule's fixed point is another."""
+    solution or because the run converged; None elsewhere, where the rule's fixed point is another, and at ``beta = 0``
+    where the equilibrium is not unique or lacks a response. Of a moving reference it is the mean over a round."""
     log_policies: np.ndarray | None = None
     """The recorded iterates, shape ``(records, ..., m)``, if ``solve(..., record_policies=True)`` was asked for."""
     names: tuple[Hashable, ...] | None = None
@@ -158,10 +159,12 @@ class Trace:
                 colours[name] = line.get_color()
         if self.bound is not None:
             colour = colours.get(self.bound_on, "black")
-            label = f"bound of {self.theorem}" + ("" if self.bound_on in colours else f" on {labels[self.bound_on]}")
+            label = f"bound of {self.theorem} on {labels[self.bound_on]}"
             ax.plot(self.steps, _largest(self.bound), "--", color=colour, label=label)
         if self.local is not None and self.local_rate is not None:
-            label = f"its exact local rate {np.max(self.local_rate):.4g} (theory 5.10)"
+            label = (
+                f"{labels['kl_from_solution']} at its local rate, {np.max(self.local_rate):.4g} a step (theory 5.10)"
+            )
             ax.plot(self.steps, _largest(self.local), color="0.3", linewidth=0.8, label=label)
         ax.set(yscale="log", xlabel="step")
         ax.legend()

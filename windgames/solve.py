@@ -22,6 +22,8 @@ from .updates import DISTANCES, Guarantee, Plan, Rule, is_rule, plan_of
 
 LOCAL_RATE_WORK = 3e7
 """The local rate is computed up to this many contexts times responses cubed: tens of milliseconds."""
+SURELY_POSITIVE = 1e-9
+"""Probabilities and frequencies below this may be zero up to rounding."""
 
 
 def solve(
@@ -212,15 +214,20 @@ def _with_bound(trace: Trace, plan: Plan, game: Game, start: Array, solution: Ar
 
 
 def _local_rate(plan: Plan, game: Game, equilibrium: Array) -> np.ndarray | None:
-    """Return the factor per step near an equilibrium, in the slowest direction, of each context (theory 5.10)."""
+    """Return the factor per step near an equilibrium, in the slowest direction, of each context (theory 5.10, 6.11).
+
+    None if at ``beta = 0`` the equilibrium lacks a response or is not the only one.
+    """
     beta, m = np.broadcast_to(to_numpy(game.beta), game.batch_shape).astype(float), game.n_responses
-    if plan.fixed_point != "equilibrium" or not isinstance(game, WinRateGame) or np.any(beta == 0) or m == 1:
+    if plan.fixed_point != "equilibrium" or not isinstance(game, WinRateGame) or m == 1:
         return None
     if beta.size * m**3 > LOCAL_RATE_WORK:
         return None
     policy = np.exp(to_numpy(equilibrium).astype(float))
     # the last one belongs to no direction
     frequencies = bounds.tangent_frequencies(to_numpy(game.preference.matrix()), policy)[..., :-1]
+    if np.any(beta == 0) and min(np.min(x[beta == 0]) for x in (policy, frequencies)) < SURELY_POSITIVE:
+        return None
     rates = plan.local_rate(beta, np.moveaxis(frequencies, -1, 0))
     return None if rates is None else np.max(rates, axis=0)
 

@@ -158,7 +158,8 @@ class Plan:
 
         Near it a slot is a complex number and the payoff multiplies by :math:`i\sigma` (theory 5.10), so that a step is
         a 2 by 2 matrix that acts on the current and the previous iterate; the factor is its squared spectral radius. Of
-        `wind` it is `bounds.local_rate`.
+        `wind` it is `bounds.local_rate`. Where a reference is renewed every `k` steps, a round is such a matrix, and
+        the factor is the `k`-th root of that of a round (theory 6.11; `bounds.moving_local_rate`).
 
         Parameters
         ----------
@@ -168,23 +169,31 @@ class Plan:
         Returns
         -------
         array or None
-            None if the plan does not keep the equilibrium of the game in all of its slots.
+            None if the plan does not keep the equilibrium of the game in all of its slots, or renews two of them at
+            different times.
         """
         beta, sigma = np.broadcast_arrays(to_numpy(beta), to_numpy(frequency))
-        slots = {"current": np.stack([np.ones_like(sigma), np.zeros_like(sigma)]).astype(complex)}
-        slots["previous"] = slots["current"][::-1]
+        if len(set(self.renew.values())) > 1:
+            return None
+        current, previous, moving = np.multiply.outer(np.eye(3), np.ones_like(sigma)).astype(complex)
+        still = np.zeros_like(current)  # the reference of the game
+        slots = {"current": current, "previous": previous, "ref": still, **dict.fromkeys(self.renew, moving)}
         for stage in self.stages:
             weights = sum((np.asarray(to_numpy(w)) for w in stage.against.values()), np.asarray(0.0))
-            if stage.ref != "ref" or not (
-                np.all(to_numpy(stage.beta) == beta) and np.allclose(weights, 1, rtol=0, atol=1e-12)
-            ):
+            own = np.asarray(to_numpy(stage.beta), dtype=float)
+            if (stage.ref == "ref" and not np.all(own == beta)) or not np.allclose(weights, 1, rtol=0, atol=1e-12):
                 return None
             inverse_eta = 1 / np.asarray(to_numpy(stage.eta), dtype=float)
             payoff = sum(np.asarray(to_numpy(w)) * slots[slot] for slot, w in stage.against.items())
-            slots[stage.out] = (inverse_eta * slots[stage.start] + 1j * sigma * payoff) / (inverse_eta + beta)
-        a, b = slots["current"]  # the matrix [[a, b], [1, 0]]
-        root = np.sqrt((a / 2) ** 2 + b)
-        return np.maximum(np.abs(a / 2 + root), np.abs(a / 2 - root)) ** 2
+            pull = inverse_eta * slots[stage.start] + own * slots[stage.ref]
+            slots[stage.out] = (pull + 1j * sigma * payoff) / (inverse_eta + own)
+        step = np.moveaxis(np.stack([slots["current"], current, moving]), (0, 1), (-2, -1))
+        every = next(iter(self.renew.values()), 1)
+        a_round = np.linalg.matrix_power(step, every)[..., :2, :]
+        a_round[..., 0] += a_round[..., 2]  # what is renewed begins as the current policy; all else does not move
+        (a, b), (c, d) = np.moveaxis(a_round[..., :2], (-2, -1), (0, 1))
+        middle, root = (a + d) / 2, np.sqrt(((a - d) / 2) ** 2 + b * c)
+        return np.maximum(np.abs(middle + root), np.abs(middle - root)) ** (2 / every)
 
 
 @dataclass(frozen=True)
