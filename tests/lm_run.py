@@ -81,6 +81,7 @@ def main(
         Path(out),
         **{"rounds": rounds, "draws": 8, "epochs": epochs, "batch_prompts": 2, "learning_rate": 1e-2, "epsilon": 1e-5}
         | {"reference_draws": 4, "processes": processes, "cpu": True, "progress": False}
+        | {"measure_final": False}
         | settings,
     )
     judge = judge or RewardJudge(reward)

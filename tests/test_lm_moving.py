@@ -8,6 +8,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from lm_run import adapted, vowels
+from safetensors.torch import load_file
 
 import windgames as wg
 from windlm import Regression, RewardJudge
@@ -60,7 +61,7 @@ def test_an_adapter_keeps_its_moving_reference_apart_from_the_base(tmp_path):
     objective = Regression(wg.moving_reference(wg.wind(4.0), every=2), 0.3)
     config = Config(out=tmp_path, rounds=3, learning_rate=1e-2, **SETTINGS | {"draws": 50, "epochs": 2})
     train(policy, ["a"], RewardJudge(vowels), objective, config)
-    magnet = torch.load(tmp_path / "snapshots" / "rank-0" / "magnet.pt")
+    magnet = load_file(tmp_path / "snapshots" / "magnet" / "0-of-1.safetensors")
     now = {name: p.detach() for name, p in policy.model.named_parameters() if p.requires_grad}
     assert magnet.keys() == now.keys()
     assert all("lora" in name for name in magnet)

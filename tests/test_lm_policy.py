@@ -341,3 +341,100 @@ def test_a_reward_model_sees_the_first_token_once(opening):
     )
     one, other = reward(["a ", "<s> a "], ["b", "b"])
     assert one == pytest.approx(other, rel=1e-5)
+
+
+# -- ends and pads -------------------------------------------------------------------------------------------
+
+
+def test_a_text_to_go_on_with_has_no_end(opening, policy):
+    """Some tokenizers put an end token after every text, or a separator; one that is asked for stays."""
+    from tokenizers import processors
+
+    tokenizer, start = opening
+    end = tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<s> $A {tokenizer.eos_token}", special_tokens=[("<s>", start), (tokenizer.eos_token, end)]
+    )
+    assert tokenizer("a b")["input_ids"][-1] == end
+    wide = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=6, n_embd=8, n_layer=1, n_head=1))
+    ours = LanguagePolicy(wide, tokenizer, max_new_tokens=2)
+    bare = policy.encode(["a b"])[0]
+    plain, rendered, asked = ours.encode(["a b", "<s> a b", f"a b {tokenizer.eos_token}"])
+    assert plain == rendered == [start, *bare]
+    assert asked == [start, *bare, end]
+
+
+def test_every_end_token_ends_a_response(policy, rng):
+    model = copy.deepcopy(policy.model)
+    model.generation_config.eos_token_id = [0, 2]
+    ours = with_model(policy, model)
+    assert ours.stop_ids == [0, 2, 4]
+    tokens = ours.sample(PROMPTS, 60, rng)
+    for row, mask in zip(tokens.tokens.flatten(0, 1), tokens.mask.flatten(0, 1), strict=True):
+        ids = row[mask].tolist()
+        assert not set(ids[:-1]) & {0, 2, 4}
+    ends = {t[m][-1].item() for t, m in zip(tokens.tokens.flatten(0, 1), tokens.mask.flatten(0, 1), strict=True)}
+    assert {0, 2, 4} <= ends
+
+
+def test_the_end_of_a_turn_in_the_chat_template_ends_a_response(policy):
+    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["c"]})
+    turn = tokenizer.convert_tokens_to_ids("c")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} c {% endfor %}"
+    assert LanguagePolicy(policy.model, tokenizer, max_new_tokens=2).stop_ids == [turn, 4]
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} b {% endfor %}"  # an ordinary word
+    assert LanguagePolicy(policy.model, tokenizer, max_new_tokens=2).stop_ids == [4]
+    tokenizer.chat_template = "{{ raise_exception('three messages, please') }}"
+    assert LanguagePolicy(policy.model, tokenizer, max_new_tokens=2).stop_ids == [4]
+
+
+@pytest.mark.parametrize("pad", [17, -1])
+def test_a_pad_token_without_an_embedding_is_not_used(policy, rng, pad, monkeypatch):
+    want = policy.sample(PROMPTS, 5, np.random.default_rng(0))
+    tokenizer = copy.deepcopy(policy.tokenizer)
+    monkeypatch.setattr(type(tokenizer), "pad_token_id", property(lambda self: pad))
+    ours = with_model(policy, policy.model)
+    ours = LanguagePolicy(policy.model, tokenizer, max_new_tokens=policy.max_new_tokens)
+    assert ours.pad_id == 4
+    samples = ours.sample(PROMPTS, 5, np.random.default_rng(0))
+    assert torch.equal(samples.tokens[samples.mask], want.tokens[want.mask])
+    torch.testing.assert_close(ours.log_prob(samples), policy.log_prob(want))
+
+
+def test_a_token_without_an_embedding_is_named(policy):
+    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    ours = LanguagePolicy(policy.model, tokenizer, max_new_tokens=2)
+    with pytest.raises(
+        ValueError, match=r"Prompt 1 has the token 5, '<new>', but the model has embeddings of 5 tokens"
+    ):
+        ours.encode(["a", "a <new>"])
+    model = copy.deepcopy(policy.model)
+    tokenizer.eos_token = "<new>"
+    model.generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match="no end-of-sequence token"):
+        LanguagePolicy(model, tokenizer)
+
+
+# -- bfloat16 over float32 weights ---------------------------------------------------------------------------
+
+
+def test_autocast_samples_what_it_scores(policy, rng):
+    """In bfloat16 both, and near what float32 says; the frequencies are those of its own probabilities."""
+    ours = with_model(policy, policy.model)
+    ours.autocast = torch.bfloat16
+    samples = ours.sample(PROMPTS, 40, rng)
+    found = ours.log_prob(samples)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = one_token_at_a_time(policy.model, samples)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    assert not torch.allclose(found, policy.log_prob(samples), atol=1e-4)
+    assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
+    seen = []
+    hook = policy.model.transformer.h[0].mlp.c_fc.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    ours.sample(["a"], 1, rng)
+    drawn, seen[:] = {*seen}, []
+    ours.log_prob(samples[[0]])
+    hook.remove()
+    assert drawn == {*seen} == {torch.bfloat16}

@@ -58,7 +58,7 @@ def test_settings_that_train_nothing_are_refused(tmp_path, settings):
 def test_the_final_model_is_written_without_checkpoints(tmp_path):
     policy = small_policy(3, 2, width=32)
     train(policy, PROMPTS, judge(), wind(0.2, 0.4), quick(tmp_path))
-    assert (tmp_path / "final" / "config.json").exists()
+    assert (tmp_path / "model" / "config.json").exists()
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -27,11 +28,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .judges import Judge, JudgeError, PairwiseJudge, RewardJudge, RewardModel
 from .judges.base import own_code
-from .policy import LanguagePolicy, Samples, finite, is_full_precision
+from .policy import LanguagePolicy, Samples, finite, padded
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Names of the dtypes that weights can be loaded in."""
-SAMPLING = ("max_new_tokens", "temperature", "top_p", "stop", "forward_batch_size", "tokens_per_batch", "logits_chunk")
+SAMPLING = (
+    *("max_new_tokens", "temperature", "top_p", "stop"),
+    *("forward_batch_size", "tokens_per_batch", "logits_chunk"),
+)
 """Settings of a model that are those of `LanguagePolicy`."""
 ROUNDING = {True: 1e-3, False: 0.08}
 """Largest difference in log-probability per token that rounding explains, with float32 weights throughout or not."""
@@ -153,13 +157,17 @@ def load_policy(
 ) -> LanguagePolicy:
     """Load a model as a policy, with a new adapter if its rank is positive; `seed` initialises the adapter.
 
+    A folder with an adapter is loaded on its base model, and the adapter is what is trained.
+
     Raises
     ------
     ValueError
         If there is no such file or folder, or a setting is out of range.
     """
-    where = source(model.name) | {"revision": model.revision}
-    tokenizer = pretrained(AutoTokenizer, where)
+    name, trained = base_of(model, adapter)
+    where = source(name) | ({} if trained else {"revision": model.revision})
+    own = trained is not None and (trained / "tokenizer_config.json").exists()
+    tokenizer = pretrained(AutoTokenizer, {"pretrained_model_name_or_path": str(trained)} if own else where)
     settings: dict[str, Any] = {"dtype": getattr(torch, model.precision)}
     if "gguf_file" in where:
         from transformers import GgufConfig
@@ -167,17 +175,43 @@ def load_policy(
         settings["quantization_config"] = GgufConfig(dequantize=True)
     loaded: Any = pretrained(AutoModelForCausalLM, where, **settings, output_loading_info=True)
     net, info = loaded
-    complete(info, f"The causal language model {model.name!r}")
+    complete(info, f"The causal language model {name!r}")
     finite(net)
     if gradient_checkpointing:
         checkpoint_layers(net)
-    if adapter and adapter.rank:
+    if trained:
+        import peft
+
+        net = peft.PeftModel.from_pretrained(net, trained, is_trainable=True)
+        finite(net)
+    elif adapter and adapter.rank:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = with_adapter(net, adapter)
     policy = as_policy(net, tokenizer, model)
     policy.precision = own_precision(where)
     return policy
+
+
+def base_of(model: ModelSettings, adapter: LoraSettings | None = None) -> tuple[str, Path | None]:
+    """Return the name of the model to load, and the folder of the adapter if the model's name is one.
+
+    Raises
+    ------
+    ValueError
+        If it is an adapter and another one is asked for, or its base is not known.
+    """
+    folder = Path(model.name).expanduser()
+    if not (folder / "adapter_config.json").exists():
+        return model.name, None
+    if adapter and adapter.rank:
+        raise ValueError(
+            f"{model.name!r} is an adapter: leave out lora to train it on, or give the model that it is merged into."
+        )
+    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"The adapter {model.name!r} does not say which model it belongs to.")
+    return str(base), folder
 
 
 def own_precision(where: Mapping[str, str]) -> torch.dtype | None:
@@ -214,10 +248,15 @@ def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
 
 def skeleton(model: ModelSettings, adapter: LoraSettings | None = None) -> Any:
     """Return the network on the meta device; only its configuration is read or downloaded."""
-    config = pretrained(AutoConfig, source(model.name) | {"revision": model.revision})
+    name, trained = base_of(model, adapter)
+    config = pretrained(AutoConfig, source(name) | ({} if trained else {"revision": model.revision}))
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.precision))
         net.tie_weights()
+        if trained:
+            import peft
+
+            return peft.get_peft_model(net, peft.PeftConfig.from_pretrained(str(trained)), low_cpu_mem_usage=True)
         return with_adapter(net, adapter, low_cpu_mem_usage=True) if adapter and adapter.rank else net
 
 
@@ -259,7 +298,11 @@ def check_mergeable(policy: LanguagePolicy) -> None:
 
 
 def save_merged(
-    policy: LanguagePolicy, folder: Path, samples: Samples | None = None, expected: torch.Tensor | None = None
+    policy: LanguagePolicy,
+    folder: Path,
+    samples: Samples | None = None,
+    expected: torch.Tensor | None = None,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> float:
     """Save a policy as an ordinary model folder and check that the folder is that policy; the policy stays as it is.
 
@@ -276,6 +319,8 @@ def save_merged(
         random tokens.
     expected : Tensor, shape ``(B, K)``, optional
         Their log-probabilities under the policy, where they are known.
+    weights : mapping of str to Tensor, optional
+        The whole weights of a policy without an adapter that is sharded.
 
     Returns
     -------
@@ -291,19 +336,20 @@ def save_merged(
     expected = policy.log_prob(samples) if expected is None else expected
     temporary = folder.with_name(folder.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
-    model = merged(policy)
-    precision = policy.precision or model.dtype
-    model.to(precision).save_pretrained(temporary)
+    precision = policy.precision or policy.base.dtype
+    if weights is None:
+        merged(policy).to(precision).save_pretrained(temporary)
+    else:
+        policy.model.save_pretrained(temporary, state_dict={k: x.to(precision) for k, x in weights.items()})
     policy.tokenizer.save_pretrained(temporary)
-    del model
 
     own = type(policy.base).from_pretrained(temporary, dtype=precision).to(policy.device)
-    settings = {name: getattr(policy, name) for name in SAMPLING}
-    found = LanguagePolicy(own, policy.tokenizer, **settings).log_prob(samples)
+    saved = LanguagePolicy(own, policy.tokenizer, **{name: getattr(policy, name) for name in SAMPLING})
+    saved.autocast = policy.autocast
+    found = saved.log_prob(samples)
     difference = (found - expected).double()
     error = float(difference.square().mean().sqrt())
-    exact = precision in (torch.float32, torch.float64) and is_full_precision(policy.model)
-    allowed = ROUNDING[exact] * float(samples.mask.sum(-1).double().mean().sqrt())
+    allowed = ROUNDING[policy.exact and saved.exact] * float(samples.mask.sum(-1).double().mean().sqrt())
     if not error <= allowed:
         wrong = folder.with_name(folder.name + ".wrong")
         shutil.rmtree(wrong, ignore_errors=True)
@@ -351,6 +397,20 @@ def plain_layer(module: Any) -> Any:
     for name in ("original_module", "base_layer"):
         module = getattr(module, name, module)
     return module
+
+
+def write_check(folder: Path, samples: Samples, log_prob: torch.Tensor) -> None:
+    """Write responses with their log-probabilities, for a model that is made from an adapter later."""
+    ids = [[t[m].tolist() for t, m in zip(*row, strict=True)] for row in zip(samples.tokens, samples.mask, strict=True)]
+    check = {"prompts": samples.prompts, "responses": ids, "log_prob": log_prob.tolist()}
+    (folder / "check.json").write_text(json.dumps(check) + "\n")
+
+
+def read_check(folder: Path, policy: LanguagePolicy) -> tuple[Samples, torch.Tensor]:
+    """Return what `write_check` wrote."""
+    check = json.loads((folder / "check.json").read_text())
+    tokens, mask = padded(check["responses"], policy.max_new_tokens, policy.pad_id)
+    return Samples(check["prompts"], tokens, mask, policy.read(tokens, mask)), torch.tensor(check["log_prob"])
 
 
 def random_samples(policy: LanguagePolicy) -> Samples:

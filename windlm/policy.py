@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 from torch import Tensor
@@ -159,9 +161,11 @@ class LanguagePolicy(torch.nn.Module):
             raise ValueError(f"temperature must be positive and finite, but it is {temperature}.")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], but it is {top_p}.")
+        self.vocabulary = model.get_input_embeddings().weight.shape[0]
+        """The number of tokens that the model has embeddings of."""
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        ends = ends if isinstance(ends, list) else [ends]
-        self.stop_ids = sorted({i for i in [*ends, tokenizer.eos_token_id] if i is not None})
+        ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, turn_end(tokenizer)]
+        self.stop_ids = sorted({i for i in ends if i is not None and 0 <= i < self.vocabulary})
         if not self.stop_ids and not stop:
             raise ValueError(
                 "The tokenizer has no end-of-sequence token, so no response could end: set tokenizer.eos_token, "
@@ -177,8 +181,9 @@ class LanguagePolicy(torch.nn.Module):
         self.max_new_tokens, self.temperature, self.top_p, self.stop = max_new_tokens, temperature, top_p, tuple(stop)
         self.forward_batch_size, self.tokens_per_batch = forward_batch_size, tokens_per_batch
         self.logits_chunk = logits_chunk
-        pad = tokenizer.pad_token_id
-        self.pad_id = pad if pad is not None else (self.stop_ids or [0])[0]
+        pad = tokenizer.pad_token_id  # what stands in masked places matters to nothing, if it has an embedding
+        self.pad_id = pad if pad is not None and 0 <= pad < self.vocabulary else (self.stop_ids or [0])[0]
+        self._appended = appended(tokenizer)
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.engine: Engine | None = None
         """Sampling engine that replaces the built-in loop; see `windlm.engines`."""
@@ -186,6 +191,8 @@ class LanguagePolicy(torch.nn.Module):
         """Precision that the model is saved in; None for that of its weights."""
         self.report: Callable[[str, int, int], None] = ignore
         """Called during work with its name, the number of responses that are finished and that of their tokens."""
+        self.autocast: torch.dtype | None = None
+        """Precision that a model of float32 weights computes in, in sampling and scoring alike; None for its own."""
         self._split: bool | None = None
         self._shares: bool | None = None
 
@@ -203,10 +210,30 @@ class LanguagePolicy(torch.nn.Module):
         """Stay in evaluation mode regardless of `mode`: dropout would change the policy in every pass."""
         return super().train(False)
 
+    def adapter_is_new(self) -> bool:
+        """Return whether the policy has an adapter that changes nothing: LoRA whose second factors are zero."""
+        if not self.has_adapter:
+            return False
+        for name, p in self.model.named_parameters():
+            if p.requires_grad and not any(part in name for part in ("lora_A", "lora_embedding_B")):
+                zero = any(part in name for part in ("lora_B", "lora_embedding_A"))
+                if not zero or bool(sharding.share(p.detach()).any()):
+                    return False
+        return True
+
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Save model and tokenizer for `from_pretrained`, with other weights if given."""
         self.model.save_pretrained(folder, **({} if weights is None else {"state_dict": dict(weights)}))
         self.tokenizer.save_pretrained(folder)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Return the context that the model computes in."""
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+    @property
+    def exact(self) -> bool:
+        """Whether all computations are in float32 or float64."""
+        return self.autocast is None and is_full_precision(self.model)
 
     # -- prompts ---------------------------------------------------------------------------------------------
 
@@ -221,13 +248,19 @@ class LanguagePolicy(torch.nn.Module):
         encoded = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
-                ids = plain_ids(self.tokenizer, prompt)
+                ids = plain_ids(self.tokenizer, prompt, self._appended)
             else:
                 ids = self.tokenizer.apply_chat_template(
                     list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
                 )["input_ids"]
             if not ids:
                 raise ValueError(f"Prompt {i} is empty: it has no tokens.")
+            if max(ids) >= self.vocabulary:
+                raise ValueError(
+                    f"Prompt {i} has the token {max(ids)}, {self.tokenizer.convert_ids_to_tokens(max(ids))!r}, but the "
+                    f"model has embeddings of {self.vocabulary} tokens: it needs another tokenizer, or a new token was "
+                    f"added without resizing the model."
+                )
             if self.context is not None and len(ids) + self.max_new_tokens > self.context:
                 raise ValueError(
                     f"Prompt {i} has {len(ids)} tokens; with a response of up to {self.max_new_tokens} it does not "
@@ -273,7 +306,8 @@ class LanguagePolicy(torch.nn.Module):
             self.report("sampling", mask.shape[0] * k, int(mask.sum()))
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
-        tokens, mask = sample_tokens(self, encoded, uniform)
+        with self.computing():
+            tokens, mask = sample_tokens(self, encoded, uniform)
         return Samples(encoded, tokens, mask, self.read(tokens, mask))
 
     def tempered(self, logits: Tensor) -> Tensor:
@@ -303,7 +337,8 @@ class LanguagePolicy(torch.nn.Module):
                 f"A prompt of {width} tokens with a response of {longest} does not fit the model's context of "
                 f"{self.context}."
             )
-        return self._score(samples, lengths, self._responses_per_row(samples))
+        with self.computing():
+            return self._score(samples, lengths, self._responses_per_row(samples))
 
     def _score(self, samples: Samples, lengths: Tensor, per_row: int) -> Tensor:
         b, k = lengths.shape
@@ -426,7 +461,7 @@ class LanguagePolicy(torch.nn.Module):
             plain, shared = self._score(some, lengths, 1), self._score(some, lengths, 4)
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError):
             return False
-        slack = 2e-4 if is_full_precision(self.model) else 2e-2
+        slack = 2e-4 if self.exact else 2e-2
         return torch.allclose(plain, shared, rtol=slack, atol=slack)
 
     @torch.no_grad()
@@ -450,10 +485,35 @@ def is_full_precision(model: torch.nn.Module) -> bool:
     return all(p.dtype in (torch.float32, torch.float64) for p in model.parameters())
 
 
-def plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Return the token ids of a text; one that begins with the beginning-of-sequence token gets no second one."""
-    rendered = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    return tokenizer(text, add_special_tokens=not rendered)["input_ids"]
+def plain_ids(tokenizer: Any, text: str, appended: int = 0) -> list[int]:
+    """Return the token ids of a text without the last `appended` ones, which a tokenizer puts after every text.
+
+    A text that begins with the beginning-of-sequence token gets no second one.
+    """
+    if tokenizer.bos_token and text.startswith(tokenizer.bos_token):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text)["input_ids"]
+    return ids[: len(ids) - appended]
+
+
+def appended(tokenizer: Any) -> int:
+    """Return how many special tokens a tokenizer puts after a text: a response would come after its end."""
+    marked = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    return next((n for n, special in enumerate(reversed(marked)) if not special), 0)
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """Return the special token that the chat template puts after an assistant's message, if there is one."""
+    if not tokenizer.chat_template:
+        return None
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        before = tokenizer.apply_chat_template(talk[:1], add_generation_prompt=True, tokenize=True, return_dict=True)
+        after = tokenizer.apply_chat_template(talk, tokenize=True, return_dict=True)
+    except (jinja2.TemplateError, TypeError, ValueError, AttributeError):
+        return None  # a template that wants more than two messages
+    special = set(tokenizer.all_special_ids) | tokenizer.added_tokens_decoder.keys()
+    return next((i for i in after["input_ids"][len(before["input_ids"]) :] if i in special), None)
 
 
 def finite(model: torch.nn.Module) -> None:

@@ -153,6 +153,8 @@ class Rollout:
     """Seconds spent so far, by activity."""
     results: Counter[str] = field(default_factory=Counter)
     """Results asked for so far, by activity, which name the next one in the journal."""
+    outcome: Tensor | None = None
+    """The last preferences of responses over each other, shape ``(B, K, K)``."""
 
     def __post_init__(self) -> None:
         self.prompts = Prompts.of(self.prompts)
@@ -192,7 +194,10 @@ class Rollout:
             return torch.from_numpy(self._verdicts("preference", everyone)).float()
 
         matrix = self._recorded("judging", compute, lambda: torch.full((len(everyone), n, n), 0.5))
-        return matrix if opponents is None else matrix[:, :k, k:]
+        if opponents is not None:
+            return matrix[:, :k, k:]
+        self.outcome = matrix
+        return matrix
 
     def rewards(self, samples: Samples) -> np.ndarray | None:
         """Return the judge's reward of each response, shape ``(B, K)``, or None if it has no rewards.

@@ -7,7 +7,6 @@ together, and once at the end, to be saved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,8 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed import ReduceOp, all_reduce
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
 def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -48,10 +48,12 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
             plugin.transformer_cls_names_to_wrap = sorted(layers)
         if plugin.mixed_precision_policy is not None:  # in bfloat16 a log-probability of -100 is rounded by up to 0.25
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+    elif accelerator.mixed_precision == "bf16":
+        policy.autocast = torch.bfloat16
     elif accelerator.mixed_precision != "no":
         raise ValueError(
-            f"Mixed precision ({accelerator.mixed_precision}) would score responses in another precision than they are "
-            f"sampled in: set it to no, and load the model in the precision you want, with a float32 adapter."
+            f"Mixed precision {accelerator.mixed_precision} is not supported, since its gradients need scaling: use "
+            f"bf16 or no."
         )
     model, optimizer = accelerator.prepare(policy, optimizer)
     for name in ("sample", "logits"):
@@ -74,6 +76,17 @@ def settle(module: torch.nn.Module) -> None:
 def share(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_row(tensor: Tensor) -> int:
+    """Return the row of the whole tensor that this process's shard begins at."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    places = tensor.placements
+    if any(isinstance(place, Shard) and place.dim for place in places):
+        raise ValueError(f"A tensor is sharded along another dimension than its first: {places}.")
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, places)
+    return int(offset[0]) if offset else 0
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -121,22 +134,3 @@ def whole_weights(policy: Any, main: bool) -> dict[str, Tensor] | None:
             gathered[id(tensor)] = full.cpu() if main else full.new_empty(0)
         kept[name] = gathered[id(tensor)]
     return kept
-
-
-# -- the optimizer's state -----------------------------------------------------------------------------------
-
-
-def pack(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return this process's shard of an optimizer's state dict."""
-    shares = {i: {k: share(x) if isinstance(x, Tensor) else x for k, x in s.items()} for i, s in state["state"].items()}
-    return {**state, "state": shares}
-
-
-def unpack(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Turn the result of `pack` into a state dict for this optimizer; scalars such as the step count stay plain."""
-    order = [p for group in optimizer.param_groups for p in group["params"]]
-    spread = {
-        i: {k: like(x, order[i]) if isinstance(x, Tensor) and x.dim() else x for k, x in s.items()}
-        for i, s in state["state"].items()
-    }
-    return {**state, "state": spread}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from ..models import (
     as_policy,
     load_judge,
     load_policy,
+    read_check,
     save_merged,
     skeleton,
     source,
@@ -130,20 +131,19 @@ def start(run: RunConfig) -> list[dict[str, Any]]:
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
     rows = train(policy, prompts, judge, rule, run.train)
     if PartialState().is_main_process:
-        save_merged(load_trained(run) if is_sharded(policy) else policy, out / "model")
+        if is_sharded(policy) and policy.has_adapter:
+            whole = load_trained(run)
+            save_merged(whole, out / "model", *read_check(out / "adapter", whole))
         (out / "model" / "README.md").write_text(card(run, rows, judge))
     return rows
 
 
 def load_trained(run: RunConfig) -> LanguagePolicy:
-    """Load the policy that a run has saved, unsharded."""
-    folder = str(run.train.out / "final")
-    if not run.lora.rank:
-        return load_policy(replace(run.model, name=folder))
+    """Load the adapter that a run has saved, on its base, unsharded."""
     import peft
 
     policy = load_policy(run.model)
-    policy.model = peft.PeftModel.from_pretrained(policy.model, folder)
+    policy.model = peft.PeftModel.from_pretrained(policy.model, run.train.out / "adapter")
     return policy
 
 

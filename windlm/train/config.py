@@ -19,9 +19,13 @@ class Config:
     """
 
     out: Path
-    """Output folder: metrics.jsonl, checkpoints, and the trained model in final/."""
+    """Output folder: metrics.jsonl, checkpoints, and the trained model in model/."""
     rounds: int = 100
-    """Number of rounds; each samples responses, judges them and trains on them."""
+    """Number of rounds; each samples responses, judges them and trains on them. A run that is over goes on if there are
+    more; the learning-rate schedule and a schedule of the method are then those of the longer run."""
+    reference: Literal["policy", "base"] = "policy"
+    """The reference of an adapter that was trained before: the policy as training begins, or the base model with the
+    adapter off. For a new adapter both are the same."""
     draws: int = 16
     """Responses sampled per prompt and round, K (twice as many in an extragradient round)."""
     epochs: int = 1
@@ -61,6 +65,19 @@ class Config:
     """Rounds whose rollouts are kept in rollouts/; None for all."""
     checkpoint_every: int = 1
     """Interval between checkpoints, in rounds; 0 for no checkpoints."""
+    checkpoint_steps: int = 0
+    """Interval between checkpoints within a round's training, in optimizer steps; 0 for none."""
+    keep_checkpoints: int = 1
+    """Number of checkpoints that are kept."""
+    save_every: int = 0
+    """Interval between rounds whose model is kept in checkpoints/ for good, without what resuming needs; 0 for none."""
+    keep_best: str | None = None
+    """Metric by which the best round's model is kept in the same way, such as eval_win_rate, or -kl for the lowest."""
+    measure_final: bool = True
+    """Whether the last policy is sampled and measured, too: other metrics are of the policy before a round's update."""
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Whether a float32 model computes in bfloat16 (autocast), in sampling, scoring and training alike; None for
+    accelerate's configuration."""
     processes: int | None = None
     """Required number of processes, so that a launcher that starts fewer is an error; None for any number."""
     cpu: bool = False
@@ -83,12 +100,15 @@ class Config:
         schedules = ("constant", "linear", "cosine")
         if self.schedule not in schedules:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
+        if self.reference not in ("policy", "base"):
+            raise ValueError(f"reference must be 'policy' or 'base', but it is {self.reference!r}.")
         least = {"rounds": 1, "draws": 2, "epochs": 1, "batch_prompts": 1, "reference_draws": 0, "checkpoint_every": 0}
         if self.on_judge_error not in ("stop", "worst"):
             raise ValueError(f"on_judge_error must be 'stop' or 'worst', but it is {self.on_judge_error!r}.")
         least |= {"keep_rollouts": 0} if self.keep_rollouts is not None else {}
         least |= {"judge_retries": 0, "shard_prompts": 1, "warmup": 0, "weight_decay": 0, "seed": 0}
         least |= {"show_every": 0, "completions": 0}
+        least |= {"checkpoint_steps": 0, "keep_checkpoints": 1, "save_every": 0}
         least |= {n: 1 for n in ("prompts_per_round", "processes") if getattr(self, n) is not None}
         for name, low in least.items():
             if not getattr(self, name) >= low:

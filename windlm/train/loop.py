@@ -25,13 +25,14 @@ from accelerate.utils import gather_object
 from .. import sharding
 from ..data import Prompts
 from ..judges import Judge
+from ..models import check_mergeable, save_merged, write_check
 from ..objectives import Objective, for_judge, remarks
-from ..policy import LanguagePolicy, finite
+from ..policy import LanguagePolicy, finite, ignore
 from ..rollout import Activity, Rollout
 from ..weights import WeightSnapshots
-from .checkpoints import describe, load_checkpoint, save_checkpoint
+from .checkpoints import Checkpoints, describe
 from .config import Config
-from .metrics import BaselineSamples, Metrics, check_trackers, mean_over_prompts
+from .metrics import BaselineSamples, HeldOut, Metrics, check_trackers, mean_over_prompts
 from .progress import Progress
 from .shards import Journal, ShardedRollouts, check_writable, drop_old_rounds, open_round, write_shard
 from .watch import StopWhen, any_stops, completions, responses_table, try_report, write_completions
@@ -51,11 +52,16 @@ def train(
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
     callbacks: Sequence[Any] = (),
     part: Literal["generate", "train"] | None = None,
+    held_out: HeldOut | None = None,
 ) -> list[dict[str, Any]]:
     """Train a policy and return the metrics of all rounds.
 
-    The reference is the policy as passed in; with an adapter, it is the base model with the adapter off. Resumes if
-    `config.out` holds a checkpoint of this run.
+    The reference is the policy as passed in, also if it is an adapter that was trained before; with
+    ``config.reference = "base"`` it is the base model with the adapter off. Resumes if `config.out` holds a checkpoint
+    of this run, and goes on with a run that is over if there are more rounds now.
+
+    The trained model is saved in ``model/``, an adapter merged into it and in ``adapter/``, too; see
+    `windlm.models.save_merged`. Of an adapter on sharded weights there is ``adapter/`` only.
 
     Parameters
     ----------
@@ -78,33 +84,47 @@ def train(
         One part of the next round, where parts are done on different machines: "generate" samples its responses and
         stops; then `judge_round` judges them; then "train" scores them, trains on them and stops. By default all parts
         of all rounds are done.
+    held_out : HeldOut, optional
+        Prompts outside the training data, on which the policy is compared with the reference every so many rounds.
 
     Returns
     -------
     list of dict
-        The rows of ``metrics.jsonl``, the first of round 0; it has a ``remark`` if no theorem covers the run.
+        The rows of ``metrics.jsonl``, the first of round 0; it has a ``remark`` if no theorem covers the run. The row
+        of a round is of the policy before its update, and the last one, with ``final``, of the trained policy.
 
     Raises
     ------
     ValueError
         If the prompts do not divide evenly among processes, the number of draws does not suit the objective, the
-        judge returns NaN, a loss is not finite, or the folder holds another run.
+        judge returns NaN, a loss is not finite, the folder holds another run, or the saved model is not the trained
+        one.
     """
     prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
     check_trackers(config.trackers)
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
-    accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
+    accelerator = Accelerator(
+        cpu=config.cpu,
+        log_with=list(config.trackers) or None,
+        project_dir=str(config.out),
+        mixed_precision=config.mixed_precision,
+    )
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
     check_part(part, config, objective)
     check_writable(config.out)
-    policy.encode(prompts)
+    encoded = policy.encode(prompts)
     finite(policy.model)
+    check_mergeable(policy)
+    if config.reference == "base" and not policy.has_adapter:
+        raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
+    if held_out:
+        policy.encode(held_out.prompts)
     if hasattr(judge, "check"):
         judge.check(prompts, policy.max_new_tokens)
 
-    snapshots = WeightSnapshots(policy, config.out / "snapshots" / f"rank-{rank}")
+    snapshots = WeightSnapshots(policy, config.out / "snapshots", rank, world)
     weights = list(snapshots.weights().values())
     imprecise = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
     if imprecise:
@@ -119,31 +139,24 @@ def train(
     model, optimizer = sharding.prepare(accelerator, policy, optimizer)
     weights = list(snapshots.weights().values())  # this process's shards, if there are any
 
-    # a checkpoint restores everything but the reference, which is the policy as passed in
-    baselines, checkpoints = BaselineSamples(config), config.out / "checkpoints"
-    metrics = Metrics(config, accelerator, describe(config, objective, policy, prompts), len(prompts))
-    state = load_checkpoint(checkpoints, rank)
+    identity, baselines = describe(config, objective, policy, prompts), BaselineSamples(config)
+    metrics = Metrics(config, accelerator, identity, len(prompts))
+    checkpoints = Checkpoints(
+        *(config, accelerator, policy, snapshots, optimizer, scheduler, baselines, judge, identity, objective.slots)
+    )
+    state = checkpoints.resume(encoded)
+    done, within = (state["round"], state["within"]) if state else (0, None)
     if state is None:
-        done = 0
-        for name in ("ref", *objective.slots):
-            snapshots.save(name)
         if accelerator.is_main_process:
-            shutil.rmtree(config.out / "completions", ignore_errors=True)
+            for name in ("snapshots", "completions"):
+                shutil.rmtree(config.out / name, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        checkpoints.begin()
         remark = remarks(objective, config.rounds)
         head = {"round": 0, "remark": remark} if remark else {"round": 0}
         if part != "generate":
             metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
     else:
-        done = state["round"]
-        if state["identity"] != metrics.identity:
-            changed = [k for k, v in metrics.identity.items() if state["identity"].get(k) != v]
-            raise ValueError(f"{config.out} holds a run with other {', '.join(changed)}: choose another folder.")
-        snapshots.put(state["weights"])
-        optimizer.load_state_dict(sharding.unpack(state["optimizer"], optimizer))
-        scheduler.load_state_dict(state["scheduler"])
-        baselines.reference, baselines.previous = state["baselines"]
-        for name, kept in state["slots"].items():
-            torch.save(kept, snapshots.path(name))
         metrics.resume(done)
     stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows, policy)
 
@@ -157,19 +170,32 @@ def train(
         indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
         folder, measured = config.out / "rollouts" / f"round-{number:06d}", []
         totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
-        losses, norms, loaded = [], [], "current"
+        losses, norms, loaded, taken = [], [], "current", 0
         shown: list[dict[str, Any]] = []
+        baselines.round = number
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
-        if len(stages) > 1 or "previous" in objective.slots:
-            snapshots.save("current")
-            shutil.copy(snapshots.path("current"), snapshots.path("begin"))
-        if accelerator.is_main_process:
-            open_round(folder, metrics.identity | {"processes": world}, policy, part is not None)
+        at = {"stage": 0, "epoch": 0, "start": 0}
+        if within:  # of this round's training
+            at, within = within, None
+            losses, norms, loaded, taken = at["losses"], at["norms"], at["loaded"], at["step"]
+            if accelerator.is_main_process:
+                measured, totals, shown = at["measured"], at["totals"], at["shown"]
+            else:
+                totals = dict.fromkeys(at["totals"], 0.0)
+        else:
+            if len(stages) > 1 or "previous" in objective.slots:
+                snapshots.save("current")
+                snapshots.copy("current", "begin")
+            if accelerator.is_main_process:
+                open_round(folder, identity | {"rounds": config.rounds, "processes": world}, policy, part is not None)
         accelerator.wait_for_everyone()
 
         for n, stage in enumerate(stages):
+            if n < at["stage"]:
+                continue
             # sample, judge and score, a shard of prompts at a time: from here on only log pi_theta changes
-            for first in range(0, len(indices), config.shard_prompts):
+            drawn = n == at["stage"] and taken > 0
+            for first in range(0, 0 if drawn else len(indices), config.shard_prompts):
                 shard = indices[first : first + config.shard_prompts]
                 progress.expect(2 * len(shard) * config.draws)
                 name = f"shard-{rank * per_round // world + first:08d}"
@@ -194,9 +220,7 @@ def train(
                     left = config.completions - len(shown)
                     shown += completions(batch, apart, own, baselines.reference, config.draws, left)
                 write_shard(folder / f"stage-{n}" / f"{name}.arrow", own, texts, batch, policy)
-                spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
-                for count, value in {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}.items():
-                    totals[count] = totals.get(count, 0) + value
+                totals = add_up(totals, rollout)
                 if config.on_judge_error == "worst":
                     totals["judge_errors"] = totals.get("judge_errors", 0) + rollout.failed
             accelerator.wait_for_everyone()
@@ -207,10 +231,11 @@ def train(
 
             # regress: epochs of mini-batches, each split among the processes
             started = time.perf_counter()
-            for epoch in range(config.epochs):
+            for epoch in range(at["epoch"] if drawn else 0, config.epochs):
                 # five numbers, so that this seed is none of the samples' seeds of four numbers
                 order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
-                for i in range(0, per_round, config.batch_prompts):
+                begin = at["start"] if drawn and epoch == at["epoch"] else 0
+                for i in range(begin, per_round, config.batch_prompts):
                     step = order[i : i + config.batch_prompts]
                     mine = step[rank * len(step) // world : (rank + 1) * len(step) // world]
                     batch, total_loss = rollouts[mine], 0.0
@@ -230,14 +255,21 @@ def train(
                             f"Round {number}: the loss is {losses[-1]} and the gradient norm {norms[-1]}. Lower the "
                             f"learning rate, or check the judge's output."
                         )
+                    learning_rate = optimizer.param_groups[0]["lr"]
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
+                    taken += 1
+                    if config.checkpoint_steps and taken % config.checkpoint_steps == 0:
+                        seconds = totals["seconds_training"] + time.perf_counter() - started
+                        known = combined(measured, shown, losses, totals | {"seconds_training": seconds})
+                        where = {"stage": n, "epoch": epoch, "start": i + config.batch_prompts, "loaded": loaded}
+                        checkpoints.save(number, where | known | {"step": taken, "norms": norms})
             totals["seconds_training"] += time.perf_counter() - started
             loaded = getattr(stage, "out", "current")
             objective.finish(stage, snapshots)
         if "previous" in objective.slots:
-            shutil.copy(snapshots.path("begin"), snapshots.path("previous"))
+            snapshots.copy("begin", "previous")
         for slot, every in getattr(objective, "renew", {}).items():
             if number % every == 0:
                 snapshots.save(slot)
@@ -245,8 +277,11 @@ def train(
         # measure and save
         values = mean_over_prompts(measured)
         values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
-        exact = evaluate(number, policy) if evaluate else {}
-        metrics.add({"round": number, "learning_rate": scheduler.get_last_lr()[0]}, values, totals, exact)
+        exact = dict(evaluate(number, policy) if evaluate else {})
+        if held_out and (number % held_out.every == 0 or number == config.rounds):
+            exact |= held_out.measure(policy, snapshots, judge, accelerator)
+        metrics.add({"round": number, "learning_rate": learning_rate}, values, totals, exact)
+        checkpoints.note(metrics.rows[-1], exact)
         shown = gather_object(shown)[: config.completions]
         if accelerator.is_main_process and shown:
             write_completions(config.out / "completions" / f"round-{number:06d}.jsonl", shown)
@@ -255,32 +290,83 @@ def train(
         progress.update(metrics.rows[-1])
         stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
         last = stopped or number == last_round
-        if config.checkpoint_every and (number % config.checkpoint_every == 0 or last):
-            state = {
-                "round": number,
-                "identity": metrics.identity,
-                "optimizer": sharding.pack(optimizer.state_dict()),
-                "scheduler": scheduler.state_dict(),
-                "baselines": (baselines.reference, baselines.previous),
-                "slots": {name: torch.load(snapshots.path(name)) for name in objective.slots},
-            }
-            save_checkpoint(checkpoints, accelerator, number, state, snapshots)
-        if accelerator.is_main_process and (last or (checkpoints / f"round-{number:06d}").exists()):
+        asked = bool(config.save_every) and number % config.save_every == 0
+        if asked or (config.checkpoint_every and (last or number % config.checkpoint_every == 0)):
+            # the model of the last round is in model/
+            checkpoints.save(
+                number, model=asked or number in checkpoints.best[:1] or not (stopped or number == config.rounds)
+            )
+        if accelerator.is_main_process and (last or (checkpoints.folder / f"round-{number:06d}").exists()):
             drop_old_rounds(config.out / "rollouts", config.keep_rollouts)
         accelerator.wait_for_everyone()
         if stopped:
             break
     progress.close()
-    whole = sharding.whole_weights(policy, accelerator.is_main_process)
+    policy.report = ignore
+
+    # the policy that the last round has made
+    number = metrics.rows[-1]["round"]
+    if stopped or number >= config.rounds:
+        if config.measure_final and part is None and not metrics.rows[-1].get("final"):
+            chosen = round_prompts(len(prompts), per_round, number + 1, config.seed)
+            indices, measured = chosen[rank * per_round // world : (rank + 1) * per_round // world], []
+            baselines.round, totals = number + 1, {"tokens": 0, "judge_calls": 0}
+            for first in range(0, len(indices), config.shard_prompts):
+                shard = indices[first : first + config.shard_prompts]
+                own = [i % len(prompts) for i in shard]
+                streams = count_streams([config.seed, number + 1], shard)
+                rollout = Rollout(policy, snapshots, judge, prompts.rows(own), streams.__next__)
+                measured.append((len(shard), baselines.measure(None, rollout, own)))
+                totals = add_up(totals, rollout)
+            metrics.add({"round": number + 1, "final": True}, mean_over_prompts(measured), totals, {})
+            checkpoints.note(metrics.rows[-1], {})
+        if done < number or not (config.out / "model").exists():
+            save_trained(policy, prompts.rows(range(min(2, len(prompts)))), config, accelerator.is_main_process)
     accelerator.end_training()
-    if accelerator.is_main_process:
-        policy.save(config.out / "final", whole)
-        if config.report:
-            try_report(config.out)
+    if accelerator.is_main_process and config.report:
+        try_report(config.out)
     return metrics.rows
 
 
 # -- steps of the loop --------------------------------------------------------------------------------------
+
+
+def add_up(totals: Mapping[str, float], rollout: Rollout) -> dict[str, float]:
+    """Return the round's counts with those of a shard."""
+    spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
+    counts = {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}
+    return {**totals, **{name: totals.get(name, 0) + value for name, value in counts.items()}}
+
+
+def combined(
+    measured: Sequence[Any], shown: Sequence[Any], losses: Sequence[float], totals: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return what the processes know of a round that is not over, for the first process of a run that resumes it."""
+    parts = gather_object([(measured, shown, losses, totals)])
+    names = dict.fromkeys(name for part in parts for name in part[3])
+    return {
+        "measured": [entry for part in parts for entry in part[0]],
+        "shown": [entry for part in parts for entry in part[1]],
+        "losses": np.mean([part[2] for part in parts], axis=0).tolist(),
+        "totals": {
+            name: (max if name.startswith("seconds") else sum)(part[3].get(name, 0) for part in parts) for name in names
+        },
+    }
+
+
+def save_trained(policy: LanguagePolicy, prompts: Prompts, config: Config, main: bool) -> None:
+    """Save the trained model, compared with the policy on a few draws."""
+    draws = [np.random.default_rng([config.seed, config.rounds, 0, 0, 3, i]) for i in range(len(prompts))]
+    samples = policy.sample(prompts, 4, draws)
+    expected, whole = policy.log_prob(samples), sharding.whole_weights(policy, main)
+    if not main:
+        return
+    if policy.has_adapter:
+        policy.save(config.out / "adapter", whole)
+    if whole is None or not policy.has_adapter:
+        save_merged(policy, config.out / "model", samples, expected, whole)
+    else:
+        write_check(config.out / "adapter", samples, expected)
 
 
 def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
