@@ -87,7 +87,6 @@ def main(
     judge = judge or RewardJudge(reward)
     if part == "judge":
         return policy, judge_round(policy, PROMPTS, judge, OBJECTIVES[objective](), config)
-    judge = judge if part is None else None
     return policy, train(policy, PROMPTS, judge, OBJECTIVES[objective](), config, evaluate, callbacks, part)
 
 

@@ -140,6 +140,27 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(method, folder, tmp_pat
     assert torch.equal(logits(tmp_path / "whole" / "model"), logits(tmp_path / "part" / "model"))
 
 
+def test_generate_judge_and_train_are_one_run(folder, tmp_path, capsys):
+    settings = {"train.reference-draws": 0, "train.shard-prompts": 3, "lora.rank": 2}
+    main([*flags(folder, tmp_path / "one", **settings), "--train.no-measure-final"])
+    parts = [*flags(folder, tmp_path / "parts", **settings)[1:], "--train.no-measure-final"]
+    with pytest.raises(SystemExit, match=r"windlm judge: .* holds no responses to judge: .* windlm generate first"):
+        main(["judge", *parts])
+    for number in (1, 2):
+        main(["generate", *parts])
+        with pytest.raises(SystemExit, match="Run windlm judge first"):
+            main(["train", *parts, "--judged"])
+        main(["judge", *parts])
+        main(["train", *parts, "--judged"])
+        assert (tmp_path / "parts" / "model" / "config.json").exists() == (number == 2)
+        assert f"Judged round {number}" in capsys.readouterr().out
+    assert torch.equal(logits(tmp_path / "one" / "model"), logits(tmp_path / "parts" / "model"))
+    for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "parts"), strict=True):
+        assert {k: v for k, v in one.items() if "seconds" not in k} == {
+            k: v for k, v in other.items() if "seconds" not in k
+        }
+
+
 @pytest.mark.slow
 def test_two_processes_are_one(folder, tmp_path):
     words = flags(folder, tmp_path / "one", **{"lora.rank": 2, "method.eta": 1.0})

@@ -13,9 +13,10 @@ pa = pytest.importorskip("pyarrow")
 import lm_run
 
 from windlm import RewardJudge
+from windlm.files import write_atomically
 from windlm.policy import LanguagePolicy, Samples
 from windlm.rollout import Rollout, RolloutBatch
-from windlm.train.shards import Journal, ShardedRollouts, ending, write_atomically, write_shard
+from windlm.train.shards import Journal, ShardedRollouts, ending, write_shard
 
 SETTINGS = {"rounds": 3, "epochs": 1, "shard_prompts": 1}
 SAME = (

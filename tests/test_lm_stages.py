@@ -1,6 +1,8 @@
 """Rounds in parts, kills in every part, judges that fail: nothing is lost, and the result is the same."""
 
 import os
+import re
+import resource
 import signal
 
 import numpy as np
@@ -13,6 +15,7 @@ pytest.importorskip("pyarrow")
 import lm_run
 
 from windlm import LanguagePolicy, PairwiseJudge, RewardJudge
+from windlm.files import UnwritableError
 from windlm.judges import failures
 from windlm.policy import Samples
 from windlm.rollout import Rollout
@@ -87,7 +90,8 @@ def test_parts_of_rounds_on_machines_of_their_own_are_one_run(tmp_path, whole, m
             assert lm_run.main(tmp_path, part="judge", **SETTINGS)[1] == number
         policy, rows = lm_run.main(tmp_path, part="train", **SETTINGS)
         assert len(rows) == number + 1
-        assert (tmp_path / "final" / "config.json").exists()
+        folder = tmp_path / ("model" if number == 2 else f"checkpoints/round-{number:06d}")
+        assert (folder / "config.json").exists()
     same(policy, rows, whole)
 
 
@@ -102,6 +106,30 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(ValueError, match="set reference_draws to 0"):
         lm_run.main(tmp_path, part="generate", **SETTINGS | {"reference_draws": 2})
     assert sorted(tmp_path.rglob("sampling-*.pt")) == before  # what was sampled is still there
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path, whole):
+    end, start = os.pipe()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # no file may be larger: as good as a full disk
+        try:
+            lm_run.main(tmp_path, **SETTINGS)
+        except UnwritableError as error:
+            os.write(start, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(start)
+    said = os.read(end, 10_000).decode()
+    assert re.fullmatch(r"Cannot write .*: .*\. Make room or choose another folder; the run resumes\.", said)
+    assert not list(tmp_path.rglob("*.tmp"))
+    same(*lm_run.main(tmp_path, **SETTINGS), whole)
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_done(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableError, match=r"Cannot write .*file"):
+        lm_run.main(tmp_path / "file" / "run", **SETTINGS)
 
 
 # -- judges that fail ----------------------------------------------------------------------------------------

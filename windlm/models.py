@@ -441,6 +441,12 @@ def load_judge(settings: JudgeSettings) -> Judge:
     return RewardJudge(reward, settings.preference, settings.ties, settings.scale)
 
 
+def judge_columns(settings: JudgeSettings) -> tuple[str, ...] | None:
+    """Return the names of the data set's columns that a judge reads, without loading its model; None for all."""
+    functions = settings.kind != "reward-model" and settings.name
+    return getattr(load_judge(settings), "columns", ()) if functions else ()
+
+
 def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
     """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
     where = source(name)

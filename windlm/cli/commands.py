@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
+from ..files import UnwritableError
 from .settings import plain, settings
 
 
@@ -18,11 +19,28 @@ def train(arguments: Sequence[str]) -> None:
         for name, value in plan_run(config).items():
             print(f"{name:<26} {value:>16,}" if isinstance(value, int | float) else f"{name:<26} {value}")
         return
-    rows = start(config)
+    rows = start(config, "train" if config.judged else None)
     out = config.train.out
     if "remark" in rows[0]:
         print(f"Remark: {rows[0]['remark']}")
     print(f"Trained for {len(rows) - 1} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
+
+
+def generate(arguments: Sequence[str]) -> None:
+    """Sample the responses of a run's next round only; then come windlm judge and windlm train --judged."""
+    from .run import RunConfig, start
+
+    config = settings(RunConfig, arguments, "generate")
+    start(config, "generate")
+    print(f"Sampled into {config.train.out / 'rollouts'}. Next: windlm judge.")
+
+
+def judge(arguments: Sequence[str]) -> None:
+    """Judge the responses that windlm generate sampled last, without the model's weights."""
+    from .run import RunConfig, judge_next
+
+    number = judge_next(settings(RunConfig, arguments, "judge"))
+    print(f"Judged round {number}. Next: windlm train --judged.")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -61,7 +79,15 @@ def report(arguments: Sequence[str]) -> None:
     print(f"Written: {', '.join(map(str, report(settings(ReportConfig, arguments, 'report'))))}")
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "sample": sample, "reward": reward, "report": report}
+COMMANDS = {
+    "train": train,
+    "generate": generate,
+    "judge": judge,
+    "evaluate": evaluate,
+    "sample": sample,
+    "reward": reward,
+    "report": report,
+}
 """The commands by name."""
 
 
@@ -75,5 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
     try:
         COMMANDS[words[0]](words[1:])
-    except ValueError as error:
-        raise SystemExit(f"windlm {words[0]}: {error}") from error
+    except (ValueError, UnwritableError) as error:
+        said = " ".join([str(error), *getattr(error, "__notes__", [])])
+        raise SystemExit(f"windlm {words[0]}: {said}") from error

@@ -13,13 +13,14 @@ from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from ..data import Data, load_prompts
-from ..engines import VLLM
-from ..judges import Judge
+from ..engines import VLLM, Server, sample_merged
+from ..files import check_writable
 from ..models import (
     JudgeSettings,
     LoraSettings,
     ModelSettings,
     as_policy,
+    judge_columns,
     load_judge,
     load_policy,
     read_check,
@@ -30,7 +31,7 @@ from ..models import (
 from ..objectives import for_judge, remarks
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
-from ..train import Config, train
+from ..train import Config, judge_round, train
 from ..train.checkpoints import MAY_CHANGE
 from .methods import MethodSettings, Wind
 from .settings import plain
@@ -46,10 +47,15 @@ class RunConfig:
     train: Config
     method: MethodSettings = field(default_factory=Wind)
     lora: LoraSettings = field(default_factory=LoraSettings)
-    sampler: Literal["own", "vllm"] = "own"
-    """Sampling engine in training: built in (own), or vllm, which needs a GPU and is untested."""
+    sampler: Literal["own", "merged", "vllm", "server"] = "own"
+    """How responses are sampled in training: built in (own); the same with the adapter merged into the weights, faster
+    and off by rounding (merged); by vllm here, or by a vLLM server. The last two are untested with vLLM itself."""
+    server: str = "http://127.0.0.1:8000/v1"
+    """Address of the server that samples (sampler server)."""
     gradient_checkpointing: bool = False
     """Whether to recompute activations in the backward pass, which takes less memory and more time."""
+    judged: bool = False
+    """Whether to train on one round only, which windlm generate and windlm judge have prepared; loads no judge."""
     dry_run: bool = False
     """Whether to print the plan only: tokens, judge calls, optimizer steps, memory."""
 
@@ -111,31 +117,50 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
 # -- the run -------------------------------------------------------------------------------------------------
 
 
-def start(run: RunConfig) -> list[dict[str, Any]]:
+def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> list[dict[str, Any]]:
     """Train; save ``config.json``, ``metrics.jsonl`` and the model folder ``model``; return the metrics.
+
+    Parameters
+    ----------
+    run : RunConfig
+    part : {"generate", "train"}, optional
+        One part of the next round; see `windlm.train.train`.
 
     Raises
     ------
     ValueError
         If the folder holds another run, or the configuration is invalid; see `windlm.train.train`.
     """
-    rule = run.method.objective()
-    out = run.train.out
-    out.mkdir(parents=True, exist_ok=True)
+    rule, out = for_judge(run.method.objective(), run.judge), run.train.out
+    check_writable(out)
     check_same(run, out)
-    judge = load_judge(run.judge)
-    prompts = load_prompts(run.data, getattr(judge, "columns", ()))
+    judge: Any = run.judge if part else load_judge(run.judge)
+    prompts = load_prompts(run.data, judge_columns(run.judge) if part else getattr(judge, "columns", ()))
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
-    if run.sampler == "vllm":
+    if run.sampler == "merged":
+        policy.engine = sample_merged
+    elif run.sampler == "vllm":
         policy.engine = VLLM(policy)
+    elif run.sampler == "server":
+        policy.engine = Server(policy, run.server, out / "server")
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
-    rows = train(policy, prompts, judge, rule, run.train)
-    if PartialState().is_main_process:
+    rows = train(policy, prompts, judge, rule, run.train, part=part)
+    if PartialState().is_main_process and any((out / name).exists() for name in ("model", "adapter")):
         if is_sharded(policy) and policy.has_adapter:
             whole = load_trained(run)
             save_merged(whole, out / "model", *read_check(out / "adapter", whole))
-        (out / "model" / "README.md").write_text(card(run, rows, judge))
+        (out / "model" / "README.md").write_text(card(run, rows))
     return rows
+
+
+def judge_next(run: RunConfig) -> int:
+    """Judge the responses that were sampled last; return the number of their round. No weights are loaded."""
+    check_same(run, run.train.out)
+    judge = load_judge(run.judge)
+    prompts = load_prompts(run.data, getattr(judge, "columns", ()))
+    tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
+    policy = as_policy(skeleton(run.model, run.lora), tokenizer, run.model)
+    return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)
 
 
 def load_trained(run: RunConfig) -> LanguagePolicy:
@@ -153,7 +178,8 @@ def check_same(run: RunConfig, out: Path) -> None:
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
     for config in (before, now):
-        config.pop("dry_run")
+        for name in ("dry_run", "judged", "server"):
+            config.pop(name, None)
         config["train"] = {k: v for k, v in config["train"].items() if k not in MAY_CHANGE}
     changed = [
         f"{part}.{name}" if isinstance(now[part], dict) else part
@@ -166,7 +192,7 @@ def check_same(run: RunConfig, out: Path) -> None:
         raise ValueError(f"{out} holds a run with other {', '.join(changed)}: choose another folder.")
 
 
-def card(run: RunConfig, rows: list[dict[str, Any]], judge: Judge) -> str:
+def card(run: RunConfig, rows: list[dict[str, Any]]) -> str:
     """Return the model card of a run: base model, data, judge, method, metrics and configuration."""
     name = Path(run.model.name)
     base = name.name if name.exists() else run.model.name

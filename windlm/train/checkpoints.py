@@ -270,7 +270,8 @@ class Checkpoints:
         ):
             group["lr"] = base * rate(self.scheduler.last_epoch)  # of this many rounds
         for name, value in state["judge"].items():
-            setattr(self.judge, name, value)
+            if hasattr(self.judge, name):
+                setattr(self.judge, name, value)
         for file in sorted((path / "state").glob("samples-*.safetensors")):
             unpack_samples(load_file(file), self.baselines, prompts, self.policy)
         self.best = state["best"]

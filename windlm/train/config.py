@@ -85,8 +85,8 @@ class Config:
     trackers: tuple[str, ...] = ()
     """Experiment trackers by accelerate's names, such as tensorboard or wandb; each must be installed."""
     progress: bool = True
-    """Whether to show progress: in a terminal a bar over the responses that are sampled, judged and trained on, elsewhere
-    one line per round."""
+    """Whether to show progress: in a terminal a bar over the responses that are sampled, judged and trained on,
+    elsewhere one line per round."""
     show_every: int = 0
     """Interval between tables of a few responses in the terminal, in rounds; 0 for none."""
     completions: int = 4

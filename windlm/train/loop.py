@@ -24,6 +24,7 @@ from accelerate.utils import gather_object
 
 from .. import sharding
 from ..data import Prompts
+from ..files import check_writable
 from ..judges import Judge
 from ..models import check_mergeable, save_merged, write_check
 from ..objectives import Objective, for_judge, remarks
@@ -34,7 +35,7 @@ from .checkpoints import Checkpoints, describe
 from .config import Config
 from .metrics import BaselineSamples, HeldOut, Metrics, check_trackers, mean_over_prompts
 from .progress import Progress
-from .shards import Journal, ShardedRollouts, check_writable, drop_old_rounds, open_round, write_shard
+from .shards import Journal, ShardedRollouts, drop_old_rounds, open_round, write_shard
 from .watch import StopWhen, any_stops, completions, responses_table, try_report, write_completions
 
 SAMPLES_PER_STAGE = 16
@@ -70,7 +71,7 @@ def train(
     prompts : Prompts, list, or datasets.Dataset
         Texts, conversations, or rows with a prompt and with columns that the judge may read; see `Prompts.of`.
     judge : Judge
-        Not used if there is a `part`.
+        With a `part`, only its `interaction` is read, so that its settings do as well.
     objective : Objective
         `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
     config : Config
@@ -121,7 +122,7 @@ def train(
         raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
     if held_out:
         policy.encode(held_out.prompts)
-    if hasattr(judge, "check"):
+    if part is None and hasattr(judge, "check"):
         judge.check(prompts, policy.max_new_tokens)
 
     snapshots = WeightSnapshots(policy, config.out / "snapshots", rank, world)

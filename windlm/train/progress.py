@@ -31,7 +31,8 @@ class Progress:
         hidden = not (show and sys.stderr.isatty())
         self.bar = tqdm(total=rounds * per_round, initial=done * per_round, unit=" responses", disable=hidden)
         self.done = self.expected = done * per_round
-        self.activity, self.tokens, self.since, self.metrics = "", 0, 0.0, ""
+        self.activity, self.tokens, self.metrics = "", 0, ""
+        self.since = self.last = time.perf_counter()
 
     def round(self, number: int) -> None:
         """Begin a round."""
@@ -48,10 +49,11 @@ class Progress:
         """Count responses and their tokens; at most as many responses as are expected."""
         now = time.perf_counter()
         if activity != self.activity:
-            self.activity, self.tokens, self.since = activity, 0, now
+            self.activity, self.tokens, self.since = activity, 0, self.last
         self.tokens += tokens
         speed = f", {self.tokens / (now - self.since):,.0f} tokens/s" if now > self.since else ""
         self.bar.set_postfix_str(f"{activity}{speed}{self.metrics}", refresh=False)
+        self.last = now
         self._to(min(self.done + responses, self.expected))
 
     def update(self, row: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ none of them. A finished shard is an Arrow file that training maps into memory, 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
@@ -19,28 +18,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..files import write_atomically
 from ..policy import LanguagePolicy, Prompt, Samples, padded
 from ..rollout import RolloutBatch, ending
 from ..sharding import share
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name and rename it once it is complete.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; nothing is left behind, and the message says what to do.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise OSError(f"Cannot write {path}: {reason}. Make room or choose another folder; the run resumes.") from error
 
 
 class Journal:
@@ -154,13 +135,6 @@ class ShardedRollouts:
         return RolloutBatch(
             Samples(rows["prompt_ids"], tokens, mask, rows["responses"]), fixed, self.about["on_policy"]
         )
-
-
-def check_writable(folder: Path) -> None:
-    """Raise OSError, with one line, if nothing can be written to a folder, which is made."""
-    probe = folder / ".writable"
-    write_atomically(probe, lambda temporary: temporary.write_text(""))
-    probe.unlink(missing_ok=True)
 
 
 def open_round(folder: Path, identity: dict[str, Any], policy: LanguagePolicy, keep: bool = False) -> None:

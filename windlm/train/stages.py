@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data import Prompts
 from ..judges import Judge
-from ..objectives import Objective
+from ..objectives import Objective, for_judge
 from ..policy import LanguagePolicy
 from ..rollout import Rollout
 from .checkpoints import describe
@@ -33,7 +33,7 @@ def judge_round(policy: LanguagePolicy, prompts: Any, judge: Judge, objective: O
     ValueError
         If nothing was sampled, or by a run with other settings.
     """
-    prompts = Prompts.of(prompts)
+    prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
     rounds = sorted((config.out / "rollouts").glob("round-*"))
     journals = [Journal(path) for path in sorted(rounds[-1].glob("stage-0/*.journal"))] if rounds else []
     if not journals:

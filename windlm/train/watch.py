@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 from accelerate.utils import broadcast_object_list
 
+from ..files import write_atomically
 from ..policy import LanguagePolicy, Prompt, Samples
 from ..report import write as write_report
 from ..rollout import Rollout, RolloutBatch
-from .shards import ending, write_atomically
+from .shards import ending
 
 Row = Mapping[str, Any]
 """The metrics of a round."""
@@ -129,7 +130,7 @@ def completions(
         return []
     own, prompts = batch.samples[rows].first(draws), rollout.prompts.rows(rows)
     apart = replace(rollout, prompts=prompts, journal=None, seconds=dict(rollout.seconds))
-    rewards = None if rollout.judge is None else apart.rewards(own)
+    rewards = apart.rewards(own) if rollout.only is None else None  # else the judge is elsewhere
     k = batch.samples.tokens.shape[1]  # a method may fix something about pairs of responses, too
     fixed = {name: x[:, :draws].tolist() for name, x in batch.fixed.items() if x.shape[1] == k}
     found = []
