@@ -199,3 +199,61 @@ def reinforce_weights(reward: Array, log_policy: Array, log_ref: Array, *, beta:
     value = reward - beta * (log_policy - log_ref)
     k = value.shape[-1]
     return (value - xp.mean(value, axis=-1, keepdims=True)) * (k / (k - 1))
+
+
+def clipped_surrogate(log_ratio: Array, advantage: Array, clip: float = 0.2) -> Array:
+    r"""Return the loss :math:`-\min(wA, \mathrm{clip}(w,1-\epsilon,1+\epsilon)A)` of PPO, with :math:`w` the ratio.
+
+    `log_ratio` is the log-probability minus that of the policy that was sampled, of a response or of each token. At
+    ratio 1 the gradient is that of :math:`-A\log\pi`.
+    """
+    xp = array_namespace(log_ratio)
+    ratio = xp.exp(log_ratio)
+    return -xp.minimum(ratio * advantage, xp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def group_advantages(reward: Array, scale: bool = True, floor: float = 1e-4) -> Array:
+    """Return GRPO's advantages: rewards minus their mean over the responses to the prompt, shape ``(..., K)``.
+
+    With `scale` they are divided by the standard deviation (of `K - 1`) plus `floor`, as published; without, as in
+    Dr. GRPO.
+    """
+    xp = array_namespace(reward)
+    out = reward - xp.mean(reward, axis=-1, keepdims=True)
+    return out / (xp.std(reward, axis=-1, correction=1, keepdims=True) + floor) if scale else out
+
+
+def excess(log_policy: Array, log_ref: Array) -> Array:
+    r"""Return :math:`\rho/\pi-1-\log(\rho/\pi)`, GRPO's penalty of a token.
+
+    Its mean under the policy is the KL divergence.
+
+    Its *gradient* in GRPO, where the samples do not depend on the parameters, has the mean
+    :math:`\nabla KL(\rho\|\pi)`: that of the other divergence.
+    """
+    xp = array_namespace(log_policy)
+    ratio = log_ref - log_policy
+    return xp.expm1(ratio) - ratio
+
+
+def pair_risk(log_policy: Array, log_ref: Array, outcomes: Array, *, beta: Any, kind: str = "dpo") -> Array:
+    r"""Return the risk of each ordered pair of responses, shape ``(..., K, K)``, of DPO or IPO.
+
+    With :math:`h_{ij}=\log(\pi_i/\rho_i)-\log(\pi_j/\rho_j)` and labels of probability :math:`P_{ij}`, DPO's is
+    :math:`-P_{ij}\log\sigma(\beta h_{ij})-P_{ji}\log\sigma(-\beta h_{ij})`, IPO's
+    :math:`P_{ij}(h_{ij}-\tfrac1{2\beta})^2+P_{ji}(h_{ij}+\tfrac1{2\beta})^2`, its `tau` being `beta`.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is not "dpo" or "ipo".
+    """
+    xp = array_namespace(log_policy)
+    ratio = log_policy - log_ref
+    gap = ratio[..., :, None] - ratio[..., None, :]
+    if kind == "dpo":
+        zero = xp.zeros_like(gap)
+        return outcomes * xp.logaddexp(zero, -beta * gap) + (1 - outcomes) * xp.logaddexp(zero, beta * gap)
+    if kind == "ipo":
+        return outcomes * (gap - 0.5 / beta) ** 2 + (1 - outcomes) * (gap + 0.5 / beta) ** 2
+    raise ValueError(f"kind must be 'dpo' or 'ipo', but it is {kind!r}.")

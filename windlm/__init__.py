@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from . import data, evaluate, judges, models, objectives, policy, tabular, train
     from .implicit import equilibrium_policy
     from .judges import Judge, PairwiseJudge, RewardJudge, RewardModel
-    from .objectives import BestOfN, JBond, Objective, Regression, bond, sppo, wind
+    from .objectives import GRPO, RLOO, BestOfN, JBond, Objective, Pairs, Regression, bond, sppo, wind
     from .policy import LanguagePolicy, Samples
     from .tabular import Enumeration
     from .train import Config
 
 __all__ = [
+    "GRPO",
+    "RLOO",
     "BestOfN",
     "Config",
     "Enumeration",
@@ -27,6 +29,7 @@ __all__ = [
     "Judge",
     "LanguagePolicy",
     "Objective",
+    "Pairs",
     "PairwiseJudge",
     "Regression",
     "RewardJudge",
@@ -50,7 +53,7 @@ _MODULES = ("data", "evaluate", "judges", "models", "objectives", "policy", "tab
 _HOMES = {
     "implicit": ("equilibrium_policy",),
     "judges": ("Judge", "PairwiseJudge", "RewardJudge", "RewardModel"),
-    "objectives": ("BestOfN", "JBond", "Objective", "Regression", "bond", "sppo", "wind"),
+    "objectives": ("GRPO", "RLOO", "BestOfN", "JBond", "Objective", "Pairs", "Regression", "bond", "sppo", "wind"),
     "policy": ("LanguagePolicy", "Samples"),
     "tabular": ("Enumeration",),
     "train": ("Config",),

@@ -346,3 +346,197 @@ def best_of_n_weights(outcomes: Tensor, n: int) -> Tensor:
     games = ((blocks > 0.5).to(outcomes.dtype) + 0.5 * (blocks == 0.5)).sum(2)
     best = (games == games.amax(1, keepdim=True)).to(outcomes.dtype)
     return (best / best.sum(1, keepdim=True)).transpose(1, 2).reshape(b, k)
+
+
+# -- other methods on the same rollouts ----------------------------------------------------------------------
+
+
+def _scores(rollout: Rollout, samples: Samples, payoff: str | None) -> Tensor:
+    """Return what a policy gradient maximises, shape ``(B, K)``: rewards, or win rates among the draws."""
+    if payoff != "win-rate":
+        rewards = rollout.rewards(samples)
+        if rewards is not None:
+            return torch.as_tensor(rewards).float()
+        if payoff == "reward":
+            raise ValueError("payoff='reward' needs a judge with rewards: use 'win-rate' with a judge of pairs.")
+    # counting the tie with itself: the baseline, too, contains this response's comparisons (theory 7.2)
+    return shared.win_rates(rollout.outcomes(samples), "group")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Online DPO (Guo et al. 2024) and IPO (Calandriello et al. 2024): their losses on pairs of a round's responses.
+
+    Parameters
+    ----------
+    beta : float
+        DPO's weight of the log-ratio; IPO's `tau`.
+    kind : {"dpo", "ipo"}
+    pairs : {"all", "best-worst"}
+        All pairs of responses, each with the probability of its label, or only the one that wins most against the one
+        that wins least.
+    """
+
+    beta: float = 0.1
+    kind: str = "dpo"
+    pairs: str = "all"
+    slots: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, positive=("beta",))
+        _check_choice(self, kind=("dpo", "ipo"), pairs=("all", "best-worst"))
+
+    def stages(self, progress: float) -> tuple[str, ...]:
+        return ("pairs",)
+
+    def remark(self, progress: float) -> str:
+        if self.kind == "ipo":
+            known = (
+                "its fixed point is the equilibrium at this beta"
+                if self.pairs == "all"
+                else "its fixed point is unknown"
+            )
+            return f"No theorem here bounds online IPO; on {self.pairs} pairs {known}."
+        return (
+            "No theorem here bounds online DPO: for a Bradley-Terry judge its fixed point is the reward's optimum, for "
+            "any other it is no equilibrium, and where one response always wins its log-ratio grows without limit."
+        )
+
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
+        samples = rollout.sample("current", draws)
+        outcomes = rollout.outcomes(samples)
+        current, ref = (rollout.log_prob(samples, slot) for slot in ("current", "ref"))
+        return RolloutBatch(samples, {"outcomes": outcomes, "current": current, "ref": ref})
+
+    def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        ref, outcomes = (batch.fixed[name].to(log_policy.device) for name in ("ref", "outcomes"))
+        risk = shared.pair_risk(log_policy, ref, outcomes, beta=self.beta, kind=self.kind)
+        b, k = log_policy.shape
+        if self.pairs == "all":
+            return risk.masked_fill(torch.eye(k, dtype=torch.bool, device=risk.device), 0).sum((-1, -2)) / (k * (k - 1))
+        wins = shared.win_rates(outcomes, "leave-one-out")
+        rows, best, worst = torch.arange(b, device=wins.device), wins.argmax(-1), wins.argmin(-1)
+        return torch.where(best == worst, 0.0, 1.0) * risk[rows, best, worst]
+
+    def finish(self, stage: str, snapshots: WeightSnapshots) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class RLOO:
+    r"""REINFORCE with leave-one-out baselines and the KL divergence in the reward (Ahmadian et al. 2024).
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the KL divergence to the reference, in units of the payoff per nat.
+    payoff : {"reward", "win-rate"} or None
+        What is maximised; None for the judge's reward if it has one, else the win rate among the draws.
+    clip : float
+        Clipping of the ratio of whole responses, as in PPO; it matters from a round's second step on.
+    """
+
+    beta: float = 0.05
+    payoff: str | None = None
+    clip: float = 0.2
+    slots: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, positive=("clip",), at_least_zero=("beta",))
+        _check_choice(self, payoff=("reward", "win-rate", None))
+
+    def stages(self, progress: float) -> tuple[str, ...]:
+        return ("gradient",)
+
+    def remark(self, progress: float) -> str:
+        return (
+            "No theorem here bounds policy gradients: their fixed point is the optimum of the reward at this beta or, "
+            "for win rates, the equilibrium."
+        )
+
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
+        samples = rollout.sample("current", draws)
+        payoff = _scores(rollout, samples, self.payoff)
+        current, ref = (rollout.log_prob(samples, slot) for slot in ("current", "ref"))
+        advantage = shared.reinforce_weights(payoff, current, ref, beta=self.beta)
+        return RolloutBatch(samples, {"advantage": advantage, "current": current, "ref": ref})
+
+    def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        current, advantage = (batch.fixed[name].to(log_policy.device) for name in ("current", "advantage"))
+        return shared.clipped_surrogate(log_policy - current, advantage, self.clip).mean(-1)
+
+    def finish(self, stage: str, snapshots: WeightSnapshots) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class GRPO:
+    r"""Group-relative policy optimisation, token by token (Shao et al. 2024), and Dr. GRPO (Liu et al. 2025).
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the penalty `windgames.objectives.excess` of a token.
+    payoff : {"reward", "win-rate"} or None
+        As in `RLOO`.
+    clip : float
+        Clipping of the ratio of tokens.
+    variant : {"grpo", "dr-grpo"}
+        Advantages divided by their standard deviation, and a mean over a response's tokens; or neither: the sum over
+        its tokens divided by the maximum length.
+    """
+
+    beta: float = 0.04
+    payoff: str | None = None
+    clip: float = 0.2
+    variant: str = "grpo"
+    slots: tuple[str, ...] = field(init=False, default=())
+    per_token: bool = field(init=False, default=True, repr=False)
+    """Whether `loss` takes the log-probability of each token, shape ``(B, K, L)``."""
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, positive=("clip",), at_least_zero=("beta",))
+        _check_choice(self, payoff=("reward", "win-rate", None), variant=("grpo", "dr-grpo"))
+
+    def stages(self, progress: float) -> tuple[str, ...]:
+        return ("gradient",)
+
+    def remark(self, progress: float) -> str:
+        return (
+            "No theorem here bounds GRPO: its penalty's gradient is that of KL(reference || policy), so that its fixed "
+            "point is not the optimum at this beta; for one token it is ref / (1 - (A - c) / beta), A the advantage."
+        )
+
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
+        samples = rollout.sample("current", draws)
+        advantage = shared.group_advantages(_scores(rollout, samples, self.payoff), self.variant == "grpo")
+        tokens = {f"{slot}_tokens": rollout.log_prob(samples, slot, per_token=True) for slot in ("current", "ref")}
+        sums = {slot: tokens[f"{slot}_tokens"].sum(-1) for slot in ("current", "ref")}
+        return RolloutBatch(samples, {"advantage": advantage, **sums, **tokens})
+
+    def loss(self, stage: str, log_policy: Tensor, batch: RolloutBatch) -> Tensor:
+        fixed = {name: x.to(log_policy.device) for name, x in batch.fixed.items()}
+        mask = batch.samples.mask.to(log_policy.device)
+        loss = shared.clipped_surrogate(log_policy - fixed["current_tokens"], fixed["advantage"][..., None], self.clip)
+        loss = loss + self.beta * shared.excess(log_policy, fixed["ref_tokens"])
+        total = (loss * mask).sum(-1)
+        return (total / (mask.sum(-1).clamp(min=1) if self.variant == "grpo" else mask.shape[-1])).mean(-1)
+
+    def finish(self, stage: str, snapshots: WeightSnapshots) -> None:
+        pass
+
+
+def _check_numbers(objective: Any, positive: Sequence[str] = (), at_least_zero: Sequence[str] = ()) -> None:
+    for name in positive:
+        if not 0 < getattr(objective, name) < inf:
+            raise ValueError(f"{name} must be positive and finite, but it is {getattr(objective, name)}.")
+    for name in at_least_zero:
+        if not 0 <= getattr(objective, name) < inf:
+            raise ValueError(f"{name} must be non-negative and finite, but it is {getattr(objective, name)}.")
+
+
+def _check_choice(objective: Any, **choices: Sequence[Any]) -> None:
+    for name, allowed in choices.items():
+        if getattr(objective, name) not in allowed:
+            words = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name} must be one of {words}, but it is {getattr(objective, name)!r}.")

@@ -322,8 +322,10 @@ class LanguagePolicy(torch.nn.Module):
 
     # -- scoring ---------------------------------------------------------------------------------------------
 
-    def forward(self, samples: Samples) -> Tensor:
+    def forward(self, samples: Samples, per_token: bool = False) -> Tensor:
         r"""Return :math:`\log\pi(y|x)` of each response, shape ``(B, K)``, float32, with gradients.
+
+        With `per_token`, return that of each token instead, shape ``(B, K, L)``, zero outside the mask.
 
         Where the model supports a 4-D attention mask, several responses to a prompt share one row: the prompt is
         computed once, and each response attends to the prompt and itself (`pack_rows`). Otherwise each response has its
@@ -338,9 +340,9 @@ class LanguagePolicy(torch.nn.Module):
                 f"{self.context}."
             )
         with self.computing():
-            return self._score(samples, lengths, self._responses_per_row(samples))
+            return self._score(samples, lengths, self._responses_per_row(samples), per_token)
 
-    def _score(self, samples: Samples, lengths: Tensor, per_row: int) -> Tensor:
+    def _score(self, samples: Samples, lengths: Tensor, per_row: int, per_token: bool = False) -> Tensor:
         b, k = lengths.shape
         rows, attention, positions, place = pack_rows(samples, lengths, per_row, self.pad_id)
         inputs: dict[str, Tensor] = {"input_ids": rows.to(self.device)}
@@ -355,14 +357,17 @@ class LanguagePolicy(torch.nn.Module):
         place = (place[0].to(self.device), place[1].to(self.device))
         log_p = torch.cat(list(self._token_log_probs(inputs, place, targets)))
         # FSDP hangs its backward pass on the result, and wants no view for that
+        if per_token:
+            token = samples.mask.flatten().nonzero()[:, 0].to(self.device)
+            return log_p.new_zeros(samples.mask.numel()).index_add(0, token, log_p).view(samples.mask.shape).clone()
         return log_p.new_zeros(b * k).index_add(0, response, log_p).view(b, k).clone()
 
     @torch.no_grad()
-    def log_prob(self, samples: Samples) -> Tensor:
+    def log_prob(self, samples: Samples, per_token: bool = False) -> Tensor:
         """Return `forward` without gradients, in `batches`, on the CPU."""
-        log_p = torch.empty(samples.tokens.shape[:2])
+        log_p = torch.empty(samples.tokens.shape[: 3 if per_token else 2])
         for rows in self.batches(samples):
-            log_p[rows] = self(samples[rows]).cpu()
+            log_p[rows] = self(samples[rows], per_token).cpu()
             self.report("scoring", 0, samples[rows].n_tokens)
         return log_p
 

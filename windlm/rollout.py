@@ -30,7 +30,7 @@ class RolloutBatch:
     ----------
     samples : Samples
         `K` responses to each of `B` prompts.
-    fixed : mapping of name to tensor of shape ``(B, K)``
+    fixed : mapping of name to tensor of shape ``(B, K)`` or ``(B, K, ...)``
         Log-probabilities and labels, which do not depend on the parameters.
     """
 
@@ -175,14 +175,15 @@ class Rollout:
         """Return `k` responses of the round's policy to each prompt: the batch's, if it has any."""
         return batch.samples.first(k) if batch.on_policy else self.sample("current", k)
 
-    def log_prob(self, samples: Samples, slot: str) -> Tensor:
-        """Return the log-probabilities of responses under the policy of a slot, shape ``(B, K)``."""
+    def log_prob(self, samples: Samples, slot: str, per_token: bool = False) -> Tensor:
+        """Return the log-probabilities of responses under the policy of a slot, or of their tokens; see `policy`."""
 
         def compute() -> Tensor:
             with self._at(slot):
-                return self.policy.log_prob(samples)
+                return self.policy.log_prob(samples, per_token) if per_token else self.policy.log_prob(samples)
 
-        return self._recorded("scoring", compute, lambda: torch.zeros(samples.tokens.shape[:2]))
+        shape = samples.tokens.shape[: 3 if per_token else 2]
+        return self._recorded("scoring", compute, lambda: torch.zeros(shape))
 
     def outcomes(self, samples: Samples, opponents: Samples | None = None) -> Tensor:
         """Return the preference of each response over each, ``(B, K, K)``, or over each opponent, ``(B, K, J)``."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_type_hints
 
 import windgames as wg
 
-from ..objectives import BestOfN, JBond, Objective, Regression, bond, sppo
+from ..objectives import GRPO, RLOO, BestOfN, JBond, Objective, Pairs, Regression, bond, sppo
 
 Risk = Literal["squared", "kl", "nce"]
 """Names of the losses between score and win rate."""
@@ -203,6 +203,77 @@ class BestOfNSettings(Method):
         return BestOfN(self.n, self.source)
 
 
+Payoff = Literal["reward", "win-rate"]
+"""Names of what a policy gradient maximises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineDPO(Method):
+    """Online DPO: the logistic loss on pairs of a round's responses (Guo et al. 2024)."""
+
+    name: Literal["online-dpo", "dpo"] = "online-dpo"
+    beta: float = 0.1
+    """Weight of the log-ratio; not WIND's beta: its unit is the judge's log-odds per nat."""
+    pairs: Literal["all", "best-worst"] = "all"
+    """All pairs of responses, or the one that wins most against the one that wins least."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", "online-dpo")
+
+    def objective(self) -> Objective:
+        return Pairs(self.beta, "dpo", self.pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IPO(Method):
+    """Online IPO: the squared loss on pairs; on all pairs its fixed point is WIND's (Calandriello et al. 2024)."""
+
+    name: Literal["ipo"] = "ipo"
+    beta: float = 0.1
+    """IPO's tau, in win rate per nat."""
+    pairs: Literal["all", "best-worst"] = "all"
+    """All pairs of responses, or the one that wins most against the one that wins least."""
+
+    def objective(self) -> Objective:
+        return Pairs(self.beta, "ipo", self.pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOSettings(Method):
+    """REINFORCE with leave-one-out baselines and the KL divergence in the reward (Ahmadian et al. 2024)."""
+
+    name: Literal["rloo", "reinforce"] = "rloo"
+    beta: float = 0.05
+    """Weight of the KL divergence to the reference, in payoff per nat."""
+    payoff: Payoff | None = None
+    """What is maximised; None for the judge's reward if it has one, else the win rate among the draws."""
+    clip: float = 0.2
+    """Clipping of a response's probability ratio."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", "rloo")
+
+    def objective(self) -> Objective:
+        return RLOO(self.beta, self.payoff, self.clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOSettings(Method):
+    """Group-relative policy optimisation (Shao et al. 2024), or Dr. GRPO (Liu et al. 2025)."""
+
+    name: Literal["grpo", "dr-grpo"] = "grpo"
+    """The method; dr-grpo neither scales advantages nor divides by a response's length."""
+    beta: float = 0.04
+    """Weight of the penalty of a token."""
+    payoff: Payoff | None = None
+    """What is maximised; None for the judge's reward if it has one, else the win rate among the draws."""
+    clip: float = 0.2
+    """Clipping of a token's probability ratio."""
+
+    def objective(self) -> Objective:
+        return GRPO(self.beta, self.payoff, self.clip, self.name)
+
+
 MethodSettings = (
     Wind
     | Extragradient
@@ -215,6 +286,10 @@ MethodSettings = (
     | Bond
     | JBondSettings
     | BestOfNSettings
+    | OnlineDPO
+    | IPO
+    | RLOOSettings
+    | GRPOSettings
 )
 """The settings of any method."""
 METHODS = {get_args(get_type_hints(kind)["name"])[0]: kind for kind in get_args(MethodSettings)}

@@ -134,7 +134,7 @@ def train(
             f"in float32 (dtype=torch.float32), or train a float32 adapter on it."
         )
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
-    stages_per_round = len(objective.stages(0.0))
+    stages_per_round, per_token = len(objective.stages(0.0)), getattr(objective, "per_token", False)
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
     model, optimizer = sharding.prepare(accelerator, policy, optimizer)
@@ -245,7 +245,8 @@ def train(
                     for j, rows in enumerate(pieces):
                         piece, last = batch[rows], j == len(pieces) - 1
                         with nullcontext() if last else accelerator.no_sync(model):  # exchange gradients once a step
-                            loss = objective.loss(stage, model(piece.samples), piece).sum() / len(mine)
+                            log_policy = model(piece.samples, **({"per_token": True} if per_token else {}))
+                            loss = objective.loss(stage, log_policy, piece).sum() / len(mine)
                             accelerator.backward(loss)
                             total_loss += float(loss.detach())
                         progress.add("training", len(rows) * config.draws, piece.samples.n_tokens)

@@ -87,7 +87,10 @@ def write_shard(
     }
     types = {torch.float32: pa.float32(), torch.float64: pa.float64()}
     for name, values in batch.fixed.items():
-        columns[name] = pa.array(values.tolist(), pa.list_(types[values.dtype]))
+        kind: Any = types[values.dtype]
+        for _ in values.shape[1:]:
+            kind = pa.list_(kind)
+        columns[name] = pa.array(values.tolist(), kind)
     about = {
         "on_policy": batch.on_policy,
         "length": samples.tokens.shape[-1],
@@ -128,10 +131,12 @@ class ShardedRollouts:
         rows = pa.concat_tables(parts).to_pydict()
         tokens, mask = padded(rows["token_ids"], self.about["length"], self.about["pad_id"])
         types = {pa.float32(): torch.float32, pa.float64(): torch.float64}
-        fixed = {
-            name: torch.tensor(rows[name], dtype=types[self.schema.field(name).type.value_type])
-            for name in self.about["fixed"]
-        }
+        fixed = {}
+        for name in self.about["fixed"]:
+            kind = self.schema.field(name).type
+            while pa.types.is_list(kind):
+                kind = kind.value_type
+            fixed[name] = torch.tensor(rows[name], dtype=types[kind])
         return RolloutBatch(
             Samples(rows["prompt_ids"], tokens, mask, rows["responses"]), fixed, self.about["on_policy"]
         )
