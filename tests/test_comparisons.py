@@ -99,6 +99,62 @@ def test_arena_logs():
         wg.Comparisons.from_arena("battles.csv")
 
 
+def test_tables_are_not_read_as_sequences():
+    """Iterating a table gives its columns, which would be counted as items or as ballots."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"model_a": ["x", "y"], "model_b": ["y", "x"], "winner": ["model_a", "tie"]})
+    twice = pd.concat([frame, frame[["model_a"]]], axis=1)
+    ballots = pd.DataFrame({"first": ["x", "y"], "second": ["y", "x"]})
+    for make, message in (
+        (lambda: wg.Comparisons.from_pairs(frame[["model_a"]], frame[["model_b"]]), "winner must .* it is a DataFrame"),
+        (lambda: wg.Comparisons.from_arena(twice), "model_a must be a sequence, .* but it is a DataFrame"),
+        (lambda: wg.Comparisons.from_rankings(ballots), r"of a table pass the rows, such as frame\.to_numpy\(\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    direct = wg.Comparisons.from_rankings([["x", "y"], ["y", "x"], ["x", "y"]])
+    ranks = pd.DataFrame({"x": [1, 2, 1], "y": [2, 1, 2]})
+    rows = [row for _, row in ranks.iterrows()]  # labelled: items and their ranks
+    for ballot in (ranks.to_dict("records"), rows, np.array([["x", "y"], ["y", "x"], ["x", "y"]])):
+        np.testing.assert_array_equal(wg.Comparisons.from_rankings(ballot).wins, direct.wins)
+
+
+def test_other_libraries_tables():
+    """Whatever has named columns, or gives a list."""
+
+    class Column:
+        def __init__(self, values):
+            self.values = values
+
+        def to_pylist(self):
+            return self.values
+
+        def index(self, value):
+            return self.values.index(value)
+
+    class Table(dict):
+        column_names = ("model_a", "model_b", "winner")
+        __iter__ = None
+
+    log = Table(model_a=Column(["x", "y"]), model_b=Column(["y", "x"]), winner=Column(["model_a", "tie"]))
+    c = wg.Comparisons.from_arena(log)
+    np.testing.assert_array_equal(c.wins, [[0, 1], [0, 0]])
+    np.testing.assert_array_equal(c.ties, [[0, 1], [1, 0]])
+
+
+def test_weights_that_decay():
+    """Battles of long ago weigh next to nothing, and are all that is known of some."""
+    old = 1e-150
+    rows = list("abac"), list("baca")
+    for weights in ([1, 3, old, 2 * old], [old, 3 * old, old, 2 * old]):
+        reward = wg.Comparisons.from_pairs(*rows, weight=weights).bradley_terry().reward
+        np.testing.assert_allclose(reward - reward[0], np.log([1, 3, 2]), atol=1e-9)
+    apart = wg.Comparisons.from_pairs(list("abcdac"), list("badcca"), weight=[1, 3, 1, 3, old, 3 * old])
+    with pytest.raises(ValueError, match="The counts differ too much in size for double precision"):
+        apart.bradley_terry()
+    assert np.all(np.isfinite(apart.bradley_terry(prior=1).reward))
+
+
 def test_labelled_tables_are_aligned():
     """A crosstab whose rows and columns differ and are in another order, against its battles."""
     pd = pytest.importorskip("pandas")
@@ -110,6 +166,8 @@ def test_labelled_tables_are_aligned():
         c = wg.Comparisons.from_counts(frame, names=direct.names)
         np.testing.assert_array_equal(c.wins, direct.wins)
         assert set(wg.Comparisons.from_counts(frame).names) == set("abcd")
+    plain = pd.DataFrame([[0, 1], [2, 0]])  # 0, 1 are positions
+    assert wg.Comparisons.from_counts(plain, names=["x", "y"]).names == ("x", "y")
     with pytest.raises(ValueError, match="'d', which is not among the 3 names"):
         wg.Comparisons.from_counts(table, names=list("abc"))
     with pytest.raises(ValueError, match="The rows of wins must differ, but 'a'"):
@@ -258,8 +316,38 @@ def test_other_kinds_of_input():
         (lambda: wg.Comparisons.from_rankings([["a", "b"], ["b", "a", "b"]]), "ranking 1 holds 'b' more than once"),
         (lambda: wg.Comparisons.from_rankings([["a", "b"]], unranked="last"), "unranked must be one of"),
         (lambda: wg.Comparisons.from_counts(np.ma.masked_array([[0, 1], [2, 0]], [[0, 1], [0, 0]])), "masked entries"),
-        (lambda: wg.Comparisons.from_counts([[0, 1j], [2, 0]]), "entries are complex"),
+        (lambda: wg.Comparisons.from_counts([[0, 1j], [2, 0]]), "real numbers, but its dtype is complex128"),
+        (lambda: wg.Comparisons.from_counts([["0", "1"], ["2", "0"]]), "real numbers, but its dtype is <U1"),
+        (lambda: wg.Comparisons.from_counts([[0, 10**400], [2, 0]]), "integers of 2\\*\\*53 or more"),
+        (lambda: wg.Comparisons.from_counts([[0, 1e308], [1e308, 0]]), "The counts add up to inf, more than 1e\\+300"),
         (lambda: wg.Comparisons.from_counts(np.zeros((2, 2))).resample(2), "at least one comparison"),
+        (
+            lambda: wg.Comparisons.from_counts([[0, 1e19], [1e19, 0]]).resample(2),
+            "fewer than 2\\*\\*62, but not 2e\\+19",
+        ),
+        (lambda: wg.Comparisons.from_pairs(["a"], ["b"], weight=["1"]), "weight must hold real numbers"),
+        (
+            lambda: wg.Comparisons.from_pairs(["a"], ["b"], weight=[[1]]),
+            r"one number per row, but its shape is \(1, 1\)",
+        ),
+        (lambda: wg.Comparisons.from_pairs(["a"], ["b"], weight=np.ma.masked_array([1], [1])), r"entry \(0,\) is None"),
+        (lambda: wg.Comparisons.from_pairs(["a", None], ["b", "a"]), r"winner\[1\] is None, which names nothing"),
+        (lambda: wg.Comparisons.from_pairs({"a": 1}, {"b": 1}), "winner must be a sequence, .* but it is a dict"),
+        (lambda: wg.Comparisons.from_pairs({"a", "b"}, ["b", "a"]), "winner must be a sequence, .* but it is a set"),
+        (lambda: wg.Comparisons.from_pairs(np.array([["a"]]), ["b"]), r"winner must have one axis"),
+        (lambda: wg.Comparisons.from_rankings(None), "rankings must be a sequence of rankings"),
+        (lambda: wg.Comparisons.from_rankings({"a": 1}), "rankings must be a sequence of rankings"),
+        (lambda: wg.Comparisons.from_rankings([{"a", "b"}]), "ranking 0 must be a sequence, .* but it is a set"),
+        (lambda: wg.Comparisons.from_rankings([["a", np.nan]]), r"ranking 0\[1\] is nan, which names nothing"),
+        (lambda: wg.Comparisons.from_rankings([{"a": 1, "b": np.nan}]), "The rank of 'b' in ranking 0 is NaN"),
+        (lambda: wg.Comparisons.from_arena(None), "DataFrame or a mapping of columns, but it is a NoneType"),
+        (lambda: wg.Comparisons.from_arena([{"model_a": "x"}]), "DataFrame or a mapping of columns, but it is a list"),
+        (lambda: wg.Comparisons.from_arena({}, columns="winner"), "columns must be three names"),
+        (lambda: wg.Comparisons.from_arena({}, columns=("a", "b")), "columns must be three names"),
+        (
+            lambda: wg.Comparisons.from_arena({"model_a": ["x"], "model_b": ["y"], "winner": [["model_a"]]}),
+            r"Row 0 of 'winner' is \['model_a'\]",
+        ),
         (lambda: load("chess").resample(0), "n must be an integer, at least 1"),
         (lambda: wg.Comparisons.from_counts([[0, 0.5], [0.5, 0]]).resample(2), "whole comparisons"),
         (lambda: load("chess").empirical(prior=-1), "prior must be non-negative"),

@@ -225,14 +225,24 @@ def in_context(where: tuple[int, ...]) -> str:
 # -- names ---------------------------------------------------------------------------------------------------
 
 
+def is_table(x: Any) -> bool:
+    """Return whether `x` has named columns, as tables of pandas, polars, pyarrow and datasets have."""
+    return (hasattr(type(x), "columns") or hasattr(type(x), "column_names")) and getattr(x, "ndim", 2) == 2
+
+
 def is_series(x: Any) -> bool:
     """Return whether `x` is labelled like a pandas Series."""
-    return hasattr(x, "index") and hasattr(x, "to_numpy") and not hasattr(x, "columns")
+    return _is_labelled(x) and not is_table(x)
 
 
 def is_frame(x: Any) -> bool:
     """Return whether `x` is labelled like a pandas DataFrame."""
-    return hasattr(x, "index") and hasattr(x, "to_numpy") and hasattr(x, "columns")
+    return _is_labelled(x) and is_table(x)
+
+
+def _is_labelled(x: Any) -> bool:
+    # of the class: a Series has attributes by its labels, too; other libraries have a method `index`
+    return hasattr(x, "to_numpy") and not callable(getattr(type(x), "index", len))
 
 
 def check_names(names: Any, m: int) -> tuple[Hashable, ...]:

@@ -13,12 +13,14 @@ from scipy import sparse
 from scipy.special import xlogy
 
 from .._array import to_numpy
-from .._validation import at_least, is_frame, number, one_of, positive_number
+from .._validation import at_least, is_frame, is_table, number, numbers, one_of, own_names, positive_number
 from .base import Preference
 from .fitting import bradley_terry, low_rank
 from .laplacian import groups
 from .matrix import BradleyTerryPreference, MatrixPreference
 
+MOST = 1e300
+"""Counts must not add up to more: sums of them are to be floats."""
 TIES = ("tie", "tie (bothbad)", "bothbad", "both_bad")
 """What arena logs write for a draw."""
 
@@ -67,6 +69,10 @@ class Comparisons:
     ) -> Comparisons:
         """Return comparisons of cells (winner, loser, tie), `counts` times each, or each ballot's cells so often."""
         self = object.__new__(cls)
+        with np.errstate(over="ignore"):
+            total = float(np.sum(counts))
+        if total > MOST:
+            raise ValueError(f"The counts add up to {total:g}, more than {MOST:g}: divide them by a common factor.")
         self.names = tuple(names)
         self._first, self._second, self._tie = cells
         self._counts, self._ballots = counts, ballots
@@ -100,7 +106,7 @@ class Comparisons:
         """
         columns = {"winner": _column(winner, "winner"), "loser": _column(loser, "loser")}
         rows = len(columns["winner"])
-        known = _names(names, columns.values())
+        known = _names(names, columns)
         first, second = (_encode(column, known, name) for name, column in columns.items())
         ties = np.zeros(rows, dtype=bool) if tie is None else _booleans(tie, "tie")
         weights = np.ones(rows) if weight is None else _weights(weight, "weight")
@@ -144,8 +150,8 @@ class Comparisons:
         if names is None and not labels:
             names = range(_square(wins, "wins").shape[0])
         if names is None:
-            names = dict.fromkeys(label for axis in labels for label in _column(axis, "label"))
-        known = _names(names, ())
+            names = list(dict.fromkeys(label for axis in labels for label in _column(axis, "label")))
+        known = _names(names, {})
         dense = {name: _aligned(table, known, name) for name, table in tables.items()}
         T = dense.get("ties")
         if T is not None and not np.array_equal(T, T.T):
@@ -189,8 +195,15 @@ class Comparisons:
             If a ranking is a string, empty of items that can be read, or holds an item twice or one not in `names`.
         """
         one_of(unranked, "unranked", ("below", "missing"))
+        if is_table(rankings) or isinstance(rankings, Mapping | str | bytes) or not hasattr(rankings, "__iter__"):
+            raise ValueError(
+                "rankings must be a sequence of rankings, one for each voter: of a table pass the rows, such as "
+                "frame.to_numpy() where they list items from best to worst, frame.to_dict('records') where they hold "
+                "ranks."
+            )
         read = [_tiers(ranking, row) for row, ranking in enumerate(rankings)]
-        known = _names(names, [[label for tier in tiers for label in tier] for tiers in read])
+        ranked = {f"ranking {row}": [label for tier in tiers for label in tier] for row, tiers in enumerate(read)}
+        known = _names(names, ranked)
         weights = np.ones(len(read)) if weight is None else _weights(weight, "weight")
         if len(weights) != len(read):
             raise ValueError(f"There are {len(read)} rankings, but weight has {len(weights)} entries.")
@@ -232,16 +245,21 @@ class Comparisons:
         """
         if isinstance(frame, str | PathLike):
             raise ValueError(f"frame must be a DataFrame or a mapping of columns: read {str(frame)!r} with pandas.")
+        if not isinstance(frame, Mapping) and not is_table(frame):
+            raise ValueError(f"frame must be a DataFrame or a mapping of columns, but it is a {type(frame).__name__}.")
+        if isinstance(columns, str) or len(columns) != 3:
+            raise ValueError(f"columns must be three names, of the two models and of the verdict, not {columns!r}.")
         first, second, verdict = columns
+        there = list(getattr(frame, "column_names", frame if isinstance(frame, Mapping) else frame.columns))
         for name in columns:
-            if name not in frame:
+            if name not in there:
                 raise ValueError(
-                    f"frame has no column {name!r}, but {', '.join(map(repr, frame))}. Name the two models' columns "
+                    f"frame has no column {name!r}, but {', '.join(map(repr, there))}. Name the two models' columns "
                     f"and the verdict's: columns=(...)."
                 )
         verdicts = _column(frame[verdict], verdict)
         meaning = {first: 0, second: 1} | dict.fromkeys(TIES, 2)
-        row = next((row for row, said in enumerate(verdicts) if said not in meaning), None)
+        row = next((row for row, said in enumerate(verdicts) if not (_is_label(said) and said in meaning)), None)
         if row is not None:
             raise ValueError(
                 f"Row {row} of {verdict!r} is {verdicts[row]!r}, but a verdict is {first!r}, {second!r} or 'tie'."
@@ -409,8 +427,9 @@ class Comparisons:
                 f"{what} draws whole comparisons, but one of them counts {counts[k]:g} times. Give whole weights, and "
                 f"ties as ties, not as half wins."
             )
-        if counts.sum() == 0:
-            raise ValueError(f"{what} needs at least one comparison, but there is none.")
+        if not 0 < counts.sum() < 2**62:
+            few = "there is none" if counts.sum() == 0 else f"not {counts.sum():g}: divide the counts"
+            raise ValueError(f"{what} needs at least one comparison and fewer than 2**62, but {few}.")
         return counts.astype(np.int64)
 
     def resample(
@@ -481,20 +500,27 @@ def _column(values: Any, name: str) -> list[Any]:
     """Return the entries of a sequence as plain Python values."""
     if isinstance(values, str | bytes):
         raise ValueError(f"{name} must be a sequence, but it is the text {values!r}.")
+    if isinstance(values, Mapping | set | frozenset) or is_table(values):
+        raise ValueError(
+            f"{name} must be a sequence, such as one column of a table, but it is a {type(values).__name__}."
+        )
+    if getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"{name} must have one axis, but its shape is {tuple(values.shape)}.")
+    as_list = getattr(values, "tolist", None) or getattr(values, "to_pylist", None)
     try:
-        out = list(values.tolist() if hasattr(values, "tolist") else values)
+        out = list(as_list() if as_list else values)
     except TypeError:
         raise ValueError(f"{name} must be a sequence, but it is {values!r}.") from None
     return out
 
 
-def _names(names: Any, columns: Iterable[list[Any]]) -> dict[Hashable, int]:
+def _names(names: Any, columns: Mapping[str, list[Any]]) -> dict[Hashable, int]:
     """Return the position of every item: those given, or those that occur, sorted where they can be."""
     if names is None:
         found: dict[Hashable, None] = {}
-        for column in columns:
+        for name, column in columns.items():
             for row, label in enumerate(column):
-                _check_label(label, f"entry {row}")
+                _check_label(label, f"{name}[{row}]")
                 found[label] = None
         try:
             items = sorted(found)  # type: ignore[type-var]
@@ -513,14 +539,17 @@ def _names(names: Any, columns: Iterable[list[Any]]) -> dict[Hashable, int]:
     return known
 
 
-def _check_label(label: Any, where: str) -> None:
+def _is_label(x: Any) -> bool:
     try:
-        missing = label is None or bool(label != label)
-        hash(label)
+        hash(x)
+        return x is not None and not bool(x != x)
     except TypeError:  # pandas.NA has no truth value, a list no hash
-        missing = True
-    if missing:
-        raise ValueError(f"{where} is {label!r}, which names nothing: drop the row or fill it in.")
+        return False
+
+
+def _check_label(label: Any, where: str) -> None:
+    if not _is_label(label):
+        raise ValueError(f"{where} is {label!r}, which names nothing: leave it out, or fill it in.")
 
 
 def _encode(labels: Iterable[Any], known: Mapping[Hashable, int], name: str) -> np.ndarray:
@@ -550,11 +579,9 @@ def _booleans(values: Any, name: str) -> np.ndarray:
 
 
 def _weights(values: Any, name: str) -> np.ndarray:
-    column = _column(values, name)
-    try:
-        out = np.array(column, dtype=float).reshape(len(column))
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold one number per row.") from None
+    out = numbers(_column(values, name), name)
+    if out.ndim != 1:
+        raise ValueError(f"{name} must hold one number per row, but its shape is {out.shape}.")
     row = np.flatnonzero(~((out >= 0) & (out < inf)))
     if row.size:
         raise ValueError(f"{name} must be non-negative and finite, but {name}[{row[0]}] is {out[row[0]]}.")
@@ -562,17 +589,7 @@ def _weights(values: Any, name: str) -> np.ndarray:
 
 
 def _square(table: Any, name: str) -> np.ndarray:
-    if isinstance(table, np.ma.MaskedArray) and np.ma.is_masked(table):
-        raise ValueError(f"{name} has masked entries: fill what was never counted with 0.")
-    if sparse.issparse(table):
-        table = table.toarray()
-    try:
-        out = np.asarray(to_numpy(table) if not isinstance(table, list | tuple) else table)
-        out = out if np.iscomplexobj(out) else out.astype(float)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must hold counts, one row and one column per item.") from None
-    if np.iscomplexobj(out):
-        raise ValueError(f"{name} must hold counts, but its entries are complex.")
+    out = numbers(table, name)
     if out.ndim != 2 or out.shape[0] != out.shape[1]:
         raise ValueError(f"{name} must have shape (m, m), but its shape is {out.shape}.")
     return out
@@ -581,7 +598,7 @@ def _square(table: Any, name: str) -> np.ndarray:
 def _aligned(table: Any, known: Mapping[Hashable, int], name: str) -> np.ndarray:
     """Return counts in the order of the names, checked."""
     m = len(known)
-    if is_frame(table):
+    if is_frame(table) and (own_names(table) or own_names(table.T)):
         axes = []
         for axis, labels in (("rows", table.index), ("columns", table.columns)):
             column = _column(labels, axis)
@@ -589,14 +606,10 @@ def _aligned(table: Any, known: Mapping[Hashable, int], name: str) -> np.ndarray
                 twice = next(label for label in column if column.count(label) > 1)
                 raise ValueError(f"The {axis} of {name} must differ, but {twice!r} is there more than once.")
             axes.append(_encode(column, known, f"{axis} of {name}"))
-        try:
-            values = np.asarray(table.to_numpy(dtype=float))
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} must hold counts: fill what is missing with 0.") from None
         out = np.zeros((m, m))
-        out[np.ix_(*axes)] = values
+        out[np.ix_(*axes)] = numbers(table.to_numpy(), name)
     else:
-        out = _square(table, name)
+        out = _square(table.to_numpy() if is_frame(table) else table, name)
         if len(out) != m:
             raise ValueError(f"{name} has {len(out)} rows, but there are {m} names.")
     wrong = np.argwhere(~((out >= 0) & (out < inf)))
@@ -617,19 +630,19 @@ def _aligned(table: Any, known: Mapping[Hashable, int], name: str) -> np.ndarray
 
 def _tiers(ranking: Any, row: int) -> list[list[Any]]:
     """Return the tiers of a ranking, best first."""
+    if own_names(ranking) is not None:
+        ranking = ranking.to_dict()  # a labelled Series maps items to ranks
     if isinstance(ranking, Mapping):
         ranks: dict[Any, list[Any]] = {}
         for label, rank in ranking.items():
             ranks.setdefault(number(rank, f"The rank of {label!r} in ranking {row}"), []).append(label)
-        if any(rank != rank for rank in ranks):
-            raise ValueError(f"ranking {row} has a rank that is not a number.")
+        nothing = next((items[0] for rank, items in ranks.items() if rank != rank), None)
+        if nothing is not None:
+            raise ValueError(f"The rank of {nothing!r} in ranking {row} is NaN: leave out whom it does not rank.")
         return [ranks[rank] for rank in sorted(ranks)]
     if isinstance(ranking, str | bytes):
         raise ValueError(f"ranking {row} is the text {ranking!r}: give a sequence of items, best first.")
-    try:
-        entries = list(ranking.tolist() if hasattr(ranking, "tolist") else ranking)
-    except TypeError:
-        raise ValueError(f"ranking {row} is {ranking!r}: give a sequence of items, best first.") from None
+    entries = _column(ranking, f"ranking {row}")
     return [list(tier) if isinstance(tier, list | tuple | set | frozenset) else [tier] for tier in entries]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import solve
+from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg, splu
 
@@ -28,29 +28,39 @@ def solve_laplacian(
     zero on each. Large systems are solved by conjugate gradients, and by a sparse factorisation where those stall.
     """
     L = laplacian(m, i, j, weight)
+    label = None
     if np.any(ridge):
-        label = None
         L = L + sparse.diags_array(np.broadcast_to(np.asarray(ridge, dtype=float), m))
     else:
         label = connected_components(L, directed=False)[1]
         right = _centred(right, label)
     diagonal = L.diagonal()
-    if m <= DENSE:
-        A = L.toarray()
-        if label is not None:  # what is added is seen by constants alone
-            size = np.bincount(label)
-            A += (label[:, None] == label[None, :]) * (_mean(diagonal, label) + (size == 1))[label] / size[label]
-        return solve(A, right, assume_a="pos")
-    inverse = sparse.diags_array(1 / np.where(diagonal > 0, diagonal, 1.0))
-    x, stalled = cg(L, right, rtol=1e-13, maxiter=1000, M=inverse)
-    if stalled:
-        if label is not None:  # one response of each component is held at zero
-            first = np.unique(label, return_index=True)[1]
+    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    if m > DENSE:
+        x, stalled = cg(L, right, rtol=1e-13, maxiter=1000, M=sparse.diags_array(scale**2))
+    if m <= DENSE or stalled:
+        if label is not None:  # the response of largest diagonal is held at zero in each component
+            order = np.lexsort((-diagonal, label))
+            first = order[np.unique(label[order], return_index=True)[1]]
             held = np.zeros(m)
-            held[first] = np.maximum(diagonal[first], 1.0)
+            held[first] = np.where(diagonal[first] > 0, diagonal[first], 1.0)
             L = L + sparse.diags_array(held)
-        x = splu(L.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(right)
+        if m <= DENSE:
+            x = _solve_dense(L.toarray() * scale * scale[:, None], scale * right) * scale
+        else:
+            x = splu(L.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(right)
     return x if label is None else _centred(x, label)
+
+
+def _solve_dense(A: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the solution of a positive definite system of unit diagonal, or say that its weights differ too much."""
+    lower, info = dpotrf(A, lower=1)
+    if info or not dpocon(lower, float(np.max(np.sum(np.abs(A), axis=0))), uplo="L")[0] > np.finfo(float).eps:
+        raise ValueError(
+            "The counts differ too much in size for double precision: some of the weakest bind groups together that "
+            "are bound inside by counts 1e12 times larger. Leave the weakest out."
+        )
+    return dpotrs(lower, right, lower=1)[0]
 
 
 def groups(graph: sparse.csr_array, connection: str) -> list[np.ndarray]:
