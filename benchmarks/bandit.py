@@ -5,6 +5,7 @@ r"""The contextual bandit study: the exact part, where everything is known, and 
     python benchmarks/bandit.py --full               # the size of the committed tables
     python benchmarks/bandit.py --smoke              # small grids, in seconds
     python benchmarks/bandit.py --dask local         # the same sweep on a dask cluster
+    python benchmarks/bandit.py --full --derive      # bounds of the committed tables anew, where the theory has changed
 
 Exact:    bon, phase, distance, rates, verify, selfplay
 Sampled:  queries, seconds, frontier, ablation, robust, diversity, logs, unseen, pieces
@@ -42,7 +43,7 @@ from bandit_studies import (
     unseen,
     verify,
 )
-from study import HERE, QUICK, RESULTS, ROOT, Scale, announce, draw, pictures_of, run_study
+from study import HERE, QUICK, RESULTS, ROOT, Scale, announce, derive_again, draw, pictures_of, run_study
 
 EXACT = {
     "bon": bon.STUDY,
@@ -84,6 +85,8 @@ class Config:
     """Seed of the grid, from which the seed of every cell is spawned."""
     fresh: bool = False
     """Whether to compute cells anew that are saved."""
+    derive: bool = False
+    """Whether to run nothing, and only compute the bounds in saved tables anew."""
     dask: str = ""
     """Address of a dask scheduler, or local to start one; empty for processes on this machine."""
     results: Path | None = None
@@ -119,6 +122,10 @@ def main(config: Config) -> None:
     names = list(groups.get(config.study, [config.study]))
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
+    if config.derive:
+        changed = [name for name in names if derive_again(STUDIES[name], f"bandit_{name}", results)]
+        print(f"Bounds computed anew in {os.path.relpath(results)}: {', '.join(changed) or 'no table has changed'}.")
+        return
     announce({name: STUDIES[name] for name in names}, scale, results, "bandit", config.pictures)
     with cluster(config.dask):
         for name in names:

@@ -71,6 +71,8 @@ class Study:
     """About how long it takes on two cores: at reduced size, and in full."""
     one_job: bool = False
     """Cells measure time, and run one by one."""
+    derive: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """Adds to the table of all cells what follows from it and the settings alone, such as a bound of the theory."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ def run_study(
     if study.one_job:
         how["jobs"] = 1
     table = run_grid(name, study.configs(scale), study.cell, results=results, version=version, **how)
+    if study.derive is not None:
+        table = study.derive(table)
     path = write_table(table, table_name, results, told | {"study": name}, started)
     table = pd.read_csv(path)
     study.report(table)
@@ -283,6 +287,26 @@ def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str,
     }
     _write(path.with_suffix(".json"), json.dumps(sidecar, indent=2, default=_short) + "\n")
     return path
+
+
+def derive_again(study: Study, name: str, results: Path) -> bool:
+    """Compute anew what a saved table derives, and say so in its sidecar; return whether the table changed."""
+    path = results / f"{name}.csv"
+    if study.derive is None or not path.exists():
+        return False
+    text = study.derive(pd.read_csv(path)).to_csv(index=False, float_format="%.8g")
+    if text == path.read_text():
+        return False
+    _write(path, text)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["rows"] = len(pd.read_csv(path))
+    sidecar["derived"] = {
+        "what": "bounds, which follow from the settings, computed anew from the table; nothing else has changed",
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    _write(path.with_suffix(".json"), json.dumps(sidecar, indent=2) + "\n")
+    return True
 
 
 def draw(results: Path, names: Sequence[str]) -> None:

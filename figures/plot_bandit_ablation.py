@@ -1,8 +1,8 @@
 # %% [markdown]
 # # beta by eta
 # Left: steps that exact WIND takes to a divergence of 1e-6. Right: where sampled WIND ends. The dashed line is the
-# largest step of theory 5.2, below which the rate is proven; the red one is the step at which the equilibrium stops to
-# attract (theory 5.10), computed from it and not from runs.
+# largest step of theory 5.2, below which the rate is proven; the solid one is the step at which the equilibrium stops
+# attracting (theory 5.10), computed from it and not from runs. Rewards have none here: every step attracts.
 
 # %%
 import sys
@@ -37,8 +37,8 @@ def threshold(world, beta):
 for row, world in zip(axes, worlds, strict=True):
     rows = table[table.world == world]
     edge = rows.largest.iloc[0] / rows.beta.iloc[0]
-    prices = np.geomspace(rows.beta.min(), rows.beta.max(), 120)
-    local = np.array([threshold(world, beta) / beta for beta in prices])
+    betas = np.geomspace(rows.beta.min(), rows.beta.max(), 120)
+    local = np.array([threshold(world, beta) / beta for beta in betas])
     for axis, column, words, scale in (
         (row[0], "exact_steps", "exact WIND", "steps until $KL(\\pi^*\\,\\|\\,\\pi_t)\\leq 10^{-6}$"),
         (row[1], "sampled_kl", "WIND from samples", r"$KL(\pi^*\,\|\,\pi)$ at the end ($10^{-6}$: or less)"),
@@ -58,8 +58,8 @@ for row, world in zip(axes, worlds, strict=True):
         axis.axhline(edge, color="k", linestyle="--", linewidth=1.4)
         limits = axis.get_ylim()
         if column == "exact_steps":
-            axis.plot(prices, local, color="w", linewidth=4, marker="")
-            axis.plot(prices, local, color=style.RED, linewidth=2, marker="")
+            axis.plot(betas, local, color="w", linewidth=4, marker="")
+            axis.plot(betas, local, color=style.RED, linewidth=2, marker="")
         axis.set_ylim(limits)
         axis.set(xscale="log", yscale="log", ylabel=r"step $\eta$, as a multiple of $\beta$", title=f"{world}: {words}")
         axis.set_facecolor("w")
@@ -68,7 +68,7 @@ for row, world in zip(axes, worlds, strict=True):
             axis.patch.set(hatch="///", edgecolor="0.75")
         fig.colorbar(shades, ax=axis, label=scale)
 for axis in axes[-1]:
-    axis.set(xlabel=r"price of leaving the reference, $\beta$")
+    axis.set(xlabel=r"$\beta$")
 line = plt.Line2D(
     [], [], color="k", linestyle="--", label=r"largest step of theory 5.2, $4\beta/L^2$: below it, proven"
 )

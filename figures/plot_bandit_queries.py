@@ -9,16 +9,11 @@
 import matplotlib.pyplot as plt
 import style
 
-from windgames import bounds
-
 table = style.read("bandit_queries")
 curve = table[table.part == "curve"]
 final = table[(table.part == "reach") & (table.threshold == table.threshold.min())]
 best = final.loc[final.groupby(["world", "learner"], sort=False).final_kl.idxmin()]
 worlds = list(dict.fromkeys(table.world))
-BETA = 0.1
-COINS = ("Bradley-Terry", "intransitive")
-"""Worlds whose judge tosses a coin of the preference; the others' answers are certain."""
 LABEL = r"$KL(\pi^*\,\|\,\pi)$ to the equilibrium"
 MAIN = {
     "WIND": "WIND: 8 own draws, judged against each other",
@@ -58,24 +53,21 @@ def lines(axis, world, learners):
 
 
 def proven(axis, world):
-    """Draw the bounds of theory 7.7 with the error of 7.11 at J = 1, and the lower bound of 7.12 where it applies."""
-    L = 1.0 if world == "intransitive" else 0.5  # theory 5.3
-    known = None if world in COINS else L
-    step = best[(best.world == world) & (best.learner == "WIND, all responses")].step.iloc[0]
-    run = curve[(curve.world == world) & (curve.learner == "WIND, all responses") & (curve.step == step)]
-    first, run = run.kl_mean.iloc[0], run[run.queries > 0]
-    t, eta = run["round"], step * BETA
-    assert eta <= bounds.wind_max_step(BETA, L)
-    eps = bounds.comparison_error(1, BETA, eta, known)
-    constant = bounds.linear_rate(BETA, eta) ** t * first + bounds.noise_floor(BETA, eta, eps)
-    axis.plot(run.queries, constant, color="k", label="proven for every response (7.7, 7.11)", **style.BOUND)
-    eps = bounds.comparison_error(1, BETA, bounds.wind_decaying_step(0, BETA, L), known)
-    falling = bounds.decaying_bound(first, t, BETA, eps, L)
-    axis.plot(run.queries, falling, color="k", label="proven for falling steps", **style.BOUND | {"linestyle": "-."})
-    if world in COINS:
-        contexts = float(run.draws.iloc[0] / t.iloc[0])  # each draws one opponent a round
-        below = bounds.comparisons_lower_bound(BETA, run.queries / contexts)
-        axis.plot(run.queries, below, "k:", marker="", label="no learner does better on all games (7.12)")
+    """Draw the bounds of theory 7.7 with the error of 7.11, and the lower bound of 7.12 where it applies."""
+    for learner, words, look in (
+        ("WIND, all responses", "proven for every response (7.7, 7.11)", style.BOUND),
+        ("WIND, decaying", "proven for falling steps", style.BOUND | {"linestyle": "-."}),
+    ):
+        rows = table[
+            (table.part == "bound") & (table.world == world) & (table.learner == learner) & (table.queries > 0)
+        ]
+        if len(rows):  # of the step that is drawn or, where nothing is proven of that one, of the smallest
+            drawn = best[(best.world == world) & (best.learner == learner)].step.iloc[0]
+            rows = rows[rows.step == (drawn if drawn in set(rows.step) else rows.step.min())]
+            axis.plot(rows.queries, rows.kl, color="k", label=words, **look)
+    below = table[(table.part == "lower") & (table.world == world)].sort_values("queries")
+    if len(below):
+        axis.plot(below.queries, below.kl, "k:", marker="", label="no learner does better on all games (7.12)")
 
 
 def legend(fig, axes, **place):

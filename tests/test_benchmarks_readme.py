@@ -120,6 +120,16 @@ def queries():
     yield f"at most {(same.kl_mean / same.kl_bound).max():.2f} of the finite-time bound"
 
 
+@pytest.mark.parametrize("name", ["queries", "ablation"])
+def test_bounds_in_the_committed_tables_are_those_of_the_theory(name):
+    """Theory 7.7, 7.11 and 7.12 as they are now; ``bandit.py --full --derive`` computes them anew."""
+    from bandit_studies import ablation, queries
+
+    table = read(f"bandit_{name}")
+    again = {"queries": queries, "ablation": ablation}[name].with_bounds(table)
+    pd.testing.assert_frame_equal(again, table, rtol=1e-6, check_dtype=False)
+
+
 @finding
 def seconds():
     final = read("bandit_seconds").query("part == 'reach'").groupby("learner").final_kl.min()

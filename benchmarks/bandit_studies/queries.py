@@ -18,7 +18,6 @@ from bandit_studies.learners import (
     world,
 )
 from windgames import bounds
-from windgames.bandits import Run
 
 
 def configs(scale: Scale) -> list[dict[str, Any]]:
@@ -44,28 +43,50 @@ def cell(config: dict[str, Any], rng: np.random.Generator) -> Rows:
         records=60,
     )
     key = {k: config[k] for k in ("world", "learner", "step", "seeds")}
-    if found is None:
-        return []
-    rows = curve_rows(found, key, "queries", every=3)
-    if config["learner"] == "WIND, all responses":
-        rows += _bound_rows(config, found)
-    return rows
+    return [] if found is None else curve_rows(found, key, "queries", every=3)
 
 
-def _bound_rows(config: dict[str, Any], found: Run) -> Rows:
-    """Return theory 7.7's bound along the run, where the step is inside the theorem."""
-    game = world(config["world"]).game
-    L = np.broadcast_to(game.preference.interaction, game.batch_shape)
-    eta, eps = config["step"] * BETA, np.where(config["world"] in ("Bradley-Terry", "intransitive"), 1.0, L)
-    if eta > np.min(bounds.wind_max_step(game.beta, game.interaction)):
-        return []
-    first = found.trace["kl_from_solution"][0, 0]
-    rows = []
-    for t, queries in list(zip(found.steps, found.queries, strict=True))[::3]:
-        bound = bounds.linear_rate(BETA, eta) ** int(t) * first + bounds.noise_floor(BETA, eta, eps)
-        key = {"world": config["world"], "learner": config["learner"], "step": config["step"], "part": "bound"}
-        rows.append(key | {"queries": float(queries), "kl": float(bound.mean())})
-    return rows
+COINS = ("Bradley-Terry", "intransitive")
+"""Worlds whose judge tosses a coin of the preference; the others' answers are certain."""
+
+
+def with_bounds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with what is proven of its runs, in rows whose part is bound or lower.
+
+    `bound`: theory 7.7 with the error of 7.11, of the learners that ask about every response, where their step is
+    inside the theorem. `lower`: theory 7.12, what no learner undercuts on all games whose judge tosses coins.
+    """
+    table = table[~table.part.isin(["bound", "lower"])]
+    rows: Rows = []
+    for (name, learner, step), run in table[table.part == "curve"].groupby(["world", "learner", "step"], sort=False):
+        if learner not in ("WIND, all responses", "WIND, decaying"):
+            continue
+        game = world(name).game
+        L = np.broadcast_to(np.asarray(game.preference.interaction, dtype=float), game.batch_shape)
+        known = None if name in COINS else L
+        t, queries = run["round"].to_numpy(int), run.queries.to_numpy()
+        first = run.kl_mean.iloc[0]
+        key = {"world": name, "learner": learner, "step": step}
+        falling = learner == "WIND, decaying"  # of which `step` is the interaction that it assumes
+        eta = float(bounds.wind_decaying_step(0, BETA, step)) if falling else step * BETA
+        if falling and step >= np.max(L):
+            eps = bounds.comparison_error(1, BETA, eta, known)
+            proven = [np.mean(bounds.decaying_bound(first, x, BETA, eps, step)) for x in t]
+        elif not falling and eta <= np.min(bounds.wind_max_step(BETA, L)):
+            floor = np.mean(bounds.noise_floor(BETA, eta, bounds.comparison_error(1, BETA, eta, known)))
+            proven = list(bounds.linear_rate(BETA, eta) ** t * first + floor)
+        else:
+            continue
+        rows += [
+            key | {"part": "bound", "round": int(n), "queries": q, "kl": x}
+            for n, q, x in zip(t, queries, proven, strict=True)
+        ]
+        if name in COINS and learner == "WIND, all responses":
+            below = bounds.comparisons_lower_bound(BETA, queries[queries > 0] / L.size)
+            rows += [
+                key | {"part": "lower", "queries": q, "kl": x} for q, x in zip(queries[queries > 0], below, strict=True)
+            ]
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True) if rows else table
 
 
 def cheapest(table: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -109,10 +130,15 @@ def report(table: pd.DataFrame) -> None:
         f"=> SPPO, J-BOND, best-of-n distillation, iterative BOND and REINFORCE on rewards aim elsewhere, and are "
         f"measured from here all the same.\n"
         f"=> After the first round the mean distance was at most {(same.kl_mean / same.kl_bound).max():.3f} of the "
-        f"finite-time bound (theory 7.7) in {len(same)} records."
+        f"finite-time bound (theory 7.7, 7.11) in {len(same)} records."
     )
 
 
 STUDY = Study(
-    configs, cell, report, "How many comparisons does each learner need to reach the equilibrium?", minutes=(2, 11)
+    configs,
+    cell,
+    report,
+    "How many comparisons does each learner need to reach the equilibrium?",
+    minutes=(2, 11),
+    derive=with_bounds,
 )
