@@ -311,7 +311,7 @@ def test_bad_input(tmp_path):
         train(policy, "hello", judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="no prompts"):
         train(policy, [], judge, objective, quick(tmp_path))
-    with pytest.raises(ValueError, match="Prompt 1 is empty"):
+    with pytest.raises(ValueError, match="Prompt 1: the prompt is empty"):
         train(policy, ["a", ""], judge, objective, quick(tmp_path))
     with pytest.raises(ValueError, match="requires 2 processes, but has 1"):
         train(policy, PROMPTS, judge, objective, quick(tmp_path, processes=2))
