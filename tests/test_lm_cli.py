@@ -153,8 +153,8 @@ def test_generate_judge_and_train_are_one_run(folder, tmp_path, capsys):
         assert f"Judged round {number}" in capsys.readouterr().out
     assert torch.equal(logits(tmp_path / "one" / "model"), logits(tmp_path / "parts" / "model"))
     for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "parts"), strict=True):
-        assert {k: v for k, v in one.items() if "seconds" not in k} == {
-            k: v for k, v in other.items() if "seconds" not in k
+        assert {k: v for k, v in one.items() if "second" not in k} == {
+            k: v for k, v in other.items() if "second" not in k
         }
 
 

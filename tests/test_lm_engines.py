@@ -20,6 +20,7 @@ from windlm.engines import Server, merged_adapter, sample_merged
 from windlm.models import LoraSettings, ModelSettings, load_policy
 from windlm.train import Config, train
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 PROMPTS = ["say a", "b", "say c", "tell me"]
 
 

@@ -47,8 +47,8 @@ def whole(tmp_path_factory):
 def same(policy, rows, whole):
     assert torch.equal(weights(policy), whole[0])
     for ours, other in zip(rows, whole[1], strict=True):
-        assert {k: v for k, v in ours.items() if "seconds" not in k} == {
-            k: v for k, v in other.items() if "seconds" not in k
+        assert {k: v for k, v in ours.items() if "second" not in k} == {
+            k: v for k, v in other.items() if "second" not in k
         }
 
 
