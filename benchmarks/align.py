@@ -49,7 +49,15 @@ from windlm.evaluate.tables import table as report
 from windlm.evaluate.tables import write
 from windlm.judges import Judge
 from windlm.judges.fitting import RewardModelConfig, fit
-from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_judge, load_policy, save_merged
+from windlm.models import (
+    JudgeSettings,
+    LoraSettings,
+    ModelSettings,
+    RewardSettings,
+    load_judge,
+    load_policy,
+    save_merged,
+)
 from windlm.policy import Prompt, Samples
 from windlm.train import train
 
@@ -188,8 +196,10 @@ class Flipped:
     def calls(self) -> int:
         return self.judge.calls
 
-    def preference(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> wg.MatrixPreference:
-        matrix = np.array(self.judge.preference(prompts, responses).matrix())
+    def preference(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[str]], columns: Any = None
+    ) -> wg.MatrixPreference:
+        matrix = np.array(self.judge.preference(prompts, responses, columns).matrix())
         for outcome, prompt, row in zip(matrix, prompts, responses, strict=True):
             for i, first in enumerate(row):
                 for j, second in enumerate(row[:i]):
@@ -215,7 +225,7 @@ def reward_model(policy: LanguagePolicy, base: str, folder: Path, smoke: bool) -
         RewardModelConfig(base, Data(str(pairs)), folder / "reward-model", epochs=1 if smoke else 2, learning_rate=2e-5)
     )
     judge = load_judge(JudgeSettings("reward-model", str(folder / "reward-model"), batch_size=32))
-    return judge, {f"accuracy{end}": x for end, x in zip(("", "_low", "_high"), found, strict=True)}
+    return judge, {f"accuracy{end}": x for end, x in zip(("", "_low", "_high"), found.accuracy, strict=True)}
 
 
 # -- a run ---------------------------------------------------------------------------------------------------
@@ -324,7 +334,7 @@ def evaluation(cell: dict[str, Any]) -> str:
         out=out / "evaluation.json",
         tasks=(),
         data=Data(str(out / "held-out.txt")),
-        judge=JudgeSettings("reward", f"{proxy.__file__}:{'length' if cell['smoke'] else 'sentiment'}"),
+        judge=RewardSettings("reward", f"{proxy.__file__}:{'length' if cell['smoke'] else 'sentiment'}"),
         draws=cell["judged"],
     )
     rows = evaluate(config)

@@ -141,6 +141,7 @@ def test_questions_and_their_references(folder, tmp_path):
 @pytest.fixture
 def server():
     """A server that speaks the protocol: grades by the number of letters, refuses the model "none"."""
+    pytest.importorskip("openai")
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -181,7 +182,7 @@ def test_an_endpoint_speaks_the_protocol(server, monkeypatch):
         with pytest.raises(ValueError, match=said):
             Endpoint(url, model)([talk])
     with pytest.raises(ValueError, match="cannot be reached"):
-        Endpoint("http://127.0.0.1:1/v1", "m")([talk])
+        Endpoint("http://127.0.0.1:1/v1", "m", retries=0)([talk])
 
 
 def test_a_local_model_can_be_the_judge(folder):

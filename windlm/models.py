@@ -8,12 +8,13 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -26,12 +27,33 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .judges import Judge, JudgeError, PairwiseJudge, RewardJudge, RewardModel
+from .judges import (
+    EmbeddingJudge,
+    EmbeddingModel,
+    Judge,
+    JudgeError,
+    PairRM,
+    PairwiseJudge,
+    PairwiseModel,
+    RewardJudge,
+    RewardModel,
+)
 from .judges.base import own_code
+from .judges.chat import Chat, ChatComparison, Endpoint, LocalChat
+from .judges.pairrm import PairRMNetwork
+from .judges.settings import (
+    ChatSettings,
+    GeneralSettings,
+    JudgeSettings,
+    PairRMSettings,
+    PairwiseModelSettings,
+    PairwiseSettings,
+    Precision,
+    RewardModelSettings,
+    RewardSettings,
+)
 from .policy import LanguagePolicy, Samples, finite, padded
 
-Precision = Literal["float32", "bfloat16", "float16"]
-"""Names of the dtypes that weights can be loaded in."""
 SAMPLING = (
     *("max_new_tokens", "temperature", "top_p", "stop"),
     *("forward_batch_size", "tokens_per_batch", "logits_chunk"),
@@ -81,39 +103,6 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if not self.rank:
             refuse_unused(self, ("rank",), "lora with rank 0")
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """The judge that decides which response wins."""
-
-    kind: Literal["reward-model", "reward", "pairwise"] = "reward-model"
-    """Kind of judge: a sequence classifier (reward-model), a Python function of prompts and responses (reward), or one
-    of prompts, first and second responses (pairwise)."""
-    name: str = ""
-    """Hub name or folder of the classifier, or the function as module:function or file.py:function."""
-    preference: Literal["reward", "bradley-terry"] = "reward"
-    """Win probability of the larger reward: 1 (reward), or the sigmoid of the difference (bradley-terry)."""
-    scale: float = 1.0
-    """Bradley-Terry temperature, in units of the reward."""
-    ties: Literal["half", "weak", "strict"] = "half"
-    """Win probability at equal rewards: 1/2 (half), 1 (weak) or 0 (strict)."""
-    precision: Precision = "float32"
-    """Precision of a classifier's weights."""
-    batch_size: int = 16
-    """Responses per forward pass of a classifier."""
-
-    def __post_init__(self) -> None:
-        used = ["kind", "name"]
-        if self.kind != "pairwise":
-            used += ["preference", "scale" if self.preference == "bradley-terry" else "ties"]
-        used += ["precision", "batch_size"] if self.kind == "reward-model" else []
-        refuse_unused(self, used, f"judge {self.kind}")
-
-    @property
-    def interaction(self) -> float:
-        """The constant `L` of theory 5.2 of the judge."""
-        return 1.0 if self.kind == "pairwise" else 0.5
 
 
 def refuse_unused(settings: Any, used: Sequence[str], what: str) -> None:
@@ -235,13 +224,16 @@ def as_policy(net: Any, tokenizer: Any, model: ModelSettings) -> LanguagePolicy:
     return LanguagePolicy(net, tokenizer, **{name: getattr(model, name) for name in SAMPLING})
 
 
-def with_adapter(net: Any, adapter: LoraSettings, **settings: Any) -> Any:
-    """Return a network with a new LoRA adapter, which is the identity until it is trained."""
+def with_adapter(net: Any, adapter: LoraSettings, task_type: str = "CAUSAL_LM", **settings: Any) -> Any:
+    """Return a network with a new LoRA adapter, which is the identity until it is trained.
+
+    For a classifier, `task_type` ``SEQ_CLS``, the output layer is trained as well.
+    """
     import peft
 
     targets: Any = "all-linear" if adapter.targets == ("all-linear",) else list(adapter.targets)
     config = peft.LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=0.0, target_modules=targets, task_type=task_type
     )
     return peft.get_peft_model(net, config, **settings)
 
@@ -426,37 +418,80 @@ def load_judge(settings: JudgeSettings) -> Judge:
     Raises
     ------
     ValueError
-        If no name is given, a function is not found, or a classifier is not a reward model.
+        If no name is given, a function is not found, or a model is none of this kind.
     """
     if not settings.name:
         raise ValueError(f"The judge has no name: give the {settings.kind} as judge.name.")
-    if settings.kind == "pairwise":
+    if isinstance(settings, RewardSettings):
+        functions = [own_code(load_function(name), name) for name in settings.names]
+        rewards = functions[0] if len(functions) == 1 else functions
+        return RewardJudge(
+            rewards, settings.preference, settings.ties, settings.scale, weights=settings.weights, cut=settings.cut
+        )
+    if isinstance(settings, PairwiseSettings):
         return PairwiseJudge(own_code(load_function(settings.name), settings.name))
-    if settings.kind == "reward":
-        reward = own_code(load_function(settings.name), settings.name)
-    elif ":" in settings.name:
+    if isinstance(settings, ChatSettings):
+        return PairwiseJudge(ChatComparison(load_chat(settings), settings.tries), settings.max_unread)
+    if re.search(r":[A-Za-z_]\w*$", settings.name):
         raise ValueError(f"judge.name {settings.name!r} is a function: add judge.kind reward, or pairwise.")
-    else:
-        reward = load_reward_model(settings.name, settings.precision, settings.batch_size)
-    return RewardJudge(reward, settings.preference, settings.ties, settings.scale)
+    if isinstance(settings, PairRMSettings):
+        net, tokenizer = load_network(PairRMNetwork, settings, f"PairRM {settings.name!r}")
+        return PairwiseJudge(PairRM(net, tokenizer, settings.batch_size, settings.truncate))
+    what = {"reward-model": "reward model", "pairwise-model": "classifier of pairs", "general": "preference model"}
+    net, tokenizer = load_network(
+        AutoModelForSequenceClassification, settings, f"The {what[settings.kind]} {settings.name!r}"
+    )
+    given = {"batch_size": settings.batch_size, "truncate": settings.truncate}  # type: ignore[attr-defined]
+    if isinstance(settings, GeneralSettings):
+        return EmbeddingJudge(EmbeddingModel(net, tokenizer, **given))
+    if isinstance(settings, PairwiseModelSettings):
+        return PairwiseJudge(PairwiseModel(net, tokenizer, label=settings.label, **given))
+    assert isinstance(settings, RewardModelSettings)
+    model = RewardModel(net, tokenizer, label=settings.label, **given)
+    return RewardJudge(model, settings.preference, settings.ties, settings.scale, cut=settings.cut)
 
 
 def judge_columns(settings: JudgeSettings) -> tuple[str, ...] | None:
     """Return the names of the data set's columns that a judge reads, without loading its model; None for all."""
-    functions = settings.kind != "reward-model" and settings.name
+    functions = isinstance(settings, RewardSettings | PairwiseSettings) and settings.name
     return getattr(load_judge(settings), "columns", ()) if functions else ()
 
 
-def load_reward_model(name: str, precision: Precision = "float32", batch_size: int = 16) -> RewardModel:
-    """Load a sequence classifier with its tokenizer, on this process's GPU if there is one."""
-    where = source(name)
-    settings = {"dtype": getattr(torch, precision), "output_loading_info": True}
-    loaded: Any = pretrained(AutoModelForSequenceClassification, where, **settings)
-    net, info = loaded
-    complete(info, f"The reward model {name!r}")
+def load_network(auto: Any, settings: Any, what: str) -> tuple[Any, Any]:
+    """Load a judge's network, on this process's GPU if there is one, and its tokenizer."""
+    where = source(settings.name)
+    trust = {"trust_remote_code": True} if getattr(settings, "trust_remote_code", False) else {}
+    precision = {"dtype": getattr(torch, settings.precision)}
+    net, info = pretrained(auto, where, **precision, **trust, output_loading_info=True)
+    complete(info, what)
     finite(net)
-    net.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    return RewardModel(net, pretrained(AutoTokenizer, where), batch_size)
+    net.to(judge_device())
+    return net, pretrained(AutoTokenizer, where, **trust)
+
+
+def load_chat(settings: ChatSettings) -> Chat:
+    """Load the chat model of a judge; a local one replies almost greedily."""
+    if settings.url:
+        return Endpoint(
+            settings.url,
+            settings.name,
+            settings.key_variable,
+            max_tokens=settings.max_tokens,
+            concurrency=settings.concurrency,
+        )
+    model = ModelSettings(
+        settings.name,
+        precision=settings.precision,
+        max_new_tokens=settings.max_tokens,
+        temperature=1e-3,
+        forward_batch_size=settings.batch_size,
+    )
+    return LocalChat(load_policy(model).to(judge_device()))
+
+
+def judge_device() -> str:
+    """Return the device of this process's judge."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def load_function(name: str) -> Callable[..., Any]:

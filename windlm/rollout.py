@@ -17,6 +17,7 @@ from torch import Tensor
 from .data import Prompts
 from .judges import Judge
 from .judges.base import ask
+from .judges.columns import columns_for
 from .judges.failures import verdicts
 from .policy import LanguagePolicy, Samples
 from .weights import WeightSnapshots
@@ -49,40 +50,6 @@ class RolloutBatch:
         """Concatenate batches along the prompts."""
         fixed = {name: torch.cat([part.fixed[name] for part in parts]) for name in parts[0].fixed}
         return RolloutBatch(Samples.stack([part.samples for part in parts]), fixed, parts[0].on_policy)
-
-
-def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
-    """Return how a response ended: "end token", "stop text", or "cut" at the maximum length."""
-    if ids and ids[-1] in policy.stop_ids:
-        return "end token"
-    return "cut" if len(ids) == policy.max_new_tokens else "stop text"
-
-
-def columns_for(judge: Any, prompts: Prompts, *drawn: tuple[Samples, LanguagePolicy]) -> dict[str, list[Any]]:
-    """Return the columns that a judge may read: the data set's, and those of `RESPONSE_COLUMNS` that it names.
-
-    Parameters
-    ----------
-    judge : Judge
-    prompts : Prompts
-    *drawn : tuple of (Samples, LanguagePolicy)
-        Responses to the prompts and who gave them, side by side as the judge sees them.
-    """
-    columns = dict(prompts.columns)
-    for name in getattr(judge, "response_columns", ()):
-        parts = [_response_column(name, samples, policy) for samples, policy in drawn]
-        columns[name] = [[x for row in rows for x in row] for rows in zip(*parts, strict=True)]
-    return columns
-
-
-def _response_column(name: str, samples: Samples, policy: LanguagePolicy) -> list[list[Any]]:
-    if name == "text_with_special_tokens":
-        return policy.read(samples.tokens, samples.mask, special=True)
-    ids = [
-        [t[m].tolist() for t, m in zip(ts, ms, strict=True)]
-        for ts, ms in zip(samples.tokens, samples.mask, strict=True)
-    ]
-    return ids if name == "token_ids" else [[ending(x, policy) for x in row] for row in ids]
 
 
 Activity = Literal["sampling", "judging", "scoring"]
@@ -214,6 +181,21 @@ class Rollout:
             return np.where(np.isnan(values), judged.min() if judged.size else 0.0, values)
 
         return self._recorded("judging", compute, lambda: np.zeros(samples.tokens.shape[:2]))
+
+    def reward_parts(self, samples: Samples) -> dict[str, np.ndarray]:
+        """Return each of several rewards by its function's name, shape ``(B, K)``; nothing of a judge with just one."""
+        names = getattr(self.judge, "names", ())
+        if len(names) < 2:
+            return {}
+
+        def compute() -> dict[str, np.ndarray]:
+            if self.failed:
+                return {}
+            columns = columns_for(self.judge, self.prompts, (samples, self.policy))
+            parts = self.judge.parts(self.prompts, samples.text, columns)  # type: ignore[attr-defined]
+            return {name: parts[..., n] for n, name in enumerate(names)}
+
+        return self._recorded("judging", compute, dict)
 
     def _verdicts(self, method: Literal["preference", "rewards"], samples: Samples) -> np.ndarray:
         """Return what the judge says of all responses, and find those at which it fails."""

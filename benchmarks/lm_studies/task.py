@@ -105,7 +105,9 @@ class Task:
         judged = wg.MatrixPreference(np.where(wrong, 1 - matrix, matrix))
         return judged, solved(wg.WinRateGame(judged, self.game.ref, self.game.beta))
 
-    def preference(self, prompts: Sequence[Any], responses: Sequence[Sequence[str]]) -> wg.Preference:
+    def preference(
+        self, prompts: Sequence[Any], responses: Sequence[Sequence[str]], columns: Any = None
+    ) -> wg.Preference:
         """Judge responses, as a windlm judge does."""
         index = np.array([[self.where[t] for t in row] for row in responses])
         row = np.array([self.prompts.index(p) for p in prompts])

@@ -62,14 +62,21 @@ def sample(arguments: Sequence[str]) -> None:
 
 
 def reward(arguments: Sequence[str]) -> None:
-    """Fit a reward model to labelled pairs, and print its held-out accuracy."""
+    """Fit a reward model, or a preference model, to labelled pairs, and print its held-out accuracy."""
     from ..judges.fitting import RewardModelConfig, fit
 
     config = settings(RewardModelConfig, arguments, "reward")
-    accuracy = fit(config)
+    found = fit(config)
     print(
-        f"Held-out accuracy {accuracy.mean:.3f} (95% {accuracy.low:.3f} to {accuracy.high:.3f}). Model: {config.out}."
+        f"Held-out accuracy {found.accuracy.mean:.3f} (95% {found.accuracy.low:.3f} to {found.accuracy.high:.3f}, "
+        f"{found.prompts} prompts), fitted to {found.pairs} pairs in {found.seconds:.0f} s."
     )
+    if found.position_bias is not None:
+        print(f"The two orders of a pair differ by {found.position_bias:.3f} on average.")
+    if found.intransitive is not None:
+        print(f"Of the answers, {found.intransitive}.")
+    kind = {"reward": "reward-model", "pairwise": "pairwise-model"}.get(config.kind, config.kind)
+    print(f"As a judge: --judge.kind {kind} --judge.name {config.out}")
 
 
 def report(arguments: Sequence[str]) -> None:

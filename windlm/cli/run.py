@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from ..data import Data, load_prompts
 from ..engines import VLLM, Server, sample_merged
 from ..files import check_writable
+from ..judges.settings import AnyJudge
 from ..models import (
-    JudgeSettings,
     LoraSettings,
     ModelSettings,
     as_policy,
@@ -43,7 +43,7 @@ class RunConfig:
 
     model: ModelSettings
     data: Data
-    judge: JudgeSettings
+    judge: AnyJudge
     train: Config
     method: MethodSettings = field(default_factory=Wind)
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -69,7 +69,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     Tokens and judge calls are upper bounds, reached if every response has maximum length. Memory is an estimate for
     the device at the peak of training: weights, gradients, AdamW moments, activations and logits of one micro-batch.
     """
-    prompts, net = load_prompts(run.data, ()), skeleton(run.model, run.lora)
+    prompts, net = load_prompts(run.data, judge_columns(run.judge)), skeleton(run.model, run.lora)
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(net, tokenizer, run.model)
     length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
@@ -77,7 +77,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     config, text = run.train, net.config.get_text_config()
     per_round = config.prompts_per_round or len(prompts)
     drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
-    pairs = math.comb(drawn, 2) * 2 if run.judge.kind == "pairwise" else drawn
+    pairs = math.comb(drawn, 2) * 2 if run.judge.pairwise else drawn
 
     size = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -213,7 +213,7 @@ def card(run: RunConfig, rows: list[dict[str, Any]]) -> str:
             f"# {base}, aligned by {run.method.name}",
             "",
             f"{base} was trained with `windlm train` for {run.train.rounds} rounds against the judge "
-            f"`{Path(run.judge.name).name}` ({run.judge.kind}) on prompts of `{Path(run.data.source).name}`: {tokens} "
+            f"{judge_names(run.judge)} ({run.judge.kind}) on prompts of `{Path(run.data.source).name}`: {tokens} "
             f"generated tokens, {calls} judge calls.",
             "",
             *([f"Remark: {rows[0]['remark']}", ""] if rows[0].get("remark") else []),
@@ -229,3 +229,9 @@ def card(run: RunConfig, rows: list[dict[str, Any]]) -> str:
             "",
         ]
     )
+
+
+def judge_names(judge: AnyJudge) -> str:
+    """Return the names of a judge's models or functions, without folders."""
+    names = judge.name if isinstance(judge.name, tuple) else (judge.name,)
+    return ", ".join(f"`{Path(name).name}`" for name in names)

@@ -231,11 +231,11 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         If the value has another type; the setting is named.
     """
     origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):  # X | None
-        if value is None:
+    if origin in (Union, types.UnionType):  # X | None, or a text | a list of texts
+        if value is None and type(None) in parts:
             return None
-        (hint,) = (part for part in parts if part is not type(None))
-        return convert(value, hint, name)
+        *others, hint = (part for part in parts if part is not type(None))
+        return value if str in others and isinstance(value, str) else convert(value, hint, name)
     if origin is Literal:
         if value not in parts:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, parts))}, but it is {value!r}.")

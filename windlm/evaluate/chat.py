@@ -8,46 +8,26 @@ limit, and then counted as unparsed; it never becomes a score.
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..data import read
-from ..policy import LanguagePolicy
+from ..judges.chat import COMPARING, Chat, Endpoint, LocalChat, Reader, Talk, verdict
 
-Message = dict[str, str]
-"""A message with role and content."""
-Talk = list[Message]
-"""A conversation."""
-Chat = Callable[[Sequence[Talk]], list[str]]
-"""Returns the reply to each of a batch of conversations."""
+__all__ = ["Chat", "ChatJudge", "Endpoint", "LocalChat", "Question", "converse", "load_questions"]
 
 GRADE = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 """A grade in a reply of the judge."""
-VERDICT = re.compile(r"\[\[([ABC])\]\]")
-"""A verdict in a reply of the judge."""
-SCORES = {"A": 1.0, "B": 0.0, "C": 0.5}
-"""The win probability of the first conversation by verdict."""
-
 GRADING = (
     "You are an impartial judge. Grade the assistant's last answer in the conversation below: is it helpful, relevant, "
     "correct, deep, creative and detailed? Explain briefly, then give a grade from 1 to 10 in exactly this form: "
     "[[grade]], for example [[5]]."
 )
 """Instruction for a grade."""
-COMPARING = (
-    "You are an impartial judge. Two assistants answered the same user. Say whose last answer is better: more helpful, "
-    "relevant, correct, deep, creative and detailed. Neither the order nor the length nor the names of the assistants "
-    "matter. Explain briefly, then decide in exactly this form: [[A]] if A is better, [[B]] if B is, [[C]] for a tie."
-)
-"""Instruction for a comparison."""
 
 
 @dataclass(frozen=True)
@@ -116,92 +96,12 @@ def converse(questions: Sequence[Question], chat: Chat) -> list[Talk]:
     return talks
 
 
-# -- chat models ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class LocalChat:
-    """A policy as a chat model; its replies depend on the seed and on the number of calls so far."""
-
-    policy: LanguagePolicy
-    seed: int = 0
-    calls: int = 0
-
-    def __call__(self, talks: Sequence[Talk]) -> list[str]:
-        self.calls += 1
-        samples = self.policy.sample(list(talks), 1, np.random.default_rng([self.seed, self.calls]))
-        return [row[0] for row in samples.text]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A chat model behind an OpenAI-compatible server.
-
-    Raises
-    ------
-    ValueError
-        When called, if the server returns an error, cannot be reached, or replies in another format.
-    """
-
-    url: str
-    """Base URL including the version, such as http://localhost:8000/v1."""
-    model: str
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the API key, if one is needed."""
-    temperature: float = 0.0
-    max_tokens: int = 1024
-    timeout: float = 120.0
-    """Timeout of a request, in seconds."""
-
-    def __call__(self, talks: Sequence[Talk]) -> list[str]:
-        return [self._ask(talk) for talk in talks]
-
-    def _ask(self, talk: Talk) -> str:
-        body = {
-            "model": self.model,
-            "messages": talk,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        head = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.key_variable):
-            head["Authorization"] = f"Bearer {key}"
-        address = self.url.rstrip("/") + "/chat/completions"
-        request = urllib.request.Request(address, json.dumps(body).encode(), head)
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                body = json.loads(reply.read())
-            return str(body["choices"][0]["message"]["content"] or "")
-        except urllib.error.HTTPError as error:
-            raise ValueError(
-                f"{address} answered {error.code}: {error.read()[:200].decode(errors='replace')}"
-            ) from None
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise ValueError(f"{address} cannot be reached: {error}.") from None
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{address} did not return a chat completion: {error!r}.") from None
-
-
 # -- the judge -----------------------------------------------------------------------------------------------
 
 
 @dataclass
-class ChatJudge:
-    """A chat model that grades and compares.
-
-    Parameters
-    ----------
-    chat : callable
-    tries : int
-        Maximum number of requests until a reply can be parsed.
-    """
-
-    chat: Chat
-    tries: int = 3
-    calls: int = 0
-    """Number of requests so far."""
-    unparsed: list[str] = field(default_factory=list)
-    """The last reply wherever none could be parsed."""
+class ChatJudge(Reader):
+    """A chat model that grades and compares; its parameters are those of `windlm.judges.chat.Reader`."""
 
     def grade(self, questions: Sequence[Question], talks: Sequence[Talk]) -> np.ndarray:
         """Return the grade of each answer, shape ``(questions, turns)``; nan where no reply could be parsed."""
@@ -209,7 +109,7 @@ class ChatJudge:
         texts = [
             f"{GRADING}\n\n{_reference(questions[i], j)}[Conversation]\n{_transcript(talks[i], j)}" for i, j in items
         ]
-        return self._table(questions, items, self._ask(texts, _grade))
+        return self._table(questions, items, self.ask(texts, _grade))
 
     def compare(
         self, questions: Sequence[Question], ours: Sequence[Talk], theirs: Sequence[Talk]
@@ -232,26 +132,10 @@ class ChatJudge:
                 for i, j in items
             ]
 
-        both = self._ask(texts(ours, theirs) + texts(theirs, ours), _verdict)
+        both = self.ask(texts(ours, theirs) + texts(theirs, ours), verdict)
         there = self._table(questions, items, both[: len(items)])
         back = self._table(questions, items, both[len(items) :])
         return (there + 1 - back) / 2, np.abs(there + back - 1)
-
-    def _ask(self, texts: Sequence[str], parse: Callable[[str], float | None]) -> list[float]:
-        values: dict[int, float] = {}
-        last: dict[int, str] = {}
-        for _ in range(self.tries):
-            todo = [i for i in range(len(texts)) if i not in values]
-            if not todo:
-                break
-            self.calls += len(todo)
-            answers = self.chat([[{"role": "user", "content": texts[i]}] for i in todo])
-            for i, answer in zip(todo, answers, strict=True):
-                last[i] = answer
-                if (value := parse(answer)) is not None:
-                    values[i] = value
-        self.unparsed += [last[i] for i in range(len(texts)) if i not in values]
-        return [values.get(i, np.nan) for i in range(len(texts))]
 
     @staticmethod
     def _table(questions: Sequence[Question], items: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarray:
@@ -265,11 +149,6 @@ def _grade(answer: str) -> float | None:
     grades = GRADE.findall(answer)
     value = float(grades[-1]) if grades else None
     return value if value is not None and 1 <= value <= 10 else None
-
-
-def _verdict(answer: str) -> float | None:
-    verdicts = set(VERDICT.findall(answer))
-    return SCORES[verdicts.pop()] if len(verdicts) == 1 else None
 
 
 def _transcript(talk: Talk, turn: int) -> str:

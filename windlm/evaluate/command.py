@@ -15,9 +15,10 @@ import torch
 
 from ..data import Data, load_prompts
 from ..judges.base import ask
-from ..models import JudgeSettings, ModelSettings, load_judge, load_policy
+from ..judges.columns import columns_for
+from ..judges.settings import AnyJudge, RewardModelSettings
+from ..models import ModelSettings, load_judge, load_policy
 from ..policy import LanguagePolicy, Prompt
-from ..rollout import columns_for
 from .benchmarks import benchmarks
 from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
 from .statistics import Interval, diversity, interval, win_rates
@@ -65,7 +66,7 @@ class EvaluateConfig:
     """Whether to apply the model's chat template in benchmarks."""
     data: Data = field(default_factory=lambda: Data(""))
     """Prompts for win rate and diversity; none if the source is empty."""
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    judge: AnyJudge = field(default_factory=RewardModelSettings)
     """Judge for the win rate; none if the name is empty."""
     draws: int = 4
     """Number of responses per prompt and model."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 from windgames import objectives as shared
 
@@ -42,6 +42,19 @@ def interval(values: Sequence[float] | np.ndarray, level: float = 0.95, seed: in
         return Interval(mean, mean, mean)
     result = bootstrap((x,), np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def wilson(share: float, n: int) -> Interval:
+    r"""Return a share of `n` independent trials with Wilson's 95% interval.
+
+    With :math:`z = 1.96`, its ends are
+    :math:`(\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}) / (1 + z^2/n)`: never of length zero, so that 12
+    of 12 are (0.76, 1), not (1, 1). Trials that count a fraction are covered, too, since they vary less.
+    """
+    z = float(norm.ppf(0.975))
+    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return Interval(share, max(0.0, low), min(1.0, high))
 
 
 def win_rates(

@@ -59,6 +59,10 @@ def ask(judge: Any, method: str, prompts: Sequence[Prompt], responses: Any, colu
     return function(prompts, responses, columns) if len(taken) > 2 else function(prompts, responses)
 
 
+class JudgeUnavailable(ValueError):
+    """A judge cannot be asked at all, whatever the response: a server is down, a column is absent."""
+
+
 class JudgeError(RuntimeError):
     """An exception in a user's reward or pairwise function; the original one is its cause."""
 
@@ -157,7 +161,7 @@ def check_columns(required: Iterable[str], given: Iterable[str]) -> None:
     absent = [name for name in required if name not in given]
     if absent:
         have = ", ".join(map(repr, given)) or "none"
-        raise ValueError(f"The judge reads the columns {', '.join(map(repr, absent))}; the data have {have}.")
+        raise JudgeUnavailable(f"The judge reads the columns {', '.join(map(repr, absent))}; the data have {have}.")
 
 
 def digest(values: Sequence[Any]) -> str:
@@ -217,6 +221,8 @@ class RewardJudge:
         if not 0 <= self.cut < np.inf:
             raise ValueError(f"cut must be a finite number of at least 0, but it is {self.cut}.")
         self.weights = weights
+        words = [getattr(f, "__name__", type(f).__name__) for f in self.functions]
+        self.names = [w if words.count(w) == 1 else f"{w}_{n}" for n, w in enumerate(words)]
 
     @property
     def interaction(self) -> float:
@@ -261,7 +267,8 @@ class RewardJudge:
         columns = columns or {}
         check_columns(self.required, columns)
         read = [name for name in columns if any(s.columns([name]) for s in self.signatures)]
-        names, items = [], {}
+        names: list[tuple[str, str, str]] = []
+        items: dict[tuple[str, str, str], tuple[Prompt, str, dict[str, Any]]] = {}
         for i, (prompt, row) in enumerate(zip(prompts, responses, strict=True)):
             own = {name: columns[name][i] for name in read if name not in RESPONSE_COLUMNS}
             shared = digest([*own.items()])
@@ -279,8 +286,8 @@ class RewardJudge:
             ]
             self.known |= dict(zip(new, map(tuple, np.stack(found, -1).tolist()), strict=True))
             self.calls += len(new)
-        values = np.array([self.known[name] for name in names])
-        return values.reshape(len(prompts), -1, len(self.functions))
+        every = np.array([self.known[name] for name in names])
+        return every.reshape(len(prompts), -1, len(self.functions))
 
     def _one(self, n: int, values: Any, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         several = len(self.functions) > 1
@@ -327,12 +334,24 @@ class PairwiseJudge:
     ----------
     wins : callable
         Called as ``wins(prompts, first, second)`` with three lists of equal length, and by name with the columns of
-        the data set that its signature names; returns the probability that the first response wins, for each triple.
+        the data set that its signature names; returns the probability that the first response wins, for each triple,
+        or nan for a verdict that could not be read.
+    max_unread : float
+        The largest share of unread verdicts. A pair with one in either order is undecided, 1/2, and is counted.
+
+    Raises
+    ------
+    ValueError
+        When called, if a column that the function requires is absent, it returns no probabilities, or too many
+        verdicts could not be read.
     """
 
     wins: Callable[..., Any]
+    max_unread: float = 0.5
     calls: int = 0
-    known: dict[tuple[str, str, str, str], float] = field(default_factory=dict, repr=False)
+    unread: int = 0
+    """Verdicts so far that could not be read."""
+    known: dict[tuple[str, ...], float] = field(default_factory=dict, repr=False)
     worst_asymmetry: float = 0.0
     """The largest disagreement between the two orders of a pair so far."""
     total_asymmetry: float = field(default=0.0, repr=False)
@@ -371,7 +390,7 @@ class PairwiseJudge:
         read = self.signature.columns(columns)
         own = [{name: columns[name][i] for name in read} for i in range(len(prompts))]
         names = [(key(p), digest([*values.items()])) for p, values in zip(prompts, own, strict=True)]
-        new = {}
+        new: dict[tuple[str, ...], tuple[Any, ...]] = {}
         for prompt, name, row, values in zip(prompts, names, responses, own, strict=True):
             distinct = list(dict.fromkeys(row))
             for i, first in enumerate(distinct):
@@ -386,7 +405,7 @@ class PairwiseJudge:
         ]
         return wg.MatrixPreference(matrix)
 
-    def _ask(self, new: dict[tuple[str, str, str, str], tuple[Any, ...]], read: Sequence[str]) -> None:
+    def _ask(self, new: dict[tuple[str, ...], tuple[Any, ...]], read: Sequence[str]) -> None:
         prompts, first, second, values = map(list, zip(*new.values(), strict=True))
         lists = {name: [row[name] for row in values] for name in read}
         there, back = (
@@ -398,14 +417,21 @@ class PairwiseJudge:
             for a, b in ((first, second), (second, first))
         )
         for p, a, b, x, y in zip(prompts, first, second, there, back, strict=True):
-            if not (0 <= x <= 1 and 0 <= y <= 1):
+            if not all(0 <= v <= 1 or np.isnan(v) for v in (x, y)):
                 raise ValueError(
                     f"The judge returned {x} for {a!r} against {b!r} and {y} in reverse order, prompt {p!r}: it "
                     f"must return probabilities."
                 )
-        asymmetry = np.abs(there + back - 1)
+        self.calls += 2 * len(new)
+        self.unread += int(np.isnan([there, back]).sum())
+        if self.unread > self.max_unread * self.calls:
+            said = getattr(self.wins, "unparsed", None)
+            raise JudgeUnavailable(
+                f"{self.unread} of {self.calls} verdicts of the judge could not be read"
+                + (f", such as {said[-1][-200:]!r}." if said else ".")
+            )
+        asymmetry = np.nan_to_num(np.abs(there + back - 1))
         self.worst_asymmetry = max(self.worst_asymmetry, float(asymmetry.max()))
         self.total_asymmetry += float(asymmetry.sum())
-        self.calls += 2 * len(new)
-        for (*name, a, b), p in zip(new, ((there + 1 - back) / 2).tolist(), strict=True):
+        for (*name, a, b), p in zip(new, np.nan_to_num((there + 1 - back) / 2, nan=0.5).tolist(), strict=True):
             self.known[*name, a, b], self.known[*name, b, a] = p, 1 - p

@@ -9,6 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from .base import JudgeUnavailable
+
 RETRY_SECONDS = 1.0
 """Pause before a judge is asked again; it doubles each time."""
 
@@ -87,6 +89,8 @@ def attempt(ask: Ask, rows: Sequence[int], responses: Sequence[int]) -> tuple[np
     """Return the verdicts, or the exception."""
     try:
         return ask(rows, responses), None
+    except JudgeUnavailable:
+        raise  # whatever is asked
     except Exception as error:
         return None, error
 

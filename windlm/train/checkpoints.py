@@ -36,7 +36,7 @@ MAY_CHANGE = (
     *("show_every", "completions", "stop_when", "report", "on_judge_error", "judge_retries"),
 )
 """Training settings that may change when a run is resumed."""
-JUDGE_STATE = ("calls", "worst_asymmetry", "total_asymmetry")
+JUDGE_STATE = ("calls", "unread", "worst_asymmetry", "total_asymmetry")
 """Counters of a judge that a resumed run goes on with."""
 
 

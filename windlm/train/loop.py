@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from .. import sharding
+from .. import schedules, sharding
 from ..data import Prompts
 from ..files import check_writable
 from ..judges import Judge
@@ -404,10 +404,7 @@ def check_part(part: str | None, config: Config, objective: Objective) -> None:
 
 def rate(config: Config, step: int, total: int) -> float:
     """Return the learning rate at an optimizer step, as a fraction of its peak."""
-    if step < config.warmup:
-        return (step + 1) / (config.warmup + 1)
-    progress = min(1.0, (step - config.warmup) / max(1, total - config.warmup))
-    return {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[config.schedule]
+    return schedules.rate(config.schedule, config.warmup, step, total)
 
 
 def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:

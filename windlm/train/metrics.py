@@ -93,6 +93,7 @@ class BaselineSamples:
         rewards = rollout.rewards(own)
         if rewards is not None:
             values |= with_square("reward", rewards.mean(-1))
+            values |= {f"reward_{name}": float(part.mean()) for name, part in rollout.reward_parts(own).items()}
             values["reward_spread"] = float(rewards.std(-1, ddof=1).mean())
             values["tied"] = float((rewards == rewards[:, :1]).all(-1).mean())
         elif drawn and rollout.outcome is not None:
@@ -100,6 +101,8 @@ class BaselineSamples:
             values["tied"] = float((outcome == outcome.mT).all(-1).all(-1).double().mean())
         if hasattr(rollout.judge, "mean_asymmetry"):
             values["asymmetry"] = float(rollout.judge.mean_asymmetry)
+        if getattr(rollout.judge, "unread", 0):
+            values["unread"] = rollout.judge.unread / rollout.judge.calls  # type: ignore[attr-defined]
         if self.config.reference_draws:
             values |= self._win_rates(own.first(self.config.reference_draws), rollout, indices)
         return values

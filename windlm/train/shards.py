@@ -19,8 +19,9 @@ import pyarrow as pa
 import torch
 
 from ..files import write_atomically
+from ..judges.columns import ending
 from ..policy import LanguagePolicy, Prompt, Samples, padded
-from ..rollout import RolloutBatch, ending
+from ..rollout import RolloutBatch
 from ..sharding import share
 
 
