@@ -164,6 +164,7 @@ def judge_next(run: RunConfig) -> int:
     prompts = load_prompts(run.data, getattr(judge, "columns", ()))
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(skeleton(run.model, run.lora), tokenizer, run.model)
+    prompts = fitting(policy, prompts, run.data)
     return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)
 
 
