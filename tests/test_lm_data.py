@@ -10,9 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import lm_tiny
 from lm_tiny import write_lines
 
-from windlm.data import Data, Pair, Prompts, load_pairs, load_prompts, read
+from windlm.data import Data, Pair, Prompts, fitting, load_pairs, load_prompts, read
+from windlm.models import ModelSettings, load_policy
 
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 BINARISED = [
@@ -251,17 +253,163 @@ def test_labelled_answers_are_pairs(tmp_path):
     assert load_pairs(Data(write_lines(tmp_path / "d.jsonl", rows))) == [Pair("q", "x", "y"), Pair("q", "y", "x")]
 
 
+def test_labels_in_other_words(tmp_path):
+    given = {"prompt": "q", "conversation_a": talk("q", "x"), "conversation_b": talk("q", "y")}
+    rows = [given | {"winner": winner} for winner in ("model_b", "tie (bothbad)", "Model_A")]
+    assert load_pairs(Data(write_lines(tmp_path / "a.jsonl", rows))) == [Pair("q", "y", "x"), Pair("q", "x", "y")]
+    rows = [{"prompt": "q", "response_a": "x", "response_b": "y", "label": label} for label in ("b", " Tie ", "a")]
+    assert load_pairs(Data(write_lines(tmp_path / "b.jsonl", rows))) == [Pair("q", "y", "x"), Pair("q", "x", "y")]
+
+
+def test_several_scored_completions(tmp_path):
+    rows = [
+        {"prompt": "q", "completions": ["a", "b", "c"], "scores": [1, 3.5, 2]},
+        {"prompt": "q", "responses": ["a", "b"], "rewards": [0.5, -1]},
+        {"prompt": "q", "answers": [{"answer": "a", "rank": 2.0}, {"answer": "b", "rank": 1.0}]},
+        {"prompt": "q", "responses": [talk("q", "a"), talk("q", "b")], "scores": [0, 1]},
+        {"prompt": "q", "responses": ["a", "b"], "scores": [1, 1]},
+        {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": 3.0, "score_rejected": 3.0},
+    ]
+    wanted = [("b", "a"), ("a", "b"), ("b", "a"), ("b", "a")]
+    assert load_pairs(Data(write_lines(tmp_path / "a.jsonl", rows))) == [Pair("q", *pair) for pair in wanted]
+    for bad, said in (
+        ({"completions": ["a"], "scores": [1, 2]}, "1 answers, but 2 scores"),
+        ({"completions": ["a", "b"], "scores": [1, "good"]}, "scores must be numbers"),
+        ({"completions": ["a", "b"], "scores": [1, float("nan")]}, "scores must be finite"),
+        ({"completions": ["a", "b"]}, "each completion must have 'response'"),
+    ):
+        with pytest.raises(ValueError, match=f"Row 0 .*{said}"):
+            load_pairs(Data(write_lines(tmp_path / "b.jsonl", [{"prompt": "q"} | bad])))
+
+
+# -- conversations -------------------------------------------------------------------------------------------
+
+
+def test_parts_are_joined_and_what_is_no_text_is_refused(tmp_path):
+    def prompt_of(*messages):
+        return load_prompts(Data(write_lines(tmp_path / "a.jsonl", [{"messages": list(messages)}])))[0]
+
+    parts = [{"type": "text", "text": "one, "}, {"type": "text", "text": "two"}]
+    assert prompt_of({"role": "user", "content": parts}) == talk("one, two")
+    for message, said in (
+        ({"role": "user", "content": [*parts, {"type": "image", "url": "x"}]}, "must be a text, or a list of parts"),
+        ({"role": "user", "content": None}, "must be a text"),
+        ({"role": "user", "content": []}, "must be a text"),
+        ({"role": "tool", "content": "4"}, "the role must be .* but it is 'tool'"),
+        ({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}, "has tool_calls"),
+    ):
+        with pytest.raises(ValueError, match=f"Row 0 .*message 1.*{said}"):
+            prompt_of(talk("hi")[0], message)
+    assert prompt_of({"role": "user", "content": "hi", "tool_calls": None}) == talk("hi")
+
+
+def test_a_system_message_is_put_before_every_conversation(tmp_path):
+    own = [{"role": "system", "content": "Sing."}, *talk("a")]
+    source = write_lines(tmp_path / "a.jsonl", [{"messages": talk("a")}, {"messages": own}])
+    first, second = load_prompts(Data(source, system="Be brief."))
+    assert first == [{"role": "system", "content": "Be brief."}, *talk("a")]
+    assert second == own
+    source = write_lines(tmp_path / "b.jsonl", [{"prompt": "a", "chosen": "x", "rejected": "y"}])
+    assert load_prompts(Data(source, system="Be brief."))[0] == first
+    assert load_pairs(Data(source, system="Be brief."))[0].prompt == first
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return lm_tiny.make(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def loaded(model, template=None, **settings):
+    policy = load_policy(ModelSettings(model, **{"max_new_tokens": 4} | settings))
+    if template is not None:
+        policy.tokenizer.chat_template = template
+    return policy
+
+
+def test_template_arguments_reach_the_template(model):
+    policy = loaded(model, "{{ 'think' if enable_thinking else 'talk' }}:" + lm_tiny.CHAT)
+    prompts = Prompts([talk("a")])
+    for value, said in (("false", "talk"), ("true", "think")):
+        data = Data("x", template_args=(f"enable_thinking={value}",))
+        assert policy.tokenizer.decode(policy.encode(fitting(policy, prompts, data))[0]).startswith(said)
+    with pytest.raises(ValueError, match="does not read the argument 'enable_thinkin'"):
+        fitting(policy, prompts, Data("x", template_args=("enable_thinkin=false",)))
+    for bad in ("enable_thinking", "a b=1", "=1"):
+        with pytest.raises(ValueError, match="template_args are name=value"):
+            Data("x", template_args=(bad,))
+
+
+def test_a_template_without_a_system_role_says_so(model):
+    prompts = Prompts([[{"role": "system", "content": "Be brief."}, *talk("a")]])
+    assert loaded(model).encode(prompts)
+    raises = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x"
+    with pytest.raises(ValueError, match="refuses prompt 0, with the roles system, user: System role not supported"):
+        loaded(model, raises).encode(prompts)
+    with pytest.raises(ValueError, match="leaves out the system message of prompt 0"):
+        loaded(model, "{% for m in messages[1:] %}{{ m['content'] }}{% endfor %}").encode(prompts)
+    with pytest.raises(ValueError, match="Prompt 0 is a conversation, but the tokenizer has no chat template"):
+        loaded(model, "").encode(prompts)
+
+
+def test_long_prompts_stop_are_dropped_or_lose_their_beginning(model):
+    prompts = Prompts(["a" * 600, "short", "b" * 10], {"n": [1, 2, 3]})
+    policy = loaded(model)
+    with pytest.raises(ValueError, match=r"Prompt 0 has 600 tokens; .* context of 512"):
+        fitting(policy, prompts, Data("x"))
+    assert fitting(policy, prompts, Data("x", overlong="drop")) == prompts.rows([1, 2])
+    with pytest.raises(ValueError, match="Prompt 0 has 600 tokens; the most that a prompt may have is 8"):
+        fitting(policy, prompts, Data("x", max_tokens=8))
+    assert fitting(policy, prompts, Data("x", max_tokens=8, overlong="drop")) == prompts.rows([1])
+    with pytest.raises(ValueError, match="All 3 prompts of x are longer than 2 tokens"):
+        fitting(policy, prompts, Data("x", max_tokens=2, overlong="drop"))
+    assert fitting(policy, prompts, Data("x", overlong="truncate")) == prompts
+    assert [len(ids) for ids in policy.encode(prompts)] == [508, 5, 10]
+    fitting(policy, prompts, Data("x", max_tokens=3, overlong="truncate"))
+    assert policy.tokenizer.decode(policy.encode(prompts)[1]) == "ort"
+    for bad in ({"max_tokens": 0}, {"overlong": "skip"}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Data("x", **bad)
+
+
+# -- data sets of the datasets library -----------------------------------------------------------------------
+
+
+def test_data_sets_and_saved_folders(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]
+    table = datasets.Dataset.from_list(rows)
+    assert Prompts.of(table) == Prompts(["a", "b"], {"answer": [1, 2]})
+    table.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "all")
+    assert load_prompts(Data(str(tmp_path / "one"))) == ["a", "b"]
+    assert load_prompts(Data(str(tmp_path / "all"), split="test")) == ["b"]
+    with pytest.raises(ValueError, match="no split 'dev'; it has train, test"):
+        load_prompts(Data(str(tmp_path / "all"), split="dev"))
+
+
+def test_a_data_set_that_is_not_there_is_one_line(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def fails(*args, **kwargs):
+        raise FileNotFoundError("Couldn't find\nany data file")
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    with pytest.raises(ValueError, match=r"'owner/name' .* could not be loaded: Couldn't find any data file") as told:
+        load_prompts(Data("owner/name"))
+    assert "\n" not in str(told.value)
+
+
 # -- public data sets ----------------------------------------------------------------------------------------
 
-FOLDER = Path(os.environ.get("WINDLM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-"""Local copies of public data sets, where there are any."""
+FOLDER = Path(os.environ.get("WINDLM_TEST_DATA", "no folder"))
+"""Local copies of public data sets, each in a folder of its name, where there are any."""
 PROMPTLESS = {"hellaswag", "mt_bench"}
 """Folders without a column of prompts."""
 PAIRS = {"hh_rlhf", "pandalm", "llmbar", "hhh_alignment", "ultrafeedback_binarized"}
 """Folders of labelled pairs."""
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"there is no folder {FOLDER}: set WINDLM_TEST_DATA")
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="WINDLM_TEST_DATA names no folder of data sets")
 def test_public_data_sets_are_read_or_refused_by_name():
     files = sorted(p for p in FOLDER.rglob("*") if p.name.endswith((".jsonl", ".jsonl.gz")))
     assert files

@@ -13,10 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
-from .policy import Prompt
+import yaml
+
+from .policy import LanguagePolicy, Prompt
 
 Row = Mapping[str, Any]
 """One row of a data set."""
@@ -35,8 +38,15 @@ VERDICTS: dict[tuple[str, str], dict[Any, int | None]] = {
     ("response1", "response2"): {1: 0, 2: 1, 0: None},
     ("output_1", "output_2"): {1: 0, 2: 1, 0: None},
     ("response_a", "response_b"): {"A": 0, "B": 1, "tie": None, "C": None},
+    ("conversation_a", "conversation_b"): {"model_a": 0, "model_b": 1, "tie": None, "tie (bothbad)": None},
 }
-"""Columns of two answers, and the index of the one that each label prefers; None for a tie."""
+"""Columns of two answers, and the index of the one that each label prefers, in any case; None for a tie."""
+LABELS = ("label", "winner")
+"""Columns of the label, in order."""
+SCORED = (("completions", "scores"), ("responses", "scores"), ("responses", "rewards"))
+"""Columns of several answers to a prompt and of their scores, if these are not in the answers themselves."""
+Overlong = Literal["stop", "drop", "truncate"]
+"""What is done with prompts that are too long."""
 TURN = re.compile(r"\n\n(Human|Assistant):")
 """The start of a turn in a transcript, as in HH-RLHF."""
 
@@ -58,10 +68,35 @@ class Data:
     """Maximum number of prompts or pairs, the first ones; None for all."""
     chat: bool = False
     """Whether to turn a text into a user message, to which the model's chat template is applied."""
+    system: str | None = None
+    """System message before every conversation that has none; texts become user messages."""
+    template_args: tuple[str, ...] = ()
+    """Arguments of the chat template as name=value, such as enable_thinking=false."""
+    max_tokens: int | None = None
+    """Maximum length of a prompt, in tokens; None for what the model's context leaves beside a response."""
+    overlong: Overlong = "stop"
+    """Whether a longer prompt stops the run, is dropped, or loses its first tokens (truncate)."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be at least 1, but it is {self.limit}.")
+        for name in ("limit", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but it is {value}.")
+        if self.overlong not in get_args(Overlong):
+            raise ValueError(f"overlong must be stop, drop or truncate, but it is {self.overlong!r}.")
+        self.template()
+
+    def template(self) -> dict[str, Any]:
+        """Return the arguments of the chat template, with values as YAML reads them."""
+        given = {}
+        for argument in self.template_args:
+            name, equals, value = argument.partition("=")
+            if not equals or not name.isidentifier():
+                raise ValueError(
+                    f"template_args are name=value, such as enable_thinking=false, but one is {argument!r}."
+                )
+            given[name] = yaml.safe_load(value)
+        return given
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +201,17 @@ def read(source: str, subset: str | None = None, split: str | None = None) -> li
     if not path.exists() and (suffix in SUFFIXES or source.count("/") != 1):
         raise ValueError(f"There is no file {source!r}, and a hub name would be owner/name.")
     if not path.exists():
+        return _from_hub(source, subset, split or SPLITS.get(source, "train"))
+    if path.is_dir() and any((path / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
         import datasets
 
-        return [dict(row) for row in datasets.load_dataset(source, subset, split=split or SPLITS.get(source, "train"))]
+        saved = datasets.load_from_disk(str(path))
+        if isinstance(saved, dict):
+            name = split or "train"
+            if name not in saved:
+                raise ValueError(f"{source} has no split {name!r}; it has {', '.join(saved)}.")
+            saved = saved[name]
+        return [dict(row) for row in saved]
     if path.is_dir() or suffix not in SUFFIXES or (compressed and suffix == ".parquet"):
         raise ValueError(f"{source} must be a file that ends in {', '.join(SUFFIXES)}, or .gz for all but parquet.")
     if suffix == ".parquet":
@@ -192,6 +235,20 @@ def read(source: str, subset: str | None = None, split: str | None = None) -> li
     if not isinstance(rows, list):
         raise ValueError(f"{source} must hold a list of objects, but it holds a {type(rows).__name__}.")
     return [_row(row, f"Row {i} of {source}") for i, row in enumerate(rows)]
+
+
+def _from_hub(name: str, subset: str | None, split: str) -> list[dict[str, Any]]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, subset, split=split)
+    except Exception as error:  # of many kinds: no such name, subset or split, no network, no permission
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"The data set {name!r} (subset {subset}, split {split}) could not be loaded: {said:.300} Check name "
+            f"and network, or give a local file."
+        ) from error
+    return [dict(row) for row in rows]
 
 
 def _parse(text: str, where: str) -> Any:
@@ -236,6 +293,27 @@ def load_prompts(data: Data, columns: Sequence[str] | None = None) -> Prompts:
     return _from_rows(rows, data, columns, distinct=True)
 
 
+def fitting(policy: LanguagePolicy, prompts: Prompts, data: Data) -> Prompts:
+    """Return the prompts that fit a policy, which is told how to read them, and what to do with long ones.
+
+    Raises
+    ------
+    ValueError
+        If the chat template does not read an argument or refuses a prompt, or if a prompt is too long and
+        ``data.overlong`` is "stop", or all are too long.
+    """
+    policy.template_args, policy.truncate = data.template(), data.overlong == "truncate"
+    policy.max_prompt_tokens = data.max_tokens
+    most = policy.prompt_room
+    if data.overlong == "drop" and most is not None:
+        kept = [i for i, ids in enumerate(policy.tokenize(prompts)) if len(ids) <= most]
+        if not kept:
+            raise ValueError(f"All {len(prompts)} prompts of {data.source} are longer than {most} tokens.")
+        return prompts.rows(kept)
+    policy.encode(prompts)
+    return prompts
+
+
 def _from_rows(
     rows: Sequence[Row], data: Data, columns: Sequence[str] | None = None, distinct: bool = False
 ) -> Prompts:
@@ -246,7 +324,7 @@ def _from_rows(
     for i, row in enumerate(rows):
         where = f"Row {i} of {data.source}"
         if name is None:
-            prompt: Prompt = split_conversations(row["chosen"], row["rejected"], where)[0]
+            prompt: Prompt = _with_system(split_conversations(row["chosen"], row["rejected"], where)[0], data)
         else:
             prompt = _prompt(row, name, data, where)
         kept = [row.get(c) for c in columns]
@@ -278,8 +356,17 @@ def _prompt(row: Row, name: str, data: Data, where: str) -> Prompt:
     if name == "instruction" and not data.prompt and isinstance(value, str):  # Alpaca's columns
         more = row.get("input")
         value = f"{value}\n\n{more}" if isinstance(more, str) and more.strip() else value
-    prompt = to_prompt(value, f"{where}, column {name!r}")
-    return [{"role": "user", "content": prompt}] if data.chat and isinstance(prompt, str) else prompt
+    return _with_system(to_prompt(value, f"{where}, column {name!r}"), data)
+
+
+def _with_system(prompt: Prompt, data: Data) -> Prompt:
+    if isinstance(prompt, str):
+        if not data.chat and data.system is None:
+            return prompt
+        prompt = [{"role": "user", "content": prompt}]
+    if data.system is None or prompt[0]["role"] in ("system", "developer"):
+        return prompt
+    return [{"role": "system", "content": data.system}, *prompt]
 
 
 def to_prompt(value: Any, where: str) -> Prompt:
@@ -306,7 +393,31 @@ def _messages(value: Any, where: str) -> list[dict[str, str]]:
     messages = list(value) if isinstance(value, list | tuple) else []
     if not messages or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise ValueError(f"{where}: a prompt is a text or a list of messages with role and content, not {value!r:.80}.")
-    return [{"role": m["role"], "content": m["content"]} for m in messages]
+    return [
+        {"role": _role(m, f"{where}, message {i}"), "content": _content(m["content"], f"{where}, message {i}")}
+        for i, m in enumerate(messages)
+    ]
+
+
+def _role(message: Mapping[str, Any], where: str) -> str:
+    for name in ("tool_calls", "function_call"):
+        if message.get(name):
+            raise ValueError(f"{where} has {name}, which are not supported: leave such conversations out.")
+    role = message["role"]
+    if role not in ("system", "developer", "user", "assistant"):
+        raise ValueError(f"{where}: the role must be system, developer, user or assistant, but it is {role!r}.")
+    return role
+
+
+def _content(value: Any, where: str) -> str:
+    """Return the text of a message, whose parts are joined; ValueError if there is anything else."""
+    if isinstance(value, str):
+        return value
+    parts = list(value) if isinstance(value, list | tuple) else [value]
+    texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in parts]
+    if not parts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where}: the content must be a text, or a list of parts that are texts, not {value!r:.80}.")
+    return "".join(map(str, texts))
 
 
 # -- pairs ---------------------------------------------------------------------------------------------------
@@ -319,10 +430,13 @@ def load_pairs(
 
     The schemas are
 
-    - columns of the chosen and of the rejected answer, as texts or conversations (UltraFeedback, binarized);
+    - columns of the chosen and of the rejected answer, as texts or conversations (UltraFeedback, binarized), where
+      equal ``score_chosen`` and ``score_rejected`` are a tie;
     - the same without a prompt, which is then the common beginning of the two conversations or transcripts (HH-RLHF);
-    - a column of completions with ``response`` and ``overall_score`` (UltraFeedback), whose best and worst are a pair;
-    - two answers with a label, or with annotators whose majority decides (LLMBar, PandaLM), see `VERDICTS`;
+    - several answers with scores, whose best and worst are a pair: a column of completions with ``response`` and
+      ``overall_score`` (UltraFeedback), columns of answers and of their scores (`SCORED`), or ``answers`` with ``rank``
+      (Nectar);
+    - two answers with a label, or with annotators whose majority decides (LLMBar, PandaLM, Arena), see `VERDICTS`;
     - ``targets`` with ``choices`` and ``labels``, 1 for the better one (HHH).
 
     Raises
@@ -334,7 +448,8 @@ def load_pairs(
     for i, row in enumerate(read(data.source, data.subset, data.split)):
         where = f"Row {i} of {data.source}"
         if _implicit(row, data, chosen, rejected):
-            pair = Pair(*split_conversations(row[chosen], row[rejected], where))
+            common, *both = split_conversations(row[chosen], row[rejected], where)
+            pair = Pair(_with_system(common, data), *both)
         else:
             prompt = _prompt(row, column(row, data.prompt, PROMPT_COLUMNS, where), data, where)
             answers = _answers(row, chosen, rejected, completions, where)
@@ -354,7 +469,9 @@ def load_pairs(
 def _answers(row: Row, chosen: str, rejected: str, completions: str, where: str) -> tuple[str, str] | None:
     """Return the better and the worse answer of a row, or None for a tie."""
     if chosen in row and rejected in row:
-        return _answer(row[chosen], where), _answer(row[rejected], where)
+        scores = row.get("score_chosen"), row.get("score_rejected")
+        tie = scores[0] is not None and scores[0] == scores[1]
+        return None if tie else (_answer(row[chosen], where), _answer(row[rejected], where))
     for names, verdicts in VERDICTS.items():
         if row.keys() >= set(names):
             better = _verdict(row, verdicts, where)
@@ -363,28 +480,63 @@ def _answers(row: Row, chosen: str, rejected: str, completions: str, where: str)
     if isinstance(row.get("targets"), Mapping) and sorted(row["targets"].get("labels", ())) == [0, 1]:
         texts, better = row["targets"]["choices"], list(row["targets"]["labels"]).index(1)
         return texts[better], texts[1 - better]
+    for answers, scores_name in ((completions, "scores"), *SCORED):
+        if isinstance(row.get(answers), list) and isinstance(row.get(scores_name), list):
+            return _best_and_worst(row[answers], row[scores_name], where)
+    if isinstance(row.get("answers"), list):  # Nectar: rank 1 is the best
+        return _best_and_worst(
+            [_field(c, "answer", where) for c in row["answers"]],
+            [-_field(c, "rank", where) for c in row["answers"]],
+            where,
+        )
     name = column(row, None, (completions,), where + f", without {chosen!r} and {rejected!r},")
-    ranked = sorted(row[name], key=lambda c: float(c["overall_score"]))
-    if len(ranked) < 2 or float(ranked[0]["overall_score"]) == float(ranked[-1]["overall_score"]):
+    texts = [_field(c, "response", where) for c in row[name]]
+    return _best_and_worst(texts, [_field(c, "overall_score", where) for c in row[name]], where)
+
+
+def _field(completion: Any, name: str, where: str) -> Any:
+    if not isinstance(completion, Mapping) or name not in completion:
+        raise ValueError(f"{where}: each completion must have {name!r}, not {completion!r:.80}.")
+    return completion[name]
+
+
+def _best_and_worst(answers: Sequence[Any], scores: Sequence[Any], where: str) -> tuple[str, str] | None:
+    """Return the answers of the largest and the smallest score, or None if these are equal or there is one answer."""
+    try:
+        numbers = [float(score) for score in scores]
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: the scores must be numbers, but they are {list(scores)!r:.80}.") from None
+    if len(numbers) != len(answers):
+        raise ValueError(f"{where}: there are {len(answers)} answers, but {len(numbers)} scores.")
+    if not all(map(isfinite, numbers)):
+        raise ValueError(f"{where}: the scores must be finite, but they are {numbers}.")
+    if len(set(numbers)) < 2:
         return None
-    return ranked[-1]["response"], ranked[0]["response"]
+    best, worst = numbers.index(max(numbers)), numbers.index(min(numbers))
+    return _answer(answers[best], where), _answer(answers[worst], where)
 
 
 def _verdict(row: Row, verdicts: Mapping[Any, int | None], where: str) -> int | None:
     """Return which answer the label, or the majority of the annotators, prefers; None for a tie."""
-    labels = [row["label"]] if "label" in row else [row[name] for name in row if re.fullmatch(r"annotator\d+", name)]
-    if not labels or not all(label in verdicts for label in labels):
+    name = next((name for name in LABELS if name in row), None)
+    labels = [row[name]] if name else [row[name] for name in row if re.fullmatch(r"annotator\d+", name)]
+    meant = {_folded(label): better for label, better in verdicts.items()}
+    if not labels or not all(_folded(label) in meant for label in labels):
         wanted = ", ".join(map(repr, verdicts))
         raise ValueError(f"{where}: the label, or every annotator's, must be one of {wanted}, but it is {labels}.")
-    (best, count), *others = Counter(verdicts[label] for label in labels).most_common()
+    (best, count), *others = Counter(meant[_folded(label)] for label in labels).most_common()
     return None if others and others[0][1] == count else best
+
+
+def _folded(label: Any) -> Any:
+    return label.strip().lower() if isinstance(label, str) else label if isinstance(label, int) else None
 
 
 def _answer(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and isinstance(value[-1], Mapping) and "content" in value[-1]:
-        return str(value[-1]["content"])
+        return _content(value[-1]["content"], where)
     raise ValueError(f"{where}: an answer is a text or a conversation that ends with it, not {value!r:.80}.")
 
 

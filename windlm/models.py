@@ -52,7 +52,16 @@ from .judges.settings import (
     RewardModelSettings,
     RewardSettings,
 )
-from .policy import LanguagePolicy, Samples, finite, padded
+from .policy import (
+    FORWARD_BATCH_SIZE,
+    LOGITS_CHUNK,
+    MAX_NEW_TOKENS,
+    TOKENS_PER_BATCH,
+    LanguagePolicy,
+    Samples,
+    finite,
+    padded,
+)
 
 SAMPLING = (
     *("max_new_tokens", "temperature", "top_p", "stop"),
@@ -73,7 +82,7 @@ class ModelSettings:
     """Branch, tag or commit of a hub model."""
     precision: Precision = "float32"
     """Precision of the weights. A LoRA adapter is always float32; training without an adapter requires float32."""
-    max_new_tokens: int = 128
+    max_new_tokens: int = MAX_NEW_TOKENS
     """Maximum length of a response, in tokens."""
     temperature: float = 1.0
     """Sampling temperature; log-probabilities are always those at temperature 1."""
@@ -81,11 +90,11 @@ class ModelSettings:
     """Nucleus-sampling threshold."""
     stop: tuple[str, ...] = ()
     """Strings that end a response, in addition to the end-of-sequence tokens."""
-    forward_batch_size: int = 64
+    forward_batch_size: int = FORWARD_BATCH_SIZE
     """Responses that are sampled at a time."""
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int = TOKENS_PER_BATCH
     """Tokens per forward pass in scoring and training, padding included; memory grows with it."""
-    logits_chunk: int = 4096
+    logits_chunk: int = LOGITS_CHUNK
     """Number of tokens whose logits are held in memory at a time in scoring."""
 
 

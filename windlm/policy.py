@@ -12,6 +12,7 @@ decoded and encoded again.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -37,6 +38,16 @@ AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "l
 """Names that model configurations give to an operation between the output layer and the logits."""
 TOO_WIDE = 2**31
 """The width of a row that would be wrong: more tokens than any row has."""
+
+
+MAX_NEW_TOKENS = 128
+"""Default maximum length of a response, in tokens."""
+FORWARD_BATCH_SIZE = 128
+"""Default number of responses that are sampled at a time."""
+TOKENS_PER_BATCH = 8192
+"""Default number of tokens per forward pass in scoring and training."""
+LOGITS_CHUNK = 4096
+"""Default number of tokens whose logits are held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +150,13 @@ class LanguagePolicy(torch.nn.Module):
         model: Any,
         tokenizer: Any,
         *,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         temperature: float = 1.0,
         top_p: float = 1.0,
         stop: Sequence[str] = (),
-        forward_batch_size: int = 512,
-        tokens_per_batch: int = 8192,
-        logits_chunk: int = 4096,
+        forward_batch_size: int = FORWARD_BATCH_SIZE,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+        logits_chunk: int = LOGITS_CHUNK,
     ) -> None:
         super().__init__()
         least_one = {
@@ -185,6 +196,12 @@ class LanguagePolicy(torch.nn.Module):
         self.pad_id = pad if pad is not None and 0 <= pad < self.vocabulary else (self.stop_ids or [0])[0]
         self._appended = appended(tokenizer)
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.template_args: Mapping[str, Any] = {}
+        """Arguments of the chat template, such as ``enable_thinking``."""
+        self.max_prompt_tokens: int | None = None
+        """The most tokens of a prompt; None for what the context leaves beside a response."""
+        self.truncate = False
+        """Whether a longer prompt loses its first tokens; otherwise it is an error."""
         self.engine: Engine | None = None
         """Sampling engine that replaces the built-in loop; see `windlm.engines`."""
         self.precision: torch.dtype | None = None
@@ -195,6 +212,7 @@ class LanguagePolicy(torch.nn.Module):
         """Precision that a model of float32 weights computes in, in sampling and scoring alike; None for its own."""
         self._split: bool | None = None
         self._shares: bool | None = None
+        self._reads_system = False
 
     @property
     def device(self) -> torch.device:
@@ -237,22 +255,44 @@ class LanguagePolicy(torch.nn.Module):
 
     # -- prompts ---------------------------------------------------------------------------------------------
 
+    @property
+    def prompt_room(self) -> int | None:
+        """The most tokens that a prompt may have; None for any number."""
+        rooms = [self.max_prompt_tokens, self.context and max(0, self.context - self.max_new_tokens)]
+        return min((room for room in rooms if room is not None), default=None)
+
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Return the token ids of each prompt.
+        """Return the token ids of each prompt, the last `prompt_room` of them if `truncate` is set.
 
         Raises
         ------
         ValueError
-            If a prompt has no tokens, or does not fit the context together with a response; its index is named.
+            If a prompt has no tokens, the chat template refuses it, or it is too long; its index is named.
         """
+        room = self.prompt_room
+        encoded = self.tokenize(prompts)
+        for i, ids in enumerate(encoded):
+            if room is None or len(ids) <= room:
+                continue
+            if self.truncate and room:
+                encoded[i] = ids[-room:]
+                continue
+            if room == self.max_prompt_tokens:
+                raise ValueError(f"Prompt {i} has {len(ids)} tokens; the most that a prompt may have is {room}.")
+            raise ValueError(
+                f"Prompt {i} has {len(ids)} tokens; with a response of up to {self.max_new_tokens} it does not "
+                f"fit the model's context of {self.context}. Shorten it, or lower max_new_tokens."
+            )
+        return encoded
+
+    def tokenize(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the token ids of each prompt, however many they are; see `encode`."""
         encoded = []
         for i, prompt in enumerate(prompts):
             if isinstance(prompt, str):
                 ids = plain_ids(self.tokenizer, prompt, self._appended)
             else:
-                ids = self.tokenizer.apply_chat_template(
-                    list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
-                )["input_ids"]
+                ids = self._chat_ids(prompt, i)
             if not ids:
                 raise ValueError(f"Prompt {i} is empty: it has no tokens.")
             if max(ids) >= self.vocabulary:
@@ -261,13 +301,30 @@ class LanguagePolicy(torch.nn.Module):
                     f"model has embeddings of {self.vocabulary} tokens: it needs another tokenizer, or a new token was "
                     f"added without resizing the model."
                 )
-            if self.context is not None and len(ids) + self.max_new_tokens > self.context:
-                raise ValueError(
-                    f"Prompt {i} has {len(ids)} tokens; with a response of up to {self.max_new_tokens} it does not "
-                    f"fit the model's context of {self.context}. Shorten it, or lower max_new_tokens."
-                )
             encoded.append(list(map(int, ids)))
         return encoded
+
+    def _chat_ids(self, prompt: Any, i: int) -> list[int]:
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not template:
+            raise ValueError(
+                f"Prompt {i} is a conversation, but the tokenizer has no chat template: give texts, or a chat model."
+            )
+        for name in self.template_args:
+            if not re.search(rf"\b{name}\b", str(template)):
+                raise ValueError(f"The chat template does not read the argument {name!r}: leave it out.")
+        messages, settings = list(prompt), {"add_generation_prompt": True, **self.template_args}
+        try:
+            ids = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **settings)["input_ids"]
+            if messages[0]["role"] == "system" and not self._reads_system:
+                text = self.tokenizer.apply_chat_template(messages, tokenize=False, **settings)
+                self._reads_system = str(messages[0]["content"]).strip() in text
+        except jinja2.TemplateError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise ValueError(f"The chat template refuses prompt {i}, with the roles {roles}: {error}.") from None
+        if messages[0]["role"] == "system" and not self._reads_system:
+            raise ValueError(f"The chat template leaves out the system message of prompt {i}: it knows no such role.")
+        return ids
 
     def read(self, tokens: Tensor, mask: Tensor, special: bool = False) -> list[list[str]]:
         """Decode tokens of shape ``(B, K, L)``, with or without special tokens."""

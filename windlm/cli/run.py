@@ -12,7 +12,7 @@ import yaml
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from ..data import Data, load_prompts
+from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
 from ..files import check_writable
 from ..judges.settings import AnyJudge
@@ -72,6 +72,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     prompts, net = load_prompts(run.data, judge_columns(run.judge)), skeleton(run.model, run.lora)
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(net, tokenizer, run.model)
+    prompts = fitting(policy, prompts, run.data)
     length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
     rule = for_judge(run.method.objective(), run.judge)
     config, text = run.train, net.config.get_text_config()
@@ -137,6 +138,9 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     judge: Any = run.judge if part else load_judge(run.judge)
     prompts = load_prompts(run.data, judge_columns(run.judge) if part else getattr(judge, "columns", ()))
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
+    found, prompts = len(prompts), fitting(policy, prompts, run.data)
+    if len(prompts) < found and PartialState().is_main_process:
+        print(f"Dropped {found - len(prompts)} of {found} prompts, which are longer than {policy.prompt_room} tokens.")
     if run.sampler == "merged":
         policy.engine = sample_merged
     elif run.sampler == "vllm":
@@ -160,6 +164,7 @@ def judge_next(run: RunConfig) -> int:
     prompts = load_prompts(run.data, getattr(judge, "columns", ()))
     tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
     policy = as_policy(skeleton(run.model, run.lora), tokenizer, run.model)
+    prompts = fitting(policy, prompts, run.data)
     return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Data, load_prompts
+from ..data import Data, fitting, load_prompts
 from ..judges.base import ask
 from ..judges.columns import columns_for
 from ..judges.settings import AnyJudge, RewardModelSettings
@@ -144,6 +144,8 @@ def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> li
     """Return win rate, KL divergence and diversity on the prompts."""
     judge = load_judge(config.judge) if config.judge.name else None
     prompts = load_prompts(config.data, getattr(judge, "columns", ()))
+    for policy in policies.values():
+        prompts = fitting(policy, prompts, config.data)
     if judge is not None and hasattr(judge, "check"):
         judge.check(prompts, config.model.max_new_tokens)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
@@ -211,7 +213,10 @@ def side_by_side(config: SampleConfig) -> str:
     """Format the responses of one or two models to each prompt in columns."""
     prompts = load_prompts(config.data, ())
     names = [None, *([config.reference] if config.reference else [])]
-    texts = [sample_responses(load(config.model, name), prompts, config.draws, config.seed).text for name in names]
+    policies = [load(config.model, name) for name in names]
+    for policy in policies:
+        prompts = fitting(policy, prompts, config.data)
+    texts = [sample_responses(policy, prompts, config.draws, config.seed).text for policy in policies]
     heads = [name or config.model.name for name in names]
     out = [" | ".join(f"{head[-config.width :]:<{config.width}}" for head in heads)]
     for i, prompt in enumerate(prompts):
