@@ -19,6 +19,7 @@ import lm_tiny
 
 from windlm.cli import main, methods
 from windlm.cli import run as runs
+from windlm.cli.plan import plan_run
 from windlm.cli.settings import build, plain, read_file, settings
 from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_function, load_judge, load_policy, skeleton
 from windlm.train import Config as Training
@@ -51,7 +52,7 @@ def flags(folder, out, method="wind", **more):
         "train.reference-draws": 2,
     } | more
     words = [w for name, value in given.items() for w in (f"--{name}", str(value))]
-    return ["train", *words, "--train.cpu", "--train.no-progress"]
+    return ["train", *words, "--train.cpu", "--train.no-progress", "--train.no-measure-final"]
 
 
 def metrics(out):
@@ -98,7 +99,7 @@ def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, t
 def test_a_remark_of_the_rule_reaches_metrics_card_and_plan(folder, tmp_path, capsys):
     said = "is outside theorem 5.2, which allows up to 1.6"
     words = flags(folder, tmp_path / "far", **{"method.eta": 1.7, "train.rounds": 1})
-    main([*words, "--dry-run"])
+    main(["plan", *words[1:]])
     assert said in capsys.readouterr().out
     main(words)
     assert said in capsys.readouterr().out
@@ -193,11 +194,11 @@ def test_a_reward_model_reads_with_its_own_tokenizer(folder):
 
 
 def test_the_plan_counts_what_the_run_does(folder, tmp_path, capsys):
-    main([*flags(folder, tmp_path / "run", **{"lora.rank": 2}), "--dry-run"])
+    main(["plan", *flags(folder, tmp_path / "run", **{"lora.rank": 2})[1:]])
     assert "generated tokens at most" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
     run = settings(runs.RunConfig, flags(folder, tmp_path / "run", **{"lora.rank": 2})[1:])
-    plan = runs.plan_run(run)
+    plan = plan_run(run)
     policy = load_policy(run.model, run.lora)
     assert plan["parameters"] == sum(p.numel() for p in policy.model.parameters())
     assert plan["trained parameters"] == sum(p.numel() for p in policy.model.parameters() if p.requires_grad)

@@ -383,6 +383,15 @@ def test_a_tracker_gets_settings_that_it_can_show_and_every_round(tmp_path, monk
     assert (tracker.settings["rounds"], json.loads(tracker.settings["betas"])) == (2, [0.9, 0.95])
 
 
+def test_wandb_itself_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name, value in {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}.items():
+        monkeypatch.setenv(name, value)
+    rows = with_tracker(tmp_path, "wandb")
+    assert len(rows) == 3
+    assert list(tmp_path.rglob("offline-run-*/*.wandb"))
+
+
 def test_tensorboard_itself(tmp_path):
     pytest.importorskip("tensorboard")
     with_tracker(tmp_path, "tensorboard")

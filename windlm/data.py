@@ -320,6 +320,7 @@ def _from_rows(
     name = None if _implicit(rows[0], data) else column(rows[0], data.prompt, PROMPT_COLUMNS, data.source)
     if columns is None:
         columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c != name]
+    columns = [c for c in columns if any(c in row for row in rows)]  # what is nowhere is absent, and the judge says so
     found: dict[str, tuple[Prompt, list[Any]]] = {}
     for i, row in enumerate(rows):
         where = f"Row {i} of {data.source}"

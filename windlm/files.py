@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 class UnwritableError(OSError):
@@ -22,15 +25,28 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         If it cannot be written; nothing is left behind, and the message says what to do.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
+    with writing(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
-    except OSError as error:
+
+
+@contextmanager
+def writing(path: Path, temporary: Path) -> Iterator[None]:
+    """Raise UnwritableError if what is written meanwhile cannot be written; the temporary file or folder is deleted."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, UnwritableError):
+            raise
         raise UnwritableError(
-            f"Cannot write {path}: {error.strerror or error}. Make room or choose another folder; the run resumes."
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Make room or choose another folder; "
+            f"the run resumes."
         ) from error
 
 

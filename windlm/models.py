@@ -421,8 +421,8 @@ def random_samples(policy: LanguagePolicy) -> Samples:
     return Samples([[1], [1, 0]], tokens, torch.ones_like(tokens, dtype=torch.bool), [[""] * 4] * 2)
 
 
-def load_judge(settings: JudgeSettings) -> Judge:
-    """Load a judge.
+def load_judge(settings: JudgeSettings, weights: bool = True) -> Judge:
+    """Load a judge; without weights, its network is on the meta device, and a local chat model is only looked for.
 
     Raises
     ------
@@ -440,15 +440,18 @@ def load_judge(settings: JudgeSettings) -> Judge:
     if isinstance(settings, PairwiseSettings):
         return PairwiseJudge(own_code(load_function(settings.name), settings.name))
     if isinstance(settings, ChatSettings):
-        return PairwiseJudge(ChatComparison(load_chat(settings), settings.tries), settings.max_unread)
+        if not weights and not settings.url:
+            source(settings.name)
+        chat: Any = load_chat(settings) if weights else list
+        return PairwiseJudge(ChatComparison(chat, settings.tries), settings.max_unread)
     if re.search(r":[A-Za-z_]\w*$", settings.name):
         raise ValueError(f"judge.name {settings.name!r} is a function: add judge.kind reward, or pairwise.")
     if isinstance(settings, PairRMSettings):
-        net, tokenizer = load_network(PairRMNetwork, settings, f"PairRM {settings.name!r}")
+        net, tokenizer = load_network(PairRMNetwork, settings, f"PairRM {settings.name!r}", weights)
         return PairwiseJudge(PairRM(net, tokenizer, settings.batch_size, settings.truncate))
     what = {"reward-model": "reward model", "pairwise-model": "classifier of pairs", "general": "preference model"}
     net, tokenizer = load_network(
-        AutoModelForSequenceClassification, settings, f"The {what[settings.kind]} {settings.name!r}"
+        AutoModelForSequenceClassification, settings, f"The {what[settings.kind]} {settings.name!r}", weights
     )
     given = {"batch_size": settings.batch_size, "truncate": settings.truncate}  # type: ignore[attr-defined]
     if isinstance(settings, GeneralSettings):
@@ -466,11 +469,16 @@ def judge_columns(settings: JudgeSettings) -> tuple[str, ...] | None:
     return getattr(load_judge(settings), "columns", ()) if functions else ()
 
 
-def load_network(auto: Any, settings: Any, what: str) -> tuple[Any, Any]:
-    """Load a judge's network, on this process's GPU if there is one, and its tokenizer."""
+def load_network(auto: Any, settings: Any, what: str, weights: bool = True) -> tuple[Any, Any]:
+    """Load a judge's network, on this process's GPU if there is one, or without weights, and its tokenizer."""
     where = source(settings.name)
     trust = {"trust_remote_code": True} if getattr(settings, "trust_remote_code", False) else {}
     precision = {"dtype": getattr(torch, settings.precision)}
+    if not weights:
+        config = pretrained(AutoConfig, where, **trust)
+        with torch.device("meta"):
+            made = auto.from_config(config, **precision, **trust) if hasattr(auto, "from_config") else auto(config)
+        return made, pretrained(AutoTokenizer, where, **trust)
     net, info = pretrained(auto, where, **precision, **trust, output_loading_info=True)
     complete(info, what)
     finite(net)

@@ -255,8 +255,7 @@ class JBond:
         return "J-BOND has no equilibrium to converge to: its anchor follows the policy without limit."
 
     def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
-        if draws % 2:
-            raise ValueError(f"J-BOND pairs the anchor's responses: draws must be even, but it is {draws}.")
+        self.check(draws)
         own, theirs = rollout.sample("current", draws), rollout.sample("anchor", draws)
         current, anchor = rollout.log_prob(own, "current"), rollout.log_prob(own, "anchor")
         everyone = Samples.beside([own, theirs])
@@ -267,6 +266,11 @@ class JBond:
         advantage = shared.centred(backward, "leave-one-out") - 0.5
         weight = torch.cat([advantage, forward * 2 * best], dim=1) / draws
         return RolloutBatch(everyone, {"weight": weight, "current": current})
+
+    def check(self, draws: int) -> None:
+        """Raise ValueError if responses to a prompt cannot be paired."""
+        if draws % 2:
+            raise ValueError(f"J-BOND pairs the anchor's responses: draws must be even, but it is {draws}.")
 
     def worse_than_both(self, outcomes: Tensor) -> Tensor:
         """Return whether response `i` loses to both of its pair of anchor responses, from outcomes ``(B, K, K)``.
@@ -316,9 +320,13 @@ class BestOfN:
             return ""
         return "Best-of-n of the current policy has no equilibrium to converge to: nothing holds it to the reference."
 
-    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
+    def check(self, draws: int) -> None:
+        """Raise ValueError if the responses to a prompt cannot be split into groups of `n`."""
         if draws % self.n:
             raise ValueError(f"draws must be a multiple of n = {self.n}, but it is {draws}.")
+
+    def collect(self, stage: str, rollout: Rollout, draws: int) -> RolloutBatch:
+        self.check(draws)
         samples = rollout.sample(stage, draws)
         weight = best_of_n_weights(rollout.outcomes(samples), self.n) * self.n / draws
         return RolloutBatch(samples, {"weight": weight}, on_policy=stage == "current")

@@ -20,8 +20,12 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
-def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+def prepare(
+    accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimizer, mixed_precision: str | None = None
+) -> tuple[Any, Any]:
     """Return a policy and its optimizer prepared by accelerate, sharded or replicated as it is configured.
+
+    Mixed precision is accelerate's, or for a policy that is not sharded the one that is given.
 
     Raises
     ------
@@ -33,6 +37,11 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
             "DeepSpeed is not supported, since it runs training steps of its own: use FSDP with fsdp_version 2, which "
             "shards as much."
         )
+    configured = getattr(accelerator, "mixed_precision", "no")
+    wanted = mixed_precision or configured
+    policy.autocast = None
+    if wanted == "no" != configured or (accelerator.distributed_type == DistributedType.FSDP and wanted != configured):
+        raise ValueError(f"Mixed precision is {configured} in accelerate's configuration: set it to {wanted} there.")
     if accelerator.distributed_type == DistributedType.FSDP:
         plugin = accelerator.state.fsdp_plugin
         if plugin.fsdp_version != 2:
@@ -48,12 +57,11 @@ def prepare(accelerator: Accelerator, policy: Any, optimizer: torch.optim.Optimi
             plugin.transformer_cls_names_to_wrap = sorted(layers)
         if plugin.mixed_precision_policy is not None:  # in bfloat16 a log-probability of -100 is rounded by up to 0.25
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
-    elif accelerator.mixed_precision == "bf16":
+    elif wanted == "bf16":
         policy.autocast = torch.bfloat16
-    elif accelerator.mixed_precision != "no":
+    elif wanted != "no":
         raise ValueError(
-            f"Mixed precision {accelerator.mixed_precision} is not supported, since its gradients need scaling: use "
-            f"bf16 or no."
+            f"Mixed precision {wanted} is not supported, since its gradients need scaling: use bf16 or no."
         )
     model, optimizer = accelerator.prepare(policy, optimizer)
     for name in ("sample", "logits"):

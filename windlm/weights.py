@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import sharding
+from .files import write_atomically
 from .policy import LanguagePolicy
 
 # -- shards --------------------------------------------------------------------------------------------------
@@ -24,10 +24,8 @@ def write_shards(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write this process's shard of some tensors, with the row of the whole tensor that each begins at."""
     shares = {name: sharding.share(x.detach()).cpu().contiguous() for name, x in tensors.items()}
     begin = {name: sharding.first_row(x) for name, x in tensors.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: x.clone() for k, x in shares.items()}, temporary, {"first_row": json.dumps(begin)})
-    os.replace(temporary, path)
+    own = {k: x.clone() for k, x in shares.items()}
+    write_atomically(path, lambda temporary: save_file(own, temporary, {"first_row": json.dumps(begin)}))
 
 
 def read_shards(paths: Sequence[Path], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,8 +115,7 @@ class WeightSnapshots:
 
     def copy(self, name: str, other: str) -> None:
         """Copy a slot to another one."""
-        self.path(other).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.path(name), self.path(other))
+        write_atomically(self.path(other), lambda temporary: shutil.copy(self.path(name), temporary))
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:

@@ -11,19 +11,25 @@ from .settings import plain, settings
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Align a model with a judge; with --dry-run, print the plan."""
-    from .run import RunConfig, plan_run, start
+    """Align a model with a judge."""
+    from .run import RunConfig, start
 
     config = settings(RunConfig, arguments, "train")
-    if config.dry_run:
-        for name, value in plan_run(config).items():
-            print(f"{name:<26} {value:>16,}" if isinstance(value, int | float) else f"{name:<26} {value}")
-        return
     rows = start(config, "train" if config.judged else None)
     out = config.train.out
     if "remark" in rows[0]:
         print(f"Remark: {rows[0]['remark']}")
-    print(f"Trained for {len(rows) - 1} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
+    rounds = sum(not row.get("final") for row in rows) - 1
+    print(f"Trained for {rounds} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
+
+
+def plan(arguments: Sequence[str]) -> None:
+    """Print what a run costs in tokens, memory and disk, and refuse what it would refuse; loads no weights."""
+    from .plan import PlanConfig, measure, plan_run
+
+    config = settings(PlanConfig, arguments, "plan")
+    for name, value in (plan_run(config) | (measure(config) if config.measure else {})).items():
+        print(f"{name:<26} {value:>16,}" if isinstance(value, int | float) else f"{name:<26} {value}")
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -88,6 +94,7 @@ def report(arguments: Sequence[str]) -> None:
 
 COMMANDS = {
     "train": train,
+    "plan": plan,
     "generate": generate,
     "judge": judge,
     "evaluate": evaluate,

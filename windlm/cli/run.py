@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,13 +27,25 @@ from ..models import (
     skeleton,
     source,
 )
-from ..objectives import for_judge, remarks
+from ..objectives import for_judge
 from ..policy import LanguagePolicy
 from ..sharding import is_sharded
-from ..train import Config, judge_round, train
+from ..train import Config, HeldOut, judge_round, train
 from ..train.checkpoints import MAY_CHANGE
 from .methods import MethodSettings, Wind
 from .settings import plain
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Held-out prompts, on which the policy is compared with the reference during training."""
+
+    data: Data = field(default_factory=lambda: Data(""))
+    """The prompts; none if the source is empty."""
+    every: int = 1
+    """Interval between comparisons, in rounds."""
+    draws: int = 4
+    """Responses per prompt, of the policy and of the reference."""
 
 
 @dataclass(frozen=True)
@@ -54,68 +65,11 @@ class RunConfig:
     """Address of the server that samples (sampler server)."""
     gradient_checkpointing: bool = False
     """Whether to recompute activations in the backward pass, which takes less memory and more time."""
+    save_precision: Literal["base", "trained"] = "base"
+    """Precision of the weights in model/: that of the base model's files (base), or that of training (trained)."""
     judged: bool = False
     """Whether to train on one round only, which windlm generate and windlm judge have prepared; loads no judge."""
-    dry_run: bool = False
-    """Whether to print the plan only: tokens, judge calls, optimizer steps, memory."""
-
-
-# -- the plan ------------------------------------------------------------------------------------------------
-
-
-def plan_run(run: RunConfig) -> dict[str, Any]:
-    """Return the cost of a run, without loading any weights.
-
-    Tokens and judge calls are upper bounds, reached if every response has maximum length. Memory is an estimate for
-    the device at the peak of training: weights, gradients, AdamW moments, activations and logits of one micro-batch.
-    """
-    prompts, net = load_prompts(run.data, judge_columns(run.judge)), skeleton(run.model, run.lora)
-    tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
-    policy = as_policy(net, tokenizer, run.model)
-    prompts = fitting(policy, prompts, run.data)
-    length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens
-    rule = for_judge(run.method.objective(), run.judge)
-    config, text = run.train, net.config.get_text_config()
-    per_round = config.prompts_per_round or len(prompts)
-    drawn = {"j-bond": 2}.get(run.method.name, len(rule.stages(0.0))) * config.draws
-    pairs = math.comb(drawn, 2) * 2 if run.judge.pairwise else drawn
-
-    size = sum(p.numel() for p in net.parameters())
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
-    weights = sum(p.numel() * p.element_size() for p in net.parameters())
-    moving = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
-    item = next(net.parameters()).element_size()
-    rows = min(config.batch_prompts, per_round) * drawn
-    tokens = min(rows * length, max(run.model.tokens_per_batch, drawn * length))
-    # per layer and token: about 34 vectors of the hidden size with fused attention kernels, 1 with checkpointing
-    kept = 1 if run.gradient_checkpointing else 34
-    activations = tokens * text.hidden_size * text.num_hidden_layers * kept * item
-    logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * run.model.forward_batch_size * length * text.num_hidden_layers * heads * width * item
-    gib = 2.0**30
-    return {
-        "prompts": len(prompts),
-        "rounds": config.rounds,
-        "responses per round": per_round * drawn,
-        "generated tokens at most": config.rounds * per_round * drawn * run.model.max_new_tokens,
-        "judge calls at most": config.rounds * per_round * pairs,
-        "optimizer steps": config.rounds
-        * config.epochs
-        * len(rule.stages(0.0))
-        * math.ceil(per_round / config.batch_prompts),
-        "parameters": size,
-        "trained parameters": trained,
-        "GiB weights": round(weights / gib, 3),
-        "GiB gradients and AdamW": round(3 * moving / gib, 3),
-        "GiB activations": round((activations + logits) / gib, 3),
-        "GiB cache in sampling": round(cache / gib, 3),
-        "GiB at the peak, roughly": round((weights + 3 * moving + max(activations + logits, cache)) / gib, 3),
-    } | ({"remark": remark} if (remark := remarks(rule, config.rounds)) else {})
-
-
-# -- the run -------------------------------------------------------------------------------------------------
+    eval: EvalSettings = field(default_factory=EvalSettings)
 
 
 def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> list[dict[str, Any]]:
@@ -141,6 +95,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     found, prompts = len(prompts), fitting(policy, prompts, run.data)
     if len(prompts) < found and PartialState().is_main_process:
         print(f"Dropped {found - len(prompts)} of {found} prompts, which are longer than {policy.prompt_room} tokens.")
+    if run.save_precision == "trained":
+        policy.precision = None
     if run.sampler == "merged":
         policy.engine = sample_merged
     elif run.sampler == "vllm":
@@ -148,13 +104,23 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     elif run.sampler == "server":
         policy.engine = Server(policy, run.server, out / "server")
     (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
-    rows = train(policy, prompts, judge, rule, run.train, part=part)
+    rows = train(policy, prompts, judge, rule, run.train, part=part, held_out=None if part else held_out(run))
     if PartialState().is_main_process and any((out / name).exists() for name in ("model", "adapter")):
         if is_sharded(policy) and policy.has_adapter:
             whole = load_trained(run)
             save_merged(whole, out / "model", *read_check(out / "adapter", whole))
         (out / "model" / "README.md").write_text(card(run, rows))
     return rows
+
+
+def held_out(run: RunConfig) -> HeldOut | None:
+    """Return the held-out prompts of a run, if it has any."""
+    settings = run.eval
+    if not settings.data.source:
+        return None
+    return HeldOut(
+        load_prompts(settings.data, judge_columns(run.judge)), settings.every, settings.draws, run.train.seed
+    )
 
 
 def judge_next(run: RunConfig) -> int:
@@ -183,7 +149,7 @@ def check_same(run: RunConfig, out: Path) -> None:
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
     for config in (before, now):
-        for name in ("dry_run", "judged", "server"):
+        for name in ("judged", "server", "measure"):
             config.pop(name, None)
         config["train"] = {k: v for k, v in config["train"].items() if k not in MAY_CHANGE}
     changed = [

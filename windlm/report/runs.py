@@ -98,7 +98,7 @@ def status(folder: Path, metrics: Sequence[Json], planned: int | None, started: 
     """Return how far a run has come, as a sentence."""
     done = metrics[-1]["round"] if metrics else 0
     of = f" of {planned}" if planned else ""
-    if (folder / "final").exists():
+    if (folder / "model").exists():
         early = " (ended early)" if planned and done < planned else ""
         return f"Finished after {done}{of} rounds{early}."
     under_way = max((int(path.parent.name.removeprefix("round-")) for path in started), default=0)

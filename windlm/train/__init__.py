@@ -1,7 +1,8 @@
-"""Training: one function, `train`, its settings, `Config`, and `judge_round` for a judge on a machine of its own."""
+"""Training: `train`, its settings, `Config`, `HeldOut` prompts, and `judge_round` for a judge on another machine."""
 
 from .config import Config
 from .loop import train
+from .metrics import HeldOut
 from .stages import judge_round
 
-__all__ = ["Config", "judge_round", "train"]
+__all__ = ["Config", "HeldOut", "judge_round", "train"]

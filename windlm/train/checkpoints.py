@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .. import sharding
 from ..data import Prompts
+from ..files import writing
 from ..judges import key
 from ..objectives import Objective
 from ..policy import LanguagePolicy, Samples
@@ -110,40 +111,41 @@ class Checkpoints:
         )
         name = f"round-{number:06d}" if within is None else f"within-{number:06d}-{within['step']:06d}"
         temporary = self.folder / f"writing-{name}"
-        if main:
-            shutil.rmtree(temporary, ignore_errors=True)
-            (temporary / "state").mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        whole = sharding.whole_weights(self.policy, main) if model and within is None else None
-        if main and model and within is None:
-            self.policy.save(temporary, whole)
-        tensors, optimizer = self._tensors(within is not None)
-        if main or sharding.is_sharded(self.policy):  # else all processes have the same
-            write_shards(temporary / "state" / f"{rank}-of-{world}.safetensors", tensors)
-        save_file(pack_samples(self.baselines), temporary / "state" / f"samples-{rank}.safetensors")
-        if main:
-            state = {
-                "round": number if within is None else number - 1,
-                "identity": self.identity,
-                "optimizer": optimizer,
-                "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
-                "judge": {name: getattr(self.judge, name) for name in JUDGE_STATE if hasattr(self.judge, name)},
-                "slots": self._slots(within is not None),
-                "best": self.best,
-                "base_is_reference": self.base_is_reference,
-                "within": within,
-            }
-            (temporary / "state" / "state.json").write_text(json.dumps(state))
-        for path in (temporary / "state").iterdir():
-            sync(path)
-        self.accelerator.wait_for_everyone()
-        if main:
-            sync(temporary)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            os.replace(temporary, self.folder / name)
-            sync(self.folder)
-            self._delete(self.folder / name)
-        self.accelerator.wait_for_everyone()
+        with writing(self.folder / name, temporary):
+            if main:
+                shutil.rmtree(temporary, ignore_errors=True)
+                (temporary / "state").mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            whole = sharding.whole_weights(self.policy, main) if model and within is None else None
+            if main and model and within is None:
+                self.policy.save(temporary, whole)
+            tensors, optimizer = self._tensors(within is not None)
+            if main or sharding.is_sharded(self.policy):  # else all processes have the same
+                write_shards(temporary / "state" / f"{rank}-of-{world}.safetensors", tensors)
+            save_file(pack_samples(self.baselines), temporary / "state" / f"samples-{rank}.safetensors")
+            if main:
+                state = {
+                    "round": number if within is None else number - 1,
+                    "identity": self.identity,
+                    "optimizer": optimizer,
+                    "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
+                    "judge": {name: getattr(self.judge, name) for name in JUDGE_STATE if hasattr(self.judge, name)},
+                    "slots": self._slots(within is not None),
+                    "best": self.best,
+                    "base_is_reference": self.base_is_reference,
+                    "within": within,
+                }
+                (temporary / "state" / "state.json").write_text(json.dumps(state))
+            for path in (temporary / "state").iterdir():
+                sync(path)
+            self.accelerator.wait_for_everyone()
+            if main:
+                sync(temporary)
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+                os.replace(temporary, self.folder / name)
+                sync(self.folder)
+                self._delete(self.folder / name)
+            self.accelerator.wait_for_everyone()
 
     def _tensors(self, all_slots: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors to be saved by name, and the rest of the optimizer's state."""

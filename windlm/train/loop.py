@@ -104,12 +104,7 @@ def train(
     prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
     check_trackers(config.trackers)
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
-    accelerator = Accelerator(
-        cpu=config.cpu,
-        log_with=list(config.trackers) or None,
-        project_dir=str(config.out),
-        mixed_precision=config.mixed_precision,
-    )
+    accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank = accelerator.num_processes, accelerator.process_index
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
@@ -118,6 +113,8 @@ def train(
     encoded = policy.encode(prompts)
     finite(policy.model)
     check_mergeable(policy)
+    check_precision(policy)
+    check_draws(objective, config.draws)
     if config.reference == "base" and not policy.has_adapter:
         raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
     if held_out:
@@ -127,17 +124,11 @@ def train(
 
     snapshots = WeightSnapshots(policy, config.out / "snapshots", rank, world)
     weights = list(snapshots.weights().values())
-    imprecise = sorted({str(p.dtype) for p in weights if p.dtype not in (torch.float32, torch.float64)})
-    if imprecise:
-        raise ValueError(
-            f"Trainable weights are {', '.join(imprecise)}, in which small steps are lost to rounding: load the model "
-            f"in float32 (dtype=torch.float32), or train a float32 adapter on it."
-        )
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     stages_per_round, per_token = len(objective.stages(0.0)), getattr(objective, "per_token", False)
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
-    model, optimizer = sharding.prepare(accelerator, policy, optimizer)
+    model, optimizer = sharding.prepare(accelerator, policy, optimizer, config.mixed_precision)
     weights = list(snapshots.weights().values())  # this process's shards, if there are any
 
     identity, baselines = describe(config, objective, policy, prompts), BaselineSamples(config)
@@ -388,6 +379,24 @@ def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
             f"{per_round} prompts in mini-batches of {config.batch_prompts} do not divide evenly among {world} "
             f"processes: change prompts_per_round or batch_prompts."
         )
+
+
+def check_precision(policy: LanguagePolicy) -> None:
+    """Raise ValueError if trainable weights are too coarse for small steps."""
+    trained = [p.dtype for p in policy.model.parameters() if p.requires_grad]
+    imprecise = sorted({str(dtype) for dtype in trained if dtype not in (torch.float32, torch.float64)})
+    if imprecise:
+        raise ValueError(
+            f"Trainable weights are {', '.join(imprecise)}, in which small steps are lost to rounding: load the model "
+            f"in float32 (dtype=torch.float32), or train a float32 adapter on it."
+        )
+
+
+def check_draws(objective: Objective, draws: int) -> None:
+    """Raise ValueError if an objective cannot use so many responses per prompt."""
+    check = getattr(objective, "check", None)
+    if check is not None:
+        check(draws)
 
 
 def check_part(part: str | None, config: Config, objective: Objective) -> None:
