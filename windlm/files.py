@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 
 class UnwritableError(OSError):
     """A file that cannot be written: the disk is full, or the folder does not allow it."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise what goes wrong in writing to a path as UnwritableError, whose message says what to do."""
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnwritableError(
+            f"Cannot write {path}: {reason}. Make room or choose another folder; the run resumes."
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -19,19 +35,18 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises
     ------
     UnwritableError
-        If it cannot be written; nothing is left behind, and the message says what to do.
+        If it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            os.replace(temporary, path)
+    except UnwritableError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UnwritableError(
-            f"Cannot write {path}: {error.strerror or error}. Make room or choose another folder; the run resumes."
-        ) from error
+        raise
 
 
 def check_writable(folder: Path) -> None:

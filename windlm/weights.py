@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import sharding
+from .files import write_atomically
 from .policy import LanguagePolicy
 
 # -- shards --------------------------------------------------------------------------------------------------
@@ -24,10 +24,8 @@ def write_shards(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write this process's shard of some tensors, with the row of the whole tensor that each begins at."""
     shares = {name: sharding.share(x.detach()).cpu().contiguous() for name, x in tensors.items()}
     begin = {name: sharding.first_row(x) for name, x in tensors.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: x.clone() for k, x in shares.items()}, temporary, {"first_row": json.dumps(begin)})
-    os.replace(temporary, path)
+    about = {"first_row": json.dumps(begin)}
+    write_atomically(path, lambda temporary: save_file({k: x.clone() for k, x in shares.items()}, temporary, about))
 
 
 def read_shards(paths: Sequence[Path], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
