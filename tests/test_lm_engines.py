@@ -136,7 +136,8 @@ def test_a_run_samples_from_a_server_with_the_adapter_of_the_round(folder, serve
     policy = adapted(folder)
     policy.engine = Server(policy, url(server), tmp_path / "server")
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters() if p.requires_grad}
-    config = Config(tmp_path, rounds=2, draws=3, reference_draws=2, learning_rate=0.1, progress=False, cpu=True)
+    settings = {"reference": "base", "reference_draws": 2, "measure_final": False, "progress": False, "cpu": True}
+    config = Config(tmp_path, rounds=2, draws=3, learning_rate=0.1, **settings)
     rows = train(policy, PROMPTS, RewardJudge(lm_tiny.vowels), wind(0.1, 0.5), config)
     assert len(rows) == 3
     asked = [body for what, body in server.log if what == "completions"]

@@ -115,13 +115,15 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_room
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # no file may be larger: as good as a full disk
         try:
             lm_run.main(tmp_path, **SETTINGS)
-        except UnwritableError as error:
-            os.write(start, str(error).encode())
+        except BaseException as error:
+            os.write(start, f"{type(error).__name__}: {error}".encode())
         os._exit(0)
     os.waitpid(child, 0)
     os.close(start)
     said = os.read(end, 10_000).decode()
-    assert re.fullmatch(r"Cannot write .*: .*\. Make room or choose another folder; the run resumes\.", said)
+    assert re.fullmatch(
+        r"UnwritableError: Cannot write .*: .*\. Make room or choose another folder; the run resumes\.", said
+    )
     assert not list(tmp_path.rglob("*.tmp"))
     same(*lm_run.main(tmp_path, **SETTINGS), whole)
 

@@ -22,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     Raises
     ------
     UnwritableError
-        If it cannot be written; nothing is left behind, and the message says what to do.
+        If it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(path.name + ".tmp")
     with writing(path, temporary):
@@ -32,15 +32,15 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextmanager
-def writing(path: Path, temporary: Path) -> Iterator[None]:
-    """Raise UnwritableError if what is written meanwhile cannot be written; the temporary file or folder is deleted."""
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raise UnwritableError if what is written meanwhile cannot be written; a temporary file or folder is deleted."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
-            if temporary.is_dir():
+            if temporary is not None and temporary.is_dir():
                 shutil.rmtree(temporary)
-            else:
+            elif temporary is not None:
                 temporary.unlink(missing_ok=True)
         if isinstance(error, UnwritableError):
             raise

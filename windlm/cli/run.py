@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
-from ..files import check_writable
+from ..files import check_writable, write_atomically
 from ..judges.settings import AnyJudge
 from ..models import (
     LoraSettings,
@@ -103,7 +103,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
         policy.engine = VLLM(policy)
     elif run.sampler == "server":
         policy.engine = Server(policy, run.server, out / "server")
-    (out / "config.json").write_text(json.dumps(plain(run), indent=2) + "\n")
+    text = json.dumps(plain(run), indent=2) + "\n"
+    write_atomically(out / "config.json", lambda temporary: temporary.write_text(text))
     rows = train(policy, prompts, judge, rule, run.train, part=part, held_out=None if part else held_out(run))
     if PartialState().is_main_process and any((out / name).exists() for name in ("model", "adapter")):
         if is_sharded(policy) and policy.has_adapter:

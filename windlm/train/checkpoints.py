@@ -106,6 +106,10 @@ class Checkpoints:
         model : bool
             Whether the folder is a model, too.
         """
+        with writing(self.folder):
+            self._save(number, within, model)
+
+    def _save(self, number: int, within: Mapping[str, Any] | None, model: bool) -> None:
         main, rank, world = (
             getattr(self.accelerator, x) for x in ("is_main_process", "process_index", "num_processes")
         )

@@ -24,7 +24,7 @@ from accelerate.utils import gather_object
 
 from .. import schedules, sharding
 from ..data import Prompts
-from ..files import check_writable
+from ..files import check_writable, writing
 from ..judges import Judge
 from ..models import check_mergeable, save_merged, write_check
 from ..objectives import Objective, for_judge, remarks
@@ -354,12 +354,13 @@ def save_trained(policy: LanguagePolicy, prompts: Prompts, config: Config, main:
     expected, whole = policy.log_prob(samples), sharding.whole_weights(policy, main)
     if not main:
         return
-    if policy.has_adapter:
-        policy.save(config.out / "adapter", whole)
-    if whole is None or not policy.has_adapter:
-        save_merged(policy, config.out / "model", samples, expected, whole)
-    else:
-        write_check(config.out / "adapter", samples, expected)
+    with writing(config.out):
+        if policy.has_adapter:
+            policy.save(config.out / "adapter", whole)
+        if whole is None or not policy.has_adapter:
+            save_merged(policy, config.out / "model", samples, expected, whole)
+        else:
+            write_check(config.out / "adapter", samples, expected)
 
 
 def check_layout(config: Config, n: int, per_round: int, world: int) -> None:

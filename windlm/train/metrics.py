@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +20,7 @@ from windgames import objectives as shared
 from .. import sharding
 from ..data import Prompts
 from ..evaluate.statistics import interval
+from ..files import write_atomically
 from ..policy import LanguagePolicy, Samples
 from ..rollout import Rollout, RolloutBatch
 from ..weights import WeightSnapshots
@@ -261,16 +261,11 @@ class Metrics:
         row |= exact
         if self.rows[-1].get("final"):  # of a run that now has more rounds
             self.rows.pop()
-            self._write()
         self.rows.append(row)
-        if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        self._write()
         self.accelerator.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=row["round"])
 
     def _write(self) -> None:
         if self.accelerator.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-            os.replace(temporary, self.path)
+            text = "".join(json.dumps(row) + "\n" for row in self.rows)
+            write_atomically(self.path, lambda temporary: temporary.write_text(text))
