@@ -182,7 +182,7 @@ def wind_counterexample(best: Any, start: Any) -> Any:
     e, q = np.broadcast_arrays(fraction(best, "best"), fraction(start, "start"))
     if not np.all((e > 0) & (e < 1) & (q > 0) & (q < 1) & (e != q)):
         raise ValueError(f"best and start must lie in (0, 1) and differ, but they are {e} and {q}.")
-    divergence = e * np.log(e / q) + (1 - e) * np.log1p((q - e) / (1 - q))
+    divergence = e * np.log(e / q) + (1 - e) * np.log((1 - e) / (1 - q))
     return (2 * divergence / ((1 - e) * (q - e) ** 2))[()]
 
 
@@ -258,9 +258,12 @@ def omwu_local_rate(eta: Any, frequency: Any, beta: Any = 0.0) -> Any:
     the divergence falls with its square. Raises ValueError if an argument is negative or not finite.
     """
     eta, sigma = positive(eta, "eta"), positive(frequency, "frequency", zero=True)
-    a, x = 1 + positive(beta, "beta", zero=True) * eta, 1j * eta * sigma
-    root = np.sqrt((1 + 2 * x) ** 2 - 4 * a * x)
-    return np.maximum(np.abs(1 + 2 * x + root), np.abs(1 + 2 * x - root))[()] / (2 * a)
+    inverse, beta = 1 / eta, positive(beta, "beta", zero=True)
+    x = 1j * sigma / (inverse + beta)
+    middle = inverse / (inverse + beta) / 2 + x
+    size = np.maximum(1.0, np.abs(x))  # whose square may overflow
+    root = size * np.sqrt((middle / size) ** 2 - x / size / size)
+    return np.maximum(np.abs(middle + root), np.abs(middle - root))[()]
 
 
 def nash_md_floor(beta: Any, eta: Any, interaction: Any | None = None) -> Any:
@@ -292,7 +295,7 @@ def log_moment_bound(eta: Any) -> Any:
     """
     x = positive(eta, "eta", zero=True) / 2
     small = x < 1e-2
-    safe = np.where(small, 1.0, x)
+    safe, x = np.where(small, 1.0, x), np.where(small, x, 0.0)
     large = safe + np.log1p(-np.exp(-2 * safe)) - np.log(2 * safe)
     return np.where(small, x**2 / 6 - x**4 / 180 + x**6 / 2835, large)[()]
 
@@ -332,8 +335,13 @@ def moving_local_rate(beta: Any, eta: Any, frequency: Any, every: Any) -> Any:
     k = positive(every, "every")
     if np.any(k < 1):
         raise ValueError(f"every must be at least 1, but it is {k}.")
-    step = (1 + 1j * eta * sigma) / (1 + beta * eta)
-    return (np.abs(beta - 1j * sigma * step**k) ** 2 / np.hypot(beta, sigma) ** 2)[()]
+    inverse = 1 / eta
+    with np.errstate(over="ignore", divide="ignore"):
+        size = np.exp(k * np.log(np.hypot(inverse, sigma) / (inverse + beta)))
+        # |beta - i sigma step^k|, by the law of cosines
+        share = sigma * size / beta
+        square = 1 + share * (share + 2 * np.sin(k * np.arctan2(sigma, inverse)))
+        return np.where(share < inf, np.maximum(square, 0.0) * (beta / np.hypot(beta, sigma)) ** 2, inf)[()]
 
 
 def moving_gap_bound(beta: Any, eta: Any, every: Any, log_ref: Any, rounds: Any, interaction: Any = 1.0) -> Any:
@@ -523,7 +531,7 @@ def decaying_bound(initial: Any, t: Any, beta: Any, eps: Any, interaction: Any =
     t, initial, eps = (positive(x, name, zero=True) for x, name in ((t, "t"), (initial, "initial"), (eps, "eps")))
     with np.errstate(over="ignore"):
         share = t0 / (t + t0) * ((t0 + 1) / (t + t0 + 1))
-        return (share * initial + 2 * (eps / beta) ** 2 * (t / (t + t0) / (t + t0 + 1)))[()]
+        return (share * initial + 2 * (eps / beta * np.sqrt(t / (t + t0) / (t + t0 + 1))) ** 2)[()]
 
 
 def _decay(beta: Any, interaction: Any) -> tuple[np.ndarray, np.ndarray]:
