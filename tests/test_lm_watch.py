@@ -155,7 +155,7 @@ def test_a_condition_on_a_metric_ends_the_run(done, tmp_path):
     expected = next(i for i, r in enumerate(rewards, 1) if r >= threshold)
     _, rows = run(tmp_path, stop_when=f"reward >= {threshold!r}", checkpoint_every=0)
     assert rows[-1]["round"] == expected
-    assert (tmp_path / "final").exists()
+    assert (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import yaml
 from accelerate import PartialState
-from transformers import AutoTokenizer
+from huggingface_hub import ModelCard, whoami
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
@@ -56,6 +57,8 @@ class RunConfig:
     """Whether to recompute activations in the backward pass, which takes less memory and more time."""
     judged: bool = False
     """Whether to train on one round only, which windlm generate and windlm judge have prepared; loads no judge."""
+    push_to_hub: str | None = None
+    """Hub repository, owner/name, that the trained model is uploaded to when the run ends; untested."""
     dry_run: bool = False
     """Whether to print the plan only: tokens, judge calls, optimizer steps, memory."""
 
@@ -135,6 +138,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     rule, out = for_judge(run.method.objective(), run.judge), run.train.out
     check_writable(out)
     check_same(run, out)
+    if run.push_to_hub:
+        check_hub(run.push_to_hub)
     judge: Any = run.judge if part else load_judge(run.judge)
     prompts = load_prompts(run.data, judge_columns(run.judge) if part else getattr(judge, "columns", ()))
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
@@ -154,6 +159,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
             whole = load_trained(run)
             save_merged(whole, out / "model", *read_check(out / "adapter", whole))
         (out / "model" / "README.md").write_text(card(run, rows))
+        if run.push_to_hub:
+            push(out / "model", run.push_to_hub)
     return rows
 
 
@@ -166,6 +173,25 @@ def judge_next(run: RunConfig) -> int:
     policy = as_policy(skeleton(run.model, run.lora), tokenizer, run.model)
     prompts = fitting(policy, prompts, run.data)
     return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)
+
+
+def push(folder: Path, name: str) -> None:
+    """Upload a model folder with its tokenizer and card to the hub."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model.push_to_hub(name)
+    AutoTokenizer.from_pretrained(folder).push_to_hub(name)
+    ModelCard.load(folder / "README.md").push_to_hub(name)
+
+
+def check_hub(name: str) -> None:
+    """Raise ValueError if a model could not be uploaded, before it is trained."""
+    if name.count("/") != 1:
+        raise ValueError(f"push_to_hub must be a repository, owner/name, but it is {name!r}.")
+    try:
+        whoami()
+    except Exception as error:  # no token, no network, a token that is not valid
+        told = " ".join(str(error).split())
+        raise ValueError(f"push_to_hub needs the hub ({told}): log in with hf auth login, or leave it out.") from None
 
 
 def load_trained(run: RunConfig) -> LanguagePolicy:
@@ -183,7 +209,7 @@ def check_same(run: RunConfig, out: Path) -> None:
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
     for config in (before, now):
-        for name in ("dry_run", "judged", "server"):
+        for name in ("dry_run", "judged", "server", "push_to_hub"):
             config.pop(name, None)
         config["train"] = {k: v for k, v in config["train"].items() if k not in MAY_CHANGE}
     changed = [
