@@ -44,7 +44,7 @@ from windlm.cli import methods
 from windlm.cli.settings import plain
 from windlm.data import Data
 from windlm.evaluate import diversity, interval, win_rates
-from windlm.evaluate.command import EvaluateConfig, evaluate
+from windlm.evaluate.command import EvaluateConfig, EvaluatedModel, evaluate
 from windlm.evaluate.tables import table as report
 from windlm.evaluate.tables import write
 from windlm.judges import Judge
@@ -329,7 +329,7 @@ def evaluation(cell: dict[str, Any]) -> str:
     """Return the table of `python -m windlm evaluate` for a trained model beside the model as it came."""
     out = folder_of(cell)
     config = EvaluateConfig(
-        learner(str(out / "model"), cell["smoke"])[0],
+        EvaluatedModel(**vars(learner(str(out / "model"), cell["smoke"])[0])),
         reference=cell["model"] or str(weights(RUNS[cell["run"]].model)),
         out=out / "evaluation.json",
         tasks=(),

@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
 import re
+import socket
+import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -222,7 +226,12 @@ def test_evaluate_prints_one_table_and_writes_it(folder, tmp_path, capsys, serve
     assert rows["grade, turn 2", "reference"]["n"] == 2
     assert rows["win rate, turn 1", "model"]["mean"] == 0.5
     assert rows["unparsed replies", "judge"]["mean"] == 0
-    assert rows["entropy", "model"]["low"] is None
+    assert rows["distinct-1", "model"]["low"] is None
+    assert rows["length, tokens", "model"]["low"] <= 6
+    assert "difference" in rows["reward", "model"]
+    assert "difference" not in rows["reward", "reference"]
+    assert "values" not in rows["reward", "model"]
+    assert "difference from the reference" in told
     # a model against itself: no divergence
     main([str(w) for w in [*words[:6], folder / "policy", "--data.source", folder / "prompts.jsonl", *words[-2:]]])
     rows = {r["measure"]: r for r in json.loads((tmp_path / "e.json").read_text())["rows"]}
@@ -284,3 +293,58 @@ def test_without_lm_eval_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(SystemExit, match=re.escape("gsm8k, hellaswag, mmlu) need lm-eval: install windgames[eval]")):
         main(["evaluate", "--model.name", str(folder / "policy")])
+
+
+def test_bleu_is_sacrebleus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        texts = [list(rng.choice([*"abcdef"], rng.integers(1, 12))) for _ in range(rng.integers(2, 5))]
+        joined = [" ".join(t) for t in texts]
+        settings = {"smooth_method": "floor", "smooth_value": 0.5, "tokenize": "none", "use_effective_order": True}
+        expected = sacrebleu.sentence_bleu(joined[0], joined[1:], **settings).score / 100
+        assert bleu(texts[0], texts[1:]) == pytest.approx(expected, abs=1e-9)
+
+
+# -- a real server -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real_server(folder, tmp_path):
+    """The address of transformers' own OpenAI-compatible server."""
+    for package in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(package, reason="transformers serve needs pip install 'transformers[serving]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path / "server.log"
+    with log.open("w") as out:
+        running = subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        try:
+            for _ in range(240):
+                if running.poll() is not None:
+                    pytest.fail(log.read_text()[-2000:])
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            running.terminate()
+            running.wait(30)
+
+
+@pytest.mark.slow
+def test_questions_graded_by_a_real_server(folder, real_server, tmp_path):
+    """The protocol of a server that is none of ours; what a random model says cannot be read, and is counted."""
+    words = ["evaluate", "--model.name", folder / "policy", "--model.max-new-tokens", 4]
+    words += ["--questions", folder / "questions.jsonl", "--grader.url", real_server]
+    words += ["--grader.model", folder / "other", "--grader.tries", 1, "--grader.max-tokens", 8]
+    main([str(w) for w in [*words, "--out", tmp_path / "e.json"]])
+    rows = {r["measure"]: r for r in json.loads((tmp_path / "e.json").read_text())["rows"]}
+    assert rows["unparsed replies"]["n"] == 5
+    assert rows["unparsed replies"]["mean"] + sum(rows[f"grade, turn {t}"]["n"] for t in (1, 2)) == 5
+    with pytest.raises(ValueError, match=r"answered [45]"):
+        Endpoint(real_server, str(tmp_path / "no-model"))([[{"role": "user", "content": "hi"}]])

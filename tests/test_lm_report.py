@@ -22,6 +22,7 @@ import lm_run
 from windgames.continuum import largest_win_rate
 from windlm.cli import main
 from windlm.report import read_run, write
+from windlm.report.curves import band
 from windlm.report.page import page
 from windlm.report.runs import spaced
 
@@ -102,6 +103,28 @@ def test_responses_are_those_of_the_run_best_first(runs):
         assert all(r["log_ratio"] == pytest.approx(ratios[r["text"]], abs=1e-4) for r in prompt["responses"])
 
 
+def test_the_trained_policy_and_held_out_prompts_have_their_place(tmp_path):
+    rows = [{"round": i, "kl": 0.1 * i, "win_rate_reference": 0.5, "loss": 1.0} for i in (1, 2)]
+    held_out = {"eval_kl": 0.9, "eval_win_rate": 0.6, "eval_win_rate_low": 0.5, "eval_win_rate_high": 0.75}
+    rows[1] |= held_out
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out, (run,) = write([tmp_path])
+    assert run["status"] == "2 rounds so far."
+    data = data_of(out)
+    assert data["pair"] == ["eval_kl", "eval_win_rate"]
+    assert data["frontier"][-1][0] > 0.9
+    assert {c["name"] for c in data["curves"]} == {"kl", "win_rate_reference", "loss", "eval_kl", "eval_win_rate"}
+    assert band(rows[1], "eval_win_rate") == (0.5, 0.75)
+    assert band(rows[0], "eval_win_rate") is None
+    assert band({"kl": 1.0, "kl_error": 0.5}, "kl") == pytest.approx((1 - 0.98, 1 + 0.98))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"round": 3, "final": True, "kl": 0.3}) + "\n")
+    assert read_run(tmp_path)["status"] == "Finished after 2 rounds."
+    (tmp_path / "rollouts" / "round-000003").mkdir(parents=True)  # it goes on to more rounds
+    (tmp_path / "rollouts" / "round-000003" / "identity.json").write_text('{"rounds": 5}')
+    assert read_run(tmp_path)["status"] == "2 of 5 rounds so far; it is in round 3, or was stopped there."
+
+
 def test_without_completions_the_rollouts_are_shown(runs, tmp_path):
     whole = read_run(runs / "wind")["rollouts"]
     shutil.copytree(runs / "wind", tmp_path / "run", ignore=shutil.ignore_patterns("completions"))
@@ -127,7 +150,7 @@ def test_without_completions_the_rollouts_are_shown(runs, tmp_path):
         lambda run: [p.write_bytes(p.read_bytes()[:100]) for p in run.glob("rollouts/*/*/*.arrow")],
         lambda run: [p.write_text(p.read_text()[:-30]) for p in run.glob("completions/*")],
         lambda run: (run / "config.json").write_text("{"),
-        lambda run: shutil.rmtree(run / "final"),
+        lambda run: shutil.rmtree(run / "model"),
     ],
 )
 def test_running_killed_and_damaged_runs_have_reports(change, runs, tmp_path):
@@ -137,7 +160,7 @@ def test_running_killed_and_damaged_runs_have_reports(change, runs, tmp_path):
     out, _ = write([run])
     data = data_of(out)
     assert len(data["runs"]) == 1
-    if not (run / "final").exists():
+    if not (run / "model").exists():
         assert data["runs"][0]["status"] == "3 of 3 rounds so far."
 
 
@@ -208,7 +231,7 @@ def test_a_picture_of_little(metrics, tmp_path):
 
 def test_what_is_no_run_is_said(runs, tmp_path):
     for folder, said in {
-        runs / "wind" / "final": f"did you mean {runs / 'wind'}",
+        runs / "wind" / "model": f"did you mean {runs / 'wind'}",
         runs: f"it holds the runs sppo, wind: give {runs / '*'}",
         tmp_path: "give the folder of --train.out",
         tmp_path / "nowhere": "There is no folder",

@@ -136,6 +136,11 @@ def source(name: str) -> dict[str, str]:
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     if not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise ValueError(f"There is no model folder {name!r}.")
+    if path.is_dir() and (path / "metrics.jsonl").exists():
+        hint = (
+            f"give {str(path / 'model')!r}" if (path / "model").exists() else "it has no model before it has finished"
+        )
+        raise ValueError(f"{name!r} is a run, not a model: {hint}.")
     if path.is_dir() and not (path / "config.json").exists():
         raise ValueError(f"{name!r} is not a model folder: it has no config.json.")
     return {"pretrained_model_name_or_path": name}

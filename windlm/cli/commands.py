@@ -57,7 +57,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     config = settings(EvaluateConfig, arguments, "evaluate")
     rows = evaluate(config)
     write(rows, plain(config), config.out)
-    print(table(rows))
+    print(table(rows, "the reference" if config.reference else "the model"))
 
 
 def sample(arguments: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import yaml
 from accelerate import PartialState
-from transformers import AutoTokenizer
+from huggingface_hub import ModelCard, whoami
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
@@ -69,6 +70,8 @@ class RunConfig:
     """Precision of the weights in model/: that of the base model's files (base), or that of training (trained)."""
     judged: bool = False
     """Whether to train on one round only, which windlm generate and windlm judge have prepared; loads no judge."""
+    push_to_hub: str | None = None
+    """Hub repository, owner/name, that the trained model is uploaded to when the run ends; untested."""
     eval: EvalSettings = field(default_factory=EvalSettings)
 
 
@@ -89,6 +92,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     rule, out = for_judge(run.method.objective(), run.judge), run.train.out
     check_writable(out)
     check_same(run, out)
+    if run.push_to_hub:
+        check_hub(run.push_to_hub)
     judge: Any = run.judge if part else load_judge(run.judge)
     prompts = load_prompts(run.data, judge_columns(run.judge) if part else getattr(judge, "columns", ()))
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
@@ -111,6 +116,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
             whole = load_trained(run)
             save_merged(whole, out / "model", *read_check(out / "adapter", whole))
         (out / "model" / "README.md").write_text(card(run, rows))
+        if run.push_to_hub:
+            push(out / "model", run.push_to_hub)
     return rows
 
 
@@ -135,6 +142,25 @@ def judge_next(run: RunConfig) -> int:
     return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)
 
 
+def push(folder: Path, name: str) -> None:
+    """Upload a model folder with its tokenizer and card to the hub."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model.push_to_hub(name)
+    AutoTokenizer.from_pretrained(folder).push_to_hub(name)
+    ModelCard.load(folder / "README.md").push_to_hub(name)
+
+
+def check_hub(name: str) -> None:
+    """Raise ValueError if a model could not be uploaded, before it is trained."""
+    if name.count("/") != 1:
+        raise ValueError(f"push_to_hub must be a repository, owner/name, but it is {name!r}.")
+    try:
+        whoami()
+    except Exception as error:  # no token, no network, a token that is not valid
+        told = " ".join(str(error).split())
+        raise ValueError(f"push_to_hub needs the hub ({told}): log in with hf auth login, or leave it out.") from None
+
+
 def load_trained(run: RunConfig) -> LanguagePolicy:
     """Load the adapter that a run has saved, on its base, unsharded."""
     import peft
@@ -150,7 +176,7 @@ def check_same(run: RunConfig, out: Path) -> None:
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
     for config in (before, now):
-        for name in ("judged", "server", "measure"):
+        for name in ("judged", "server", "measure", "push_to_hub"):
             config.pop(name, None)
         config["train"] = {k: v for k, v in config["train"].items() if k not in MAY_CHANGE}
     changed = [

@@ -1,4 +1,4 @@
-"""The commands evaluate and sample: one table of measures, and responses side by side."""
+"""The commands evaluate and sample: one table of measures of one or more models, and responses side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,45 @@ from ..policy import LanguagePolicy, Prompt
 from .benchmarks import benchmarks
 from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
 from .statistics import Interval, diversity, interval, win_rates
-from .tables import Row, row
+from .tables import Row, row, with_differences, writable
 
 TASKS = ("gsm8k", "hellaswag", "mmlu")
 """Default benchmarks, those of the WIND paper."""
+
+
+SAMPLING = ("max_new_tokens", "temperature", "top_p", "stop")
+"""Settings of sampling that a model takes from the run that trained it."""
+
+
+@dataclass(frozen=True)
+class EvaluatedModel(ModelSettings):
+    """A causal language model, sampled as in the run that trained it unless a setting is given."""
+
+    max_new_tokens: int | None = None  # type: ignore[assignment]
+    """Maximum length of a response, in tokens; None for that of the run that trained the model, else 128."""
+    temperature: float | None = None  # type: ignore[assignment]
+    """Sampling temperature; None for the run's, else 1."""
+    top_p: float | None = None  # type: ignore[assignment]
+    """Nucleus-sampling threshold; None for the run's, else 1."""
+    stop: tuple[str, ...] | None = None  # type: ignore[assignment]
+    """Strings that end a response, in addition to the end-of-sequence tokens; None for the run's, else none."""
+
+
+def settled(model: ModelSettings) -> ModelSettings:
+    """Return a model's settings with those of the run that trained it wherever none is given.
+
+    A run's model is in the folder ``model`` of the run, which has a ``config.json``.
+    """
+    path, defaults = Path(model.name).expanduser(), ModelSettings(model.name)
+    made: dict[str, Any] = {}
+    if (path.resolve().parent / "metrics.jsonl").exists() and (path.resolve().parent / "config.json").exists():
+        made = json.loads((path.resolve().parent / "config.json").read_text()).get("model", {})
+    values = {f.name: getattr(model, f.name) for f in fields(ModelSettings)}
+    for name in SAMPLING:
+        if values[name] is None:
+            found = made.get(name, getattr(defaults, name))
+            values[name] = tuple(found) if name == "stop" else found
+    return ModelSettings(**values)
 
 
 @dataclass(frozen=True)
@@ -46,16 +81,26 @@ class ChatJudgeSettings:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Evaluate a model, alone or against a reference."""
+    """Evaluate a model, alone, against a reference or beside others."""
 
-    model: ModelSettings
+    model: EvaluatedModel
     reference: str | None = None
     """Hub name or folder of the model to compare with, sampled with the same settings."""
+    others: tuple[str, ...] = ()
+    """Hub names or folders of more models for the table, sampled with the same settings."""
     out: Path = Path("evaluation.json")
     """Output file of the table, as JSON."""
     tasks: tuple[str, ...] | None = None
     """Benchmarks by lm-eval's task names, loaded from the hub; None for gsm8k, hellaswag and mmlu, or for no benchmark
     if prompts or questions are given."""
+    benchmark_data: Path | None = None
+    """Folder of local copies of the benchmarks' data sets, so that no hub is needed: gsm8k/test.jsonl and train.jsonl,
+    hellaswag/validation.jsonl, mmlu/test.jsonl and dev.jsonl and so on, with the hub's columns (also .gz)."""
+    cache: Path | None = None
+    """Folder that keeps the models' answers to benchmarks, from which an evaluation that was stopped goes on; None for
+    one beside the output file."""
+    benchmark_batch_size: int = 8
+    """Questions per forward pass in benchmarks."""
     task_folder: Path | None = None
     """Folder of task files for lm-eval, which replace its own."""
     limit: int | None = None
@@ -84,7 +129,7 @@ class EvaluateConfig:
 class SampleConfig:
     """Print responses of one or two models side by side."""
 
-    model: ModelSettings
+    model: EvaluatedModel
     data: Data
     reference: str | None = None
     """Hub name or folder of the second model."""
@@ -98,6 +143,7 @@ class SampleConfig:
 
 def load(model: ModelSettings, name: str | None = None) -> LanguagePolicy:
     """Load a policy, on the GPU if there is one; `name` replaces the model's name."""
+    model = settled(model)
     policy = load_policy(replace(model, name=name, revision="main") if name else model)
     return policy.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -110,6 +156,8 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
     ValueError
         If a required setting is missing, lm-eval is not installed, or there is nothing to evaluate.
     """
+    writable(config.out)
+    config = replace(config, model=settled(config.model))  # type: ignore[arg-type]
     if config.judge.name and not (config.reference and config.data.source):
         raise ValueError("A win rate needs a reference and prompts: give --reference and --data.source.")
     if config.questions and not config.grader.model:
@@ -118,26 +166,47 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
         config = replace(config, tasks=() if config.data.source or config.questions else TASKS)
     if not (config.tasks or config.data.source or config.questions):
         raise ValueError("There is nothing to evaluate: give --tasks, --data.source or --questions.")
-    names = {"model": None} | ({"reference": config.reference} if config.reference else {})
-    policies = {who: load(config.model, name) for who, name in names.items()}
+    names = models(config)
     rows: list[Row] = []
+    policies: dict[str, LanguagePolicy] = {}
+    if config.data.source or config.questions:
+        policies = {who: load(config.model, name) for who, name in names.items()}
     if config.data.source:
         rows += responses(config, policies)
     if config.questions:
         rows += grades(config, policies)
-    for who, policy in policies.items():
-        if config.tasks:
-            rows += benchmarks(
-                policy,
-                who,
-                config.tasks,
-                folder=config.task_folder,
-                shots=config.shots,
-                limit=config.limit,
-                chat_template=config.chat_template,
-                seed=config.seed,
-            )
-    return rows
+    for who, name in names.items() if config.tasks else ():
+        rows += benchmarks(
+            policies.get(who) or load(config.model, name),  # one in memory at a time
+            who,
+            config.tasks or (),
+            folder=config.task_folder,
+            data=config.benchmark_data,
+            cache=config.cache or config.out.with_suffix(".cache"),
+            batch_size=config.benchmark_batch_size,
+            shots=config.shots,
+            limit=config.limit,
+            chat_template=config.chat_template,
+            seed=config.seed,
+        )
+    order = {measure: i for i, measure in enumerate(dict.fromkeys(r["measure"] for r in rows))}
+    rows.sort(key=lambda r: order[r["measure"]])  # the models of a measure one below the other
+    return with_differences(rows, "reference" if config.reference else "model")
+
+
+def models(config: EvaluateConfig) -> dict[str, str | None]:
+    """Return the models of the table by the names that it gives them: the shortest ends of paths that differ."""
+    names: dict[str, str | None] = {"model": None} | ({"reference": config.reference} if config.reference else {})
+    depth = 1
+    while len({short(name, depth) for name in config.others}) < len(set(config.others)):
+        depth += 1
+    return names | {short(name, depth): name for name in config.others}
+
+
+def short(name: str, depth: int) -> str:
+    """Return the last parts of a path or name; the folder model of a run belongs to its name."""
+    parts = [part for part in name.split("/") if part]
+    return "/".join(parts[-depth - (parts[-1] == "model") :])
 
 
 def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
@@ -150,20 +219,27 @@ def responses(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> li
         judge.check(prompts, config.model.max_new_tokens)
     seeds = dict(zip(policies, np.random.SeedSequence(config.seed).spawn(len(policies)), strict=True))
     samples = {who: sample_responses(policy, prompts, config.draws, seeds[who]) for who, policy in policies.items()}
+    candidates = [who for who in policies if who != "reference"]
     rows = []
     if judge is not None:
-        both = [(samples[who], policies[who]) for who in ("model", "reference")]
-        wins = win_rates(prompts, both[0][0], both[1][0], judge, columns_for(judge, prompts, *both))
-        rows.append(row("win rate against the reference", "model", interval(wins), len(prompts)))
+        theirs = (samples["reference"], policies["reference"])
+        for who in candidates:
+            columns = columns_for(judge, prompts, (samples[who], policies[who]), theirs)
+            wins = win_rates(prompts, samples[who], theirs[0], judge, columns)
+            rows.append(averaged("win rate against the reference", who, wins))
         for who, s in samples.items() if hasattr(judge, "rewards") else ():
             rewards = ask(judge, "rewards", prompts, s.text, columns_for(judge, prompts, (s, policies[who])))
-            rows.append(row("reward", who, interval(rewards.mean(-1)), len(prompts)))
+            rows.append(averaged("reward", who, rewards.mean(-1)))
     logs = {who: policies[who].log_prob(s).double() for who, s in samples.items()}
-    if len({json.dumps(p.tokenizer.get_vocab(), sort_keys=True) for p in policies.values()}) < len(policies):
-        ratio = (logs["model"] - policies["reference"].log_prob(samples["model"]).double()).mean(-1)
-        rows.append(row("KL to the reference, nats", "model", interval(ratio.numpy()), len(prompts)))
+    words = {who: policy.tokenizer.get_vocab() for who, policy in policies.items()}
+    for who in candidates:
+        if words[who] == words.get("reference"):
+            ratio = logs[who] - policies["reference"].log_prob(samples[who]).double()
+            rows.append(averaged("KL to the reference, nats", who, ratio.mean(-1).numpy()))
     for who, s in samples.items():
-        for name, value in diversity(s.text, logs[who].numpy()).items():
+        rows.append(averaged("length, tokens", who, s.mask.sum(-1).double().mean(-1).numpy()))
+        rows.append(averaged("entropy", who, -logs[who].mean(-1).numpy()))
+        for name, value in diversity(s.text).items():
             rows.append(row(name.replace("_", "-"), who, Interval(value, math.nan, math.nan), len(prompts)))
     return rows
 
@@ -182,21 +258,24 @@ def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[
         chats[who] = converse(questions, LocalChat(policy, config.seed))
         table = judge.grade(questions, chats[who])
         for turn in range(table.shape[1]):
-            rows.append(judged(f"grade, turn {turn + 1}", who, table[:, turn]))
-    if "reference" in policies:
-        wins, bias = judge.compare(questions, chats["model"], chats["reference"])
+            rows.append(averaged(f"grade, turn {turn + 1}", who, table[:, turn]))
+    for who in policies if "reference" in policies else ():
+        if who == "reference":
+            continue
+        wins, bias = judge.compare(questions, chats[who], chats["reference"])
         for turn in range(wins.shape[1]):
-            rows.append(judged(f"win rate, turn {turn + 1}", "model", wins[:, turn]))
-            rows.append(judged(f"position bias, turn {turn + 1}", "model", bias[:, turn]))
+            rows.append(averaged(f"win rate, turn {turn + 1}", who, wins[:, turn]))
+            rows.append(averaged(f"position bias, turn {turn + 1}", who, bias[:, turn]))
     unparsed = Interval(len(judge.unparsed), math.nan, math.nan)
     rows.append(row("unparsed replies", "judge", unparsed, judge.calls))
     return rows
 
 
-def judged(measure: str, who: str, values: np.ndarray) -> Row:
-    """Return a row of the mean of the values that are not nan."""
-    kept = values[~np.isnan(values)]
-    return row(measure, who, interval(kept) if len(kept) else Interval(math.nan, math.nan, math.nan), len(kept))
+def averaged(measure: str, who: str, values: np.ndarray) -> Row:
+    """Return a row of the mean of values, one per prompt or question, those that are nan left out."""
+    kept = {str(i): float(value) for i, value in enumerate(values) if not math.isnan(value)}
+    mean = interval([*kept.values()]) if kept else Interval(math.nan, math.nan, math.nan)
+    return row(measure, who, mean, len(kept), kept)
 
 
 def chat_model(grader: ChatJudgeSettings) -> Chat:

@@ -1,31 +1,77 @@
-"""The table of `windlm evaluate`: one row per measure, as text and as JSON."""
+"""The table of `windlm evaluate`: one row per measure and model, as text and as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .statistics import Interval
 
 Row = dict[str, Any]
-"""One measure of one model: measure, of, mean, low, high, n."""
+"""One measure of one model: measure, of, mean, low, high, n; against another model difference, difference_low,
+difference_high, compared."""
 
 
-def row(measure: str, who: str, value: Interval, n: int) -> Row:
-    """Return a row of the table."""
-    return {"measure": measure, "of": who, **value._asdict(), "n": n}
+def row(measure: str, who: str, value: Interval, n: int, values: Mapping[str, float] | None = None) -> Row:
+    """Return a row of the table; `values` are those that the mean is of, by question, from which differences come."""
+    return {"measure": measure, "of": who, **value._asdict(), "n": n} | ({"values": dict(values)} if values else {})
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Format the table as text."""
-    lines = [f"{'measure':<36} {'of':<10} {'value':>8}  {'95% interval':<18} {'n':>5}"]
+def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[Interval, int]:
+    r"""Return the mean difference on the questions that both have, with its 95% interval, and their number.
+
+    The interval is :math:`\bar d \pm 1.96\,s_d/\sqrt n`, which is narrower than that of two separate means as far as
+    both models answer the same questions right. Where scores in [0, 1] are equal on all `n` questions it is
+    :math:`\pm 3/n` (the rule of three), since that no difference was seen does not mean that there is none.
+    """
+    shared = [name for name in ours if name in theirs]
+    d = np.array([ours[name] - theirs[name] for name in shared])
+    if len(d) < 2:
+        return Interval(float(d.mean()) if len(d) else math.nan, math.nan, math.nan), len(d)
+    mean, half = float(d.mean()), 1.96 * float(d.std(ddof=1)) / math.sqrt(len(d))
+    if not d.any() and all(0 <= ours[name] <= 1 for name in shared):
+        half = min(1.0, 3 / len(d))
+    return Interval(mean, mean - half, mean + half), len(d)
+
+
+def with_differences(rows: Sequence[Row], against: str) -> list[Row]:
+    """Return the rows with each model's paired difference from one of them, wherever both have values by question."""
+    other = {r["measure"]: r["values"] for r in rows if r["of"] == against and "values" in r}
+    out = []
     for r in rows:
-        span = "" if math.isnan(r["low"]) else f"{r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"{r['measure']:<36} {r['of']:<10} {r['mean']:>8.3f}  {span:<18} {r['n']:>5}")
+        extra: Row = {}
+        if r["of"] != against and "values" in r and r["measure"] in other:
+            gap, n = paired_difference(r["values"], other[r["measure"]])
+            extra = {"difference": gap.mean, "difference_low": gap.low, "difference_high": gap.high, "compared": n}
+        out.append({k: v for k, v in r.items() if k != "values"} | extra)
+    return out
+
+
+def table(rows: Sequence[Row], against: str = "the reference") -> str:
+    """Format the table as text; the rows of a group's parts are left out."""
+    shown = [r for r in rows if not r.get("part")]
+    compared = any("difference" in r for r in shown)
+    wide = max([7, *(len(r["measure"]) for r in shown)]), max([5, *(len(str(r["of"])) for r in shown)])
+    head = f"{'measure':<{wide[0]}}  {'of':<{wide[1]}}  {'mean':>8}  {'95% interval':<16}  {'n':>5}"
+    lines = [head + (f"  difference from {against}, on the same questions" if compared else "")]
+    for r in shown:
+        line = f"{r['measure']:<{wide[0]}}  {r['of']:<{wide[1]}}  {r['mean']:>8.3f}  {_span(r, ''):<16}  {r['n']:>5}"
+        if "difference" in r:
+            line += f"  {r['difference']:+.3f} ({_span(r, 'difference_')})"
+        lines.append(line.rstrip())
+    if hidden := len(rows) - len(shown):
+        lines.append(f"({hidden} rows of single parts are in the file only.)")
     return "\n".join(lines)
+
+
+def _span(r: Row, prefix: str) -> str:
+    low, high = r[f"{prefix}low"], r[f"{prefix}high"]
+    return "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
@@ -33,3 +79,16 @@ def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
     clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"config": config, "rows": clean}, indent=2) + "\n")
+
+
+def writable(path: Path) -> None:
+    """Raise ValueError if a file cannot be written, before the work is done that it would hold."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(path.name + ".tmp")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from None

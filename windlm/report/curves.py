@@ -13,11 +13,15 @@ from .runs import Json
 
 TITLES = {
     "reward": "Reward",
+    "eval_reward": "Held out: reward",
     "win_rate_reference": "Win rate against the reference",
     "win_rate_previous": "Win rate against the previous round",
+    "eval_win_rate": "Held out: win rate against the reference",
     "kl": "KL to the reference, nats",
+    "eval_kl": "Held out: KL to the reference, nats",
     "entropy": "Entropy, nats",
     "length": "Length, tokens",
+    "eval_length": "Held out: length, tokens",
     "cut": "Share of responses cut at the longest length",
     "loss": "Loss",
     "gradient_norm": "Gradient norm",
@@ -38,7 +42,7 @@ def complete(metrics: Sequence[Json]) -> list[Json]:
         extra: Json = {"seconds": sum(spent)} if spent else {}
         seconds += extra.get("seconds", 0.0)
         tokens += row.get("tokens") or 0.0
-        if extra.get("seconds") and row.get("tokens"):
+        if extra.get("seconds") and row.get("tokens") and "tokens_per_second" not in row:
             extra["tokens_per_second"] = row["tokens"] / extra["seconds"]
         rows.append(row | extra | {"seen_tokens": tokens, "seen_seconds": seconds})
     return rows
@@ -53,13 +57,15 @@ def names(runs: Sequence[Json]) -> list[str]:
         for name, value in row.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    found -= {name for name in found if name.endswith("_error") or name.startswith("seconds_") or name in HIDDEN}
+    found -= {name for name in found if name.startswith("seconds_") or name in HIDDEN}
+    found -= {f"{name}_{end}" for name in found for end in ("error", "low", "high")}
     return [name for name in TITLES if name in found] + sorted(found - set(TITLES))
 
 
 def frontier(runs: Sequence[Json], points: int = 60) -> list[list[float]]:
     """Return points (KL, largest win rate of any policy at this KL) up to the largest KL of the runs (theory 3.12)."""
-    seen = [row["kl"] for run in runs for row in run["metrics"] if isinstance(row.get("kl"), int | float)]
+    rows = [row for run in runs for row in run["metrics"]]
+    seen = [row[name] for row in rows for name in ("kl", "eval_kl") if isinstance(row.get(name), int | float)]
     top = max([*seen, 0.1]) * 1.05
     xs = [top * (i / points) ** 2 for i in range(points + 1)]  # the curve is steep at 0
     return [[x, round(float(y), 5)] for x, y in zip(xs, largest_win_rate(xs), strict=True)]
@@ -90,7 +96,8 @@ def write_png(runs: Sequence[Json], path: Path) -> None:
     shown = names(runs)
     if not shown:
         raise ValueError("There is nothing to draw: no round has ended yet.")
-    both = any({"kl", "win_rate_reference"} <= row.keys() for run in runs for row in run["metrics"])
+    pair = pair_of(runs)
+    both = any(has(row, *pair) for run in runs for row in run["metrics"])
     count = len(shown) + both
     columns = min(3, count)
     fig = Figure(figsize=(4 * columns, 2.8 * -(-count // columns)), layout="constrained")
@@ -100,7 +107,7 @@ def write_png(runs: Sequence[Json], path: Path) -> None:
     if both:
         axes[0].plot(*zip(*frontier(runs), strict=True), "--", color="0.4", label="most of any policy at this KL")
         for i, run in enumerate(runs):
-            points = [(r["kl"], r["win_rate_reference"]) for r in run["metrics"] if finite_pair(r)]
+            points = [tuple(row[name] for name in pair) for row in run["metrics"] if has(row, *pair)]
             if points:
                 axes[0].plot(*zip(*points, strict=True), "o-", color=f"C{i}", markersize=3)
         axes[0].set(title="Win rate against the reference", xlabel="KL to the reference, nats")
@@ -110,11 +117,12 @@ def write_png(runs: Sequence[Json], path: Path) -> None:
             rows = [row for row in run["metrics"] if isinstance(row.get(name), int | float)]
             xs, ys = [row["round"] for row in rows], [row[name] for row in rows]
             axis.plot(xs, ys, color=f"C{i}", label=run["name"], marker="o" if len(xs) < 3 else None)
-            if rows and all(isinstance(row.get(f"{name}_error"), int | float) for row in rows):
-                half = [1.96 * row[f"{name}_error"] for row in rows]
-                low, high = ([y + s * h for y, h in zip(ys, half, strict=True)] for s in (-1, 1))
-                axis.fill_between(xs, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+            banded = [(row["round"], span) for row in rows if (span := band(row, name)) is not None]
+            if banded:
+                where, low, high = [x for x, _ in banded], [s[0] for _, s in banded], [s[1] for _, s in banded]
+                axis.fill_between(where, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
         axis.set(title=TITLES.get(name, name), xlabel="round")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     if len(runs) > 1:
         axes[both].legend(frameon=False, fontsize=8)
@@ -122,6 +130,21 @@ def write_png(runs: Sequence[Json], path: Path) -> None:
     fig.savefig(path, dpi=130)
 
 
-def finite_pair(row: Json) -> bool:
-    """Return whether a round has both a KL and a win rate."""
-    return all(isinstance(row.get(name), int | float) for name in ("kl", "win_rate_reference"))
+def has(row: Json, *wanted: str) -> bool:
+    """Return whether a round has numbers of these names."""
+    return all(isinstance(row.get(name), int | float) for name in wanted)
+
+
+def pair_of(runs: Sequence[Json]) -> tuple[str, str]:
+    """Return the names of the KL and the win rate to draw against each other: those on held-out prompts, if any."""
+    held_out = ("eval_kl", "eval_win_rate")
+    found = any(has(row, *held_out) for run in runs for row in run["metrics"])
+    return held_out if found else ("kl", "win_rate_reference")
+
+
+def band(row: Json, name: str) -> tuple[float, float] | None:
+    """Return the 95% interval of a metric in a round, if it has one."""
+    if has(row, name, f"{name}_error"):
+        half = 1.96 * row[f"{name}_error"]
+        return row[name] - half, row[name] + half
+    return (row[f"{name}_low"], row[f"{name}_high"]) if has(row, f"{name}_low", f"{name}_high") else None

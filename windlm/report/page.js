@@ -117,17 +117,18 @@ function chart(title, series, { bound = null, wide = false, xTitle = "" } = {}) 
 
 function points(run, name, x) {
   return run.metrics.filter(r => isNumber(r[name]) && isNumber(r[x])).map(r => {
-    const error = r[name + "_error"];
-    return { x: r[x], y: r[name], round: r.round, ...(isNumber(error) ? { low: r[name] - 1.96 * error, high: r[name] + 1.96 * error } : {}) };
+    const error = r[name + "_error"], [low, high] = [r[name + "_low"], r[name + "_high"]];
+    const band = isNumber(error) ? { low: r[name] - 1.96 * error, high: r[name] + 1.96 * error } : isNumber(low) && isNumber(high) ? { low, high } : {};
+    return { x: r[x], y: r[name], round: r.round, ...band };
   });
 }
 function drawCharts() {
   const lines = name => visible().map(({ run, i }) => ({ name: run.name, i, points: points(run, name, state.axis) }));
   document.getElementById("curves").replaceChildren(...data.curves.map(c => chart(c.title, lines(c.name))));
-  const both = visible().map(({ run, i }) => ({ name: run.name, i, points: points(run, "win_rate_reference", "kl") }));
+  const both = visible().map(({ run, i }) => ({ name: run.name, i, points: points(run, data.pair[1], data.pair[0]) }));
   const frontier = document.getElementById("frontier");
   if (both.some(s => s.points.length)) {
-    frontier.replaceChildren(chart("Win rate against the reference, and the most that any policy has at this KL (dashed)", both, { bound: data.frontier, wide: true, xTitle: "KL to the reference, nats" }));
+    frontier.replaceChildren(chart(`Win rate against the reference${data.pair[0] === "kl" ? "" : " on held-out prompts"}, and the most that any policy has at this KL (dashed)`, both, { bound: data.frontier, wide: true, xTitle: "KL to the reference, nats" }));
   } else {
     frontier.replaceChildren(el("p", { class: "empty" }, "No win rates were measured: give --train.reference-draws 4 or so."));
   }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from .curves import TITLES, complete, frontier, names
+from .curves import TITLES, complete, frontier, names, pair_of
 from .runs import Json, clean, read_run
 
 
@@ -20,6 +20,7 @@ def page(runs: Sequence[Json]) -> str:
             "runs": unique_names(runs),
             "curves": [{"name": name, "title": TITLES.get(name, name)} for name in names(runs)],
             "frontier": frontier(runs),
+            "pair": pair_of(runs),
             "written": time.strftime("%Y-%m-%d %H:%M"),
         }
     )
@@ -37,7 +38,7 @@ def unique_names(runs: Sequence[Json]) -> list[Json]:
 
 
 def write(
-    folders: Sequence[Path | str], out: Path | None = None, *, prompts: int = 20, rounds: int = 40
+    folders: Sequence[Path | str], out: Path | str | None = None, *, prompts: int = 20, rounds: int = 40
 ) -> tuple[Path, list[Json]]:
     """Write the report of runs.
 
@@ -64,8 +65,7 @@ def write(
     if not folders:
         raise ValueError("There is no run to report: give the folders of --train.out.")
     runs = [read_run(Path(folder), prompts, rounds) for folder in folders]
-    if out is None:
-        out = Path(folders[0]) / "report.html" if len(folders) == 1 else Path("report.html")
+    out = Path(out or (Path(folders[0]) / "report.html" if len(folders) == 1 else "report.html"))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     temporary.write_text(page(runs), encoding="utf-8")

@@ -96,12 +96,13 @@ def check(folder: Path) -> None:
 
 def status(folder: Path, metrics: Sequence[Json], planned: int | None, started: Sequence[Path]) -> str:
     """Return how far a run has come, as a sentence."""
-    done = metrics[-1]["round"] if metrics else 0
+    done = max((row["round"] for row in metrics if not row.get("final")), default=0)
     of = f" of {planned}" if planned else ""
-    if (folder / "model").exists():
+    under_way = max((int(path.parent.name.removeprefix("round-")) for path in started), default=0)
+    saved = (folder / "model").exists() or (folder / "adapter").exists()
+    if done >= under_way and done and (saved or metrics[-1].get("final")):
         early = " (ended early)" if planned and done < planned else ""
         return f"Finished after {done}{of} rounds{early}."
-    under_way = max((int(path.parent.name.removeprefix("round-")) for path in started), default=0)
     inside = f"; it is in round {under_way}, or was stopped there" if under_way > done else ""
     return f"{done}{of} rounds so far{inside}."
 

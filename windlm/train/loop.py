@@ -150,7 +150,7 @@ def train(
             metrics.start(head | dict(evaluate(0, policy) if evaluate else {}))
     else:
         metrics.resume(done)
-    stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows, policy)
+    stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows[: done + 1], policy)
 
     units = per_round // world * config.draws * stages_per_round * (2 + config.epochs)
     progress = Progress(config.rounds, units, done, config.progress and accelerator.is_main_process)
