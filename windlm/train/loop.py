@@ -350,7 +350,9 @@ def combined(
 def save_trained(policy: LanguagePolicy, prompts: Prompts, config: Config, main: bool) -> None:
     """Save the trained model, compared with the policy on a few draws."""
     draws = [np.random.default_rng([config.seed, config.rounds, 0, 0, 3, i]) for i in range(len(prompts))]
+    engine, policy.engine = policy.engine, None
     samples = policy.sample(prompts, 4, draws)
+    policy.engine = engine
     expected, whole = policy.log_prob(samples), sharding.whole_weights(policy, main)
     if not main:
         return
