@@ -298,6 +298,7 @@ def run_one(cell: dict[str, Any], rng: np.random.Generator) -> Rows:
     settings = layout(plan.method, rounds, cell["draws"])
     held = HeldOut(policy, cell | {"rounds": rounds}, settings["rounds"])
     settings |= {"learning_rate": cell["learning_rate"], "schedule": "constant", "seed": cell["seed"]}
+    settings["measure_final"] = False
     right = RewardJudge(length if smoke else sentiment)
     judge: Judge = right
     found: dict[str, float] = {}

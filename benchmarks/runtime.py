@@ -83,7 +83,8 @@ def measure(name: str, folder: str, config: Config) -> Rows:
     settings = layout(METHODS[name], 1000, config.draws) | {"learning_rate": 2e-4, "schedule": "constant"}
     judge = RewardJudge(length if config.smoke else sentiment)
     with tempfile.TemporaryDirectory() as out:
-        run = Training(Path(out), cpu=config.smoke, checkpoint_every=0, progress=False, **settings)
+        given = {"checkpoint_every": 0, "measure_final": False, "progress": False} | settings
+        run = Training(Path(out), cpu=config.smoke, **given)
         with suppress(Over):
             train(policy, TRAINING, judge, METHODS[name].objective(), run, clock)
         lines = (Path(out) / "metrics.jsonl").read_text().splitlines()

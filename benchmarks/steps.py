@@ -109,6 +109,7 @@ def ours(folder: str, out: Path, settings: dict[str, Any]) -> None:
             batch_prompts=BATCH,
             prompts_per_round=BATCH * STEPS_PER_ROUND,
             checkpoint_every=0,
+            measure_final=False,
             progress=False,
             cpu=not torch.cuda.is_available(),
         )

@@ -343,14 +343,18 @@ def save_merged(
     temporary = folder.with_name(folder.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     precision = policy.precision or policy.base.dtype
-    if weights is None:
+    if policy.has_adapter:
         merged(policy).to(precision).save_pretrained(temporary)
     else:
-        policy.model.save_pretrained(temporary, state_dict={k: x.to(precision) for k, x in weights.items()})
+        own = policy.model.state_dict() if weights is None else weights
+        cast: dict[int, torch.Tensor] = {}  # tied weights once
+        for x in own.values():
+            cast.setdefault(x.data_ptr(), x.to(precision) if x.is_floating_point() else x)
+        policy.model.save_pretrained(temporary, state_dict={k: cast[x.data_ptr()] for k, x in own.items()})
     policy.tokenizer.save_pretrained(temporary)
 
-    own = type(policy.base).from_pretrained(temporary, dtype=precision).to(policy.device)
-    saved = LanguagePolicy(own, policy.tokenizer, **{name: getattr(policy, name) for name in SAMPLING})
+    net = type(policy.base).from_pretrained(temporary, dtype=precision).to(policy.device)
+    saved = LanguagePolicy(net, policy.tokenizer, **{name: getattr(policy, name) for name in SAMPLING})
     saved.autocast = policy.autocast
     found = saved.log_prob(samples)
     difference = (found - expected).double()

@@ -26,7 +26,8 @@ def peak():
     return torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 kept = [copy.deepcopy(policy.model) for _ in range(2)] if extra else []
 with tempfile.TemporaryDirectory() as folder:
-    config = Config(Path(folder), rounds=2, draws=8, batch_prompts=2, checkpoint_every=0, progress=False)
+    given = {"checkpoint_every": 0, "measure_final": False, "progress": False}
+    config = Config(Path(folder), rounds=2, draws=8, batch_prompts=2, **given)
     train(policy, ["a", "b"], RewardJudge(lambda p, r: [float(len(x)) for x in r]), wind(0.1), config)
 weights = sum(p.numel() * p.element_size() for p in policy.parameters())
 print(json.dumps({"peak": peak(), "weights": weights}))

@@ -151,7 +151,7 @@ def run(task: Task, objective: Objective, points: int, settings: dict[str, Any])
             task.prompts,
             task,
             objective,
-            Training(Path(folder), **{"progress": False, "checkpoint_every": 0} | settings),
+            Training(Path(folder), **{"progress": False, "checkpoint_every": 0, "measure_final": False} | settings),
             evaluate,
         )
     tokens, seconds, out = 0, 0.0, []
