@@ -349,8 +349,10 @@ def save_merged(
         own = policy.model.state_dict() if weights is None else weights
         cast: dict[int, torch.Tensor] = {}  # tied weights once
         for x in own.values():
-            cast.setdefault(x.data_ptr(), x.to(precision) if x.is_floating_point() else x)
+            cast.setdefault(x.data_ptr(), x.to("cpu", precision) if x.is_floating_point() else x)
         policy.model.save_pretrained(temporary, state_dict={k: cast[x.data_ptr()] for k, x in own.items()})
+        about = json.loads((temporary / "config.json").read_text()) | {"dtype": str(precision).removeprefix("torch.")}
+        (temporary / "config.json").write_text(json.dumps(about, indent=2) + "\n")
     policy.tokenizer.save_pretrained(temporary)
 
     net = type(policy.base).from_pretrained(temporary, dtype=precision).to(policy.device)
