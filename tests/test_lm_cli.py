@@ -1,6 +1,7 @@
 """The command line end to end on a small random model: train, resume, evaluate, sample, and what errors say."""
 
 import dataclasses
+import inspect
 import json
 import re
 import subprocess
@@ -16,13 +17,27 @@ pytest.importorskip("transformers")
 pytest.importorskip("tyro")
 
 import lm_tiny
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from windlm import LanguagePolicy, wind
 from windlm.cli import main, methods
 from windlm.cli import run as runs
 from windlm.cli.plan import plan_run
+from windlm.cli.settings import RECIPES as RECIPES_FOLDER
 from windlm.cli.settings import build, plain, read_file, settings
-from windlm.models import JudgeSettings, LoraSettings, ModelSettings, load_function, load_judge, load_policy, skeleton
+from windlm.models import (
+    SAMPLING,
+    JudgeSettings,
+    LoraSettings,
+    ModelSettings,
+    judge_of,
+    load_function,
+    load_judge,
+    load_policy,
+    skeleton,
+)
 from windlm.train import Config as Training
+from windlm.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 REWARD = f"{Path(lm_tiny.__file__)}:vowels"
@@ -46,6 +61,7 @@ def flags(folder, out, method="wind", **more):
         "judge.kind": "reward",
         "judge.name": REWARD,
         "method.name": method,
+        "lora.rank": 0,
         "train.out": out,
         "train.rounds": 2,
         "train.draws": 4,
@@ -479,6 +495,88 @@ def test_a_name_by_flag_replaces_what_the_file_says_of_another(tmp_path):
         build(runs.RunConfig, WHOLE | {"method": {"name": "sppo", "eta": 1.0, "beta": 1.0}})
     with pytest.raises(ValueError, match=r"method.name must be one of wind, .* but it is 7"):
         build(runs.RunConfig, WHOLE | {"method": {"name": 7}})
+
+
+def test_the_step_in_units_of_the_theorems():
+    """4 beta / L^2, twice; at a step that is given there is nothing to scale."""
+    one, two = (methods.Wind(beta=0.1, step=step).objective() for step in (1.0, 2.0))
+    assert (one.stages(0.0)[0].eta, two.stages(0.0)[0].eta) == pytest.approx((0.4, 0.8))
+    assert "outside theorem" in two.remark(0.0)
+    moving = methods.MovingReference(beta=0.1, step=2.0).objective()
+    assert moving.stages(0.0)[0].eta == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="leave eta at None"):
+        methods.Wind(eta=1.0, step=2.0).objective()
+    with pytest.raises(ValueError, match="step must be positive"):
+        methods.Wind(step=0.0).objective()
+
+
+# -- recipes and defaults --------------------------------------------------------------------------------------
+
+RECIPES = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+SHAPES = {
+    "smollm2": LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=49152, tie_word_embeddings=True, max_position_embeddings=8192,
+    ),
+    "llama3-8b": LlamaConfig(
+        hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
+        vocab_size=128256, max_position_embeddings=8192,
+    ),
+}  # fmt: skip
+"""The published shapes of the models."""
+SIZES = {"smollm2": 134.5e6, "llama3-8b": 8.03e9}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_planned_on_the_meta_device(name, tmp_path):
+    """No hub: a tokenizer and a judge of ours, a configuration of the model's published shape, and enough prompts."""
+    SHAPES[name].save_pretrained(tmp_path / "model")
+    lm_tiny.tokenizer().save_pretrained(tmp_path / "model")
+    rows = [{"prompt": f"question {i}"} for i in range(20000 if name == "llama3-8b" else 192)]
+    lm_tiny.write_lines(tmp_path / "prompts.jsonl", rows)
+    whole = settings(runs.RunConfig, ["--config", f"recipe:{name}"])
+    assert whole.judge.kind == {"smollm2": "reward-model", "llama3-8b": "pairrm"}[name]
+    assert whole.judge.pairwise == (name == "llama3-8b")
+    words = ["--model.name", str(tmp_path / "model"), "--data.source", str(tmp_path / "prompts.jsonl")]
+    judge = ["--judge.kind", "pairwise" if whole.judge.pairwise else "reward", "--judge.name"]
+    judge += [PAIRWISE if whole.judge.pairwise else REWARD]
+    plan = plan_run(settings(runs.RunConfig, ["--config", f"recipe:{name}", *words, *judge]))
+    size = plan["parameters"] - plan["trained parameters"]
+    assert size == pytest.approx(SIZES[name], rel=1e-3)
+    assert plan["responses per round"] == {"smollm2": 16 * 8, "llama3-8b": 20000 * 5}[name]
+    assert plan["learning rate"] == pytest.approx({"smollm2": 2e-4, "llama3-8b": 7.2e-5}[name], rel=0.02)
+    assert plan["largest target, nats"] == pytest.approx({"smollm2": 4.8 / 1.24, "llama3-8b": 1.6 / 1.016}[name], 1e-3)
+    assert plan["eta in the theorem's steps"] == pytest.approx({"smollm2": 6, "llama3-8b": 40}[name])
+    assert "outside theorem" in plan["remark"]
+    assert plan["GiB sharded over 8"] < {"smollm2": 16, "llama3-8b": 72}[name]
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(SystemExit, match="recipe must be one of llama3-8b, smollm2, but it is 'smollm'"):
+        main(["train", "--config", "recipe:smollm"])
+
+
+def test_both_entrances_have_the_same_defaults():
+    ours = {f.name: f.default for f in dataclasses.fields(ModelSettings) if f.name in SAMPLING}
+    theirs = {name: p.default for name, p in inspect.signature(LanguagePolicy).parameters.items() if name in SAMPLING}
+    assert ours == theirs
+    assert len(ours) == len(SAMPLING)
+    assert wind(0.1) == methods.Wind(beta=0.1).objective()
+
+
+def test_names_and_functions_where_a_policy_and_a_judge_are_expected(folder, tmp_path):
+    """As in the guide; the base of a name is in float32, whatever the checkpoint's precision."""
+    lm_tiny.make(tmp_path / "policy")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "policy").bfloat16().save_pretrained(tmp_path / "policy")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "policy").dtype == torch.bfloat16
+    config = Training(tmp_path / "run", rounds=1, draws=2, cpu=True, progress=False)
+    rows = train(str(tmp_path / "policy"), [{"prompt": "say a"}], lm_tiny.vowels, wind(0.1), config)
+    assert rows[1]["learning_rate"] > 0
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+    for judge in (REWARD, str(folder / "reward")):
+        assert judge_of(judge).rewards(["a"], [["yes"]]).shape == (1, 1)
+    with pytest.raises(ValueError, match="policy must be a LanguagePolicy, ModelSettings, or"):
+        train(torch.nn.Linear(1, 1), ["a"], lm_tiny.vowels, wind(0.1), config)
 
 
 def test_earlier_names_are_read():

@@ -84,16 +84,16 @@ def test_the_example_of_the_front_page_is_within_its_bound():
     assert np.all(trace.kl_from_solution <= trace.bound)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 def test_the_example_of_windlm(tmp_path, monkeypatch):
     """The training example, on a model with a vocabulary of three letters and for two rounds."""
     pytest.importorskip("transformers")
     import json
 
-    from windlm import LanguagePolicy
     from windlm.tabular import small_policy
 
     page = ROOT / "windlm" / "README.md"
-    ((_, code),) = blocks(page, "python")
+    (_, code), *_ = blocks(page, "python")
     for long, short in (
         ('"HuggingFaceTB/SmolLM2-135M-Instruct"', repr(str(tmp_path / "model"))),
         ("rounds=50", "rounds=2"),
@@ -107,11 +107,14 @@ def test_the_example_of_windlm(tmp_path, monkeypatch):
     scope = {}
     exec(compile(code, name(page), "exec"), scope)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["round"] for row in rows] == [0, 1, 2]
-    assert rows[-1]["judge_calls"] > 0
-    loaded = [scope[kind].from_pretrained("run/final") for kind in ("AutoModelForCausalLM", "AutoTokenizer")]
-    again = LanguagePolicy(*loaded, max_new_tokens=4).sample(["a"], 5, np.random.default_rng(0))
-    assert again.text == scope["policy"].sample(["a"], 5, np.random.default_rng(0)).text
+    assert [row["round"] for row in rows if not row.get("final")] == [0, 1, 2]
+    assert rows[1]["judge_calls"] > 0
+    from transformers import AutoModelForCausalLM
+
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tmp_path / "model", "run/model")
+    )
+    assert any((before[name] - after[name]).abs().max() > 0 for name in before)
 
 
 # -- the front page ------------------------------------------------------------------------------------------

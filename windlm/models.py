@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from .judges import (
     EmbeddingJudge,
@@ -102,7 +103,7 @@ class ModelSettings:
 class LoraSettings:
     """A LoRA adapter; rank 0 trains all weights instead."""
 
-    rank: int = 0
+    rank: int = 16
     """Rank of the adapter; 0 for no adapter."""
     alpha: int = 32
     """Scaling numerator: the adapter's output is scaled by alpha / rank."""
@@ -223,6 +224,29 @@ def own_precision(where: Mapping[str, str]) -> torch.dtype | None:
     return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else None
 
 
+def policy_of(policy: LanguagePolicy | ModelSettings | str | Path, seed: int = 0) -> LanguagePolicy:
+    """Return a policy; settings or a name are loaded as by the command line, with its default adapter."""
+    if isinstance(policy, LanguagePolicy):
+        return policy
+    if isinstance(policy, str | Path):
+        policy = ModelSettings(str(policy))
+    if isinstance(policy, ModelSettings):
+        return load_policy(policy, LoraSettings(), seed=seed)
+    raise ValueError(
+        f"policy must be a LanguagePolicy, ModelSettings, or a model's name or folder, but it is a "
+        f"{type(policy).__name__}: LanguagePolicy(model, tokenizer) makes one."
+    )
+
+
+def judge_of(judge: Any) -> Any:
+    """Return a judge; a function is a reward, and so is a name module:function; any other name is a reward model's."""
+    if isinstance(judge, str):
+        return load_judge(JudgeSettings("reward" if ":" in judge else "reward-model", judge))
+    if callable(judge) and not hasattr(judge, "preference"):
+        return RewardJudge(judge)
+    return judge
+
+
 def complete(info: Mapping[str, Any], what: str) -> None:
     """Raise ValueError if a loaded model lacks weights, which would have been initialised at random."""
     absent = sorted({*info["missing_keys"], *(entry[0] for entry in info.get("mismatched_keys", ()))})
@@ -246,8 +270,14 @@ def with_adapter(net: Any, adapter: LoraSettings, task_type: str = "CAUSAL_LM", 
     import peft
 
     targets: Any = "all-linear" if adapter.targets == ("all-linear",) else list(adapter.targets)
+    transposed = any(isinstance(layer, Conv1D) for layer in net.modules())  # of GPT-2
     config = peft.LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=0.0, target_modules=targets, task_type=task_type
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        task_type=task_type,
+        fan_in_fan_out=transposed,
     )
     return peft.get_peft_model(net, config, **settings)
 

@@ -85,6 +85,8 @@ class Regression:
         The constant `L` of theory 5.2 that default steps depend on: 1 for any judge, 1/2 for a reward or
         Bradley-Terry. None for the judge's own, ``judge.interaction``, which `windlm.train.train` fills in; until then
         1.
+    step : float
+        Step of a rule whose `eta` is None, in units of the largest that the theory allows.
     """
 
     rule: wg.Rule | Callable[[float], wg.Rule]
@@ -93,6 +95,7 @@ class Regression:
     risk: str = "squared"
     pairing: str = "group"
     interaction: float | None = None
+    step: float = 1.0
     slots: tuple[str, ...] = field(init=False, default=())
     n_stages: int = field(init=False, default=1)
     renew: dict[str, int] = field(init=False, default_factory=dict, repr=False)
@@ -106,6 +109,8 @@ class Regression:
             raise ValueError(f"pairing must be 'group', 'leave-one-out' or 'constant', but it is {self.pairing!r}.")
         if self.payoff == "log-win-rate" and (self.risk, self.pairing) != ("squared", "group"):
             raise ValueError("A log payoff is not a probability: it needs risk='squared' and pairing='group'.")
+        if not 0 < self.step < inf:
+            raise ValueError(f"step must be positive and finite, but it is {self.step}.")
         stages = self.stages(0.0)
         if self.pairing == "constant" and any(stage.beta > 0 for stage in stages):
             raise ValueError(
@@ -121,7 +126,17 @@ class Regression:
         """Return the rule's plan."""
         rule = self.rule if isinstance(self.rule, wg.Rule) else self.rule(progress)
         interaction = 1.0 if self.interaction is None else self.interaction
-        return wg.updates.plan_of(rule, game_constants(rule, self.beta, self.payoff, interaction))
+        game = game_constants(rule, self.beta, self.payoff, interaction)
+        return wg.updates.plan_of(self._scaled(rule, game), game)
+
+    def _scaled(self, rule: Any, game: wg.GameConstants) -> Any:
+        if self.step == 1:
+            return rule
+        if isinstance(rule, wg.moving_reference):
+            return replace(rule, rule=self._scaled(rule.rule, game))
+        if getattr(rule, "eta", 0.0) is not None:
+            raise ValueError(f"step = {self.step:g} is in units of the step that the theory gives: leave eta at None.")
+        return replace(rule, eta=self.step * float(wg.updates.plan_of(rule, game).settings["eta"]))
 
     def stages(self, progress: float) -> tuple[wg.Stage, ...]:
         return tuple(

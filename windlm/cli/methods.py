@@ -43,7 +43,8 @@ class Regressed(Method):
         raise NotImplementedError
 
     def objective(self) -> Regression:
-        return Regression(self.rule(), self.beta, risk=self.risk, pairing=self.pairing)
+        step = getattr(self, "step", 1.0)
+        return Regression(self.rule(), self.beta, risk=self.risk, pairing=self.pairing, step=step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,9 @@ class Wind(Regressed):
     name: Literal["wind", "wind-squared", "wind-kl", "wind-nce"] = "wind"
     """The method; wind-kl is wind with that risk. ``--method.name NAME --help`` shows the flags of another one."""
     eta: float | None = None
-    """Step size; None for the largest with a proven rate, 4 beta / L^2."""
+    """Step size; None for `step` times the largest with a proven rate, 4 beta / L^2."""
+    step: float = 1.0
+    """Step size in units of the largest with a proven rate, if eta is None."""
 
     def __post_init__(self) -> None:
         if self.name != "wind":
@@ -70,7 +73,9 @@ class Extragradient(Regressed):
 
     name: Literal["extragradient"] = "extragradient"
     eta: float | None = None
-    """Step size; None for the largest with a proven rate."""
+    """Step size; None for `step` times the largest with a proven rate."""
+    step: float = 1.0
+    """Step size in units of the largest with a proven rate, if eta is None."""
 
     def rule(self) -> wg.Rule:
         return wg.extragradient(self.eta)
@@ -82,7 +87,9 @@ class Optimistic(Regressed):
 
     name: Literal["optimistic"] = "optimistic"
     eta: float | None = None
-    """Step size; None for the largest with a proven rate."""
+    """Step size; None for `step` times the largest with a proven rate."""
+    step: float = 1.0
+    """Step size in units of the largest with a proven rate, if eta is None."""
 
     def rule(self) -> wg.Rule:
         return wg.optimistic(self.eta)
@@ -134,7 +141,9 @@ class MovingReference(Regressed):
     every: int = 5
     """Rounds after which the reference becomes the policy."""
     eta: float | None = None
-    """Step size of the inner rule; None for the largest with a proven rate."""
+    """Step size of the inner rule; None for `step` times the largest with a proven rate."""
+    step: float = 1.0
+    """Step size in units of the largest with a proven rate, if eta is None."""
 
     def rule(self) -> wg.Rule:
         return wg.moving_reference(getattr(wg, self.inner)(self.eta), self.every)

@@ -130,6 +130,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
         "GiB at the peak, roughly": round(weights + state + work + judging, 3),
         f"GiB sharded over {many}": round((weights + state) / many + work + judging, 3),
         "GiB disk, roughly": round(sum(disk.values()), 3),
+        "learning rate": config.filled(policy).learning_rate,
         **target(run, stages),
         **({"remark": remark} if (remark := remarks(rule, config.rounds)) else {}),
     }
@@ -162,7 +163,7 @@ def target(run: RunConfig, stages: Any) -> dict[str, Any]:
     if "eta" in {f.name for f in fields(run.method)} and steps[0][1] > 0:
         try:
             method: Any = run.method
-            free = replace(method, eta=None)
+            free = replace(method, eta=None, **({"step": 1.0} if hasattr(method, "step") else {}))
             (proven, *_) = for_judge(free.objective(), run.judge).stages(0.0)
         except (ValueError, TypeError):  # of a method without a step of its own
             return found

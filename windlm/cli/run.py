@@ -23,6 +23,7 @@ from ..models import (
     judge_columns,
     load_judge,
     load_policy,
+    pretrained,
     read_check,
     save_merged,
     skeleton,
@@ -136,7 +137,7 @@ def judge_next(run: RunConfig) -> int:
     check_same(run, run.train.out)
     judge = load_judge(run.judge)
     prompts = load_prompts(run.data, getattr(judge, "columns", ()))
-    tokenizer = AutoTokenizer.from_pretrained(**source(run.model.name), revision=run.model.revision)
+    tokenizer = pretrained(AutoTokenizer, source(run.model.name), revision=run.model.revision)
     policy = as_policy(skeleton(run.model, run.lora), tokenizer, run.model)
     prompts = fitting(policy, prompts, run.data)
     return judge_round(policy, prompts, judge, for_judge(run.method.objective(), run.judge), run.train)

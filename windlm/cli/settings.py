@@ -20,6 +20,8 @@ import yaml
 T = TypeVar("T")
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
 """What the error messages call a type."""
+RECIPES = Path(__file__).parent.parent / "recipes"
+"""Folder of the configurations that come with windlm."""
 
 
 def settings(kind: type[T], arguments: Sequence[str], command: str = "") -> T:
@@ -40,14 +42,16 @@ def settings(kind: type[T], arguments: Sequence[str], command: str = "") -> T:
         if name == "--config":
             if not equals and i + 1 == len(rest):
                 raise ValueError("--config needs a file.")
-            path = Path(value if equals else rest[i + 1])
+            values = read_file(recipe(value if equals else rest[i + 1]))
             del rest[i : i + (1 if equals else 2)]
-            values = read_file(path)
             break
     values |= chosen(kind, rest, values)
     default = build(kind, values, missing=tyro.MISSING)
     check_flags(rest, default)
-    description = f"{inspect.getdoc(kind)}\n\n--config FILE reads settings from YAML or JSON; flags take precedence."
+    description = (
+        f"{inspect.getdoc(kind)}\n\n--config FILE reads settings from YAML or JSON, --config recipe:NAME those that "
+        f"come with windlm ({', '.join(sorted(path.stem for path in RECIPES.glob('*.yaml')))}); flags take precedence."
+    )
     told = StringIO()
     try:
         with redirect_stderr(told):
@@ -257,6 +261,20 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ValueError(f"{name} must be {WORDS.get(hint, hint.__name__)}, but it is {value!r}.")
     return value
+
+
+def recipe(name: str) -> Path:
+    """Return the path of a configuration: a file, or ``recipe:NAME`` for one that comes with windlm.
+
+    Raises
+    ------
+    ValueError
+        If windlm has no recipe of that name; those that it has are named.
+    """
+    if not name.startswith("recipe:"):
+        return Path(name)
+    names = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    return names[known(name.removeprefix("recipe:"), names, "The recipe")]
 
 
 def read_file(path: Path) -> dict[str, Any]:

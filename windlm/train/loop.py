@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,8 +26,7 @@ from accelerate.utils import gather_object
 from .. import schedules, sharding
 from ..data import Prompts
 from ..files import check_writable, writing
-from ..judges import Judge
-from ..models import check_mergeable, save_merged, write_check
+from ..models import ModelSettings, check_mergeable, judge_of, policy_of, save_merged, write_check
 from ..objectives import Objective, for_judge, remarks
 from ..policy import LanguagePolicy, finite, ignore
 from ..rollout import Activity, Rollout
@@ -45,9 +45,9 @@ ONLY: dict[str | None, Activity | None] = {None: None, "generate": "sampling", "
 
 
 def train(
-    policy: LanguagePolicy,
+    policy: LanguagePolicy | ModelSettings | str | Path,
     prompts: Any,
-    judge: Judge,
+    judge: Any,
     objective: Objective,
     config: Config,
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
@@ -66,11 +66,12 @@ def train(
 
     Parameters
     ----------
-    policy : LanguagePolicy
-        Trained in place.
+    policy : LanguagePolicy, ModelSettings or str
+        Trained in place. Settings, or a model's name or folder, are loaded as by the command line, with an adapter.
     prompts : Prompts, list, or datasets.Dataset
         Texts, conversations, or rows with a prompt and with columns that the judge may read; see `Prompts.of`.
-    judge : Judge
+    judge : Judge, callable or str
+        A function is taken for a reward, a name for that of a reward model, or of a function as ``module:function``.
         With a `part`, only its `interaction` is read, so that its settings do as well.
     objective : Objective
         `windlm.objectives.wind`, `sppo`, `bond`, `JBond`, `BestOfN`, or a `Regression` of any rule.
@@ -101,7 +102,11 @@ def train(
         judge returns NaN, a loss is not finite, the folder holds another run, or the saved model is not the trained
         one.
     """
+    judge = judge_of(judge)
     prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
+    policy = policy_of(policy, config.seed)
+    config = config.filled(policy)
+    assert config.learning_rate is not None
     check_trackers(config.trackers)
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))

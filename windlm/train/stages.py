@@ -33,7 +33,7 @@ def judge_round(policy: LanguagePolicy, prompts: Any, judge: Judge, objective: O
     ValueError
         If nothing was sampled, or by a run with other settings.
     """
-    prompts, objective = Prompts.of(prompts), for_judge(objective, judge)
+    prompts, objective, config = Prompts.of(prompts), for_judge(objective, judge), config.filled(policy)
     rounds = sorted((config.out / "rollouts").glob("round-*"))
     journals = [Journal(path) for path in sorted(rounds[-1].glob("stage-0/*.journal"))] if rounds else []
     if not journals:
