@@ -1,7 +1,8 @@
 """How a round's time, memory and disk grow with prompts, responses per prompt, length and vocabulary.
 
     python benchmarks/scaling.py                    in a minute, into benchmarks/quick
-    python benchmarks/scaling.py --full             up to 20,000 prompts x 5 responses, into the committed tables
+    python benchmarks/scaling.py --full             up to 20,000 prompts x 5 responses, into the committed tables: an
+                                                    hour beside other work; goes on where it was stopped
     python benchmarks/scaling.py --smoke            in seconds, for tests
 
 A random transformer of two layers runs one round of WIND in a process of its own, on one thread; one size is varied at
@@ -29,12 +30,12 @@ import pandas as pd
 import tyro
 from study import QUICK, RESULTS, ROOT, show, write_table
 
-BASE = {"prompts": 1000, "draws": 5, "new_tokens": 32, "vocabulary": 1000}
+BASE = {"prompts": 250, "draws": 5, "new_tokens": 32, "vocabulary": 1000}
 """The round that the others differ from in one size."""
 VARIED = {
     "prompts": (100, 1000, 5000, 20000),
     "draws": (2, 5, 16),
-    "new_tokens": (16, 32, 128),
+    "new_tokens": (8, 32, 128),
     "vocabulary": (1000, 10000, 50000),
 }
 """The sizes that are tried; with --full all of them."""
@@ -61,9 +62,7 @@ def cells(config: Config) -> list[dict[str, Any]]:
     out = []
     for name, values in VARIED.items():
         for value in values if config.full else values[:2]:
-            cell = BASE | {name: value}
-            if name == "prompts" or value != BASE[name]:
-                out.append({"varied": name, **cell})
+            out.append({"varied": name, **BASE, name: value})
     return out
 
 
@@ -161,17 +160,24 @@ def worker(cell: dict[str, Any], out: Path) -> None:
     out.write_text(json.dumps({"row": measures, "memory": meter.rows}))
 
 
+def measured(cell: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the measures of one round, in a process of its own; a round that was measured before is not run again."""
+    sizes = {name: cell[name] for name in BASE}
+    out = folder / ("-".join(map(str, sizes.values())) + ".json")
+    if not out.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(ROOT / "benchmarks" / "scaling.py"), "--worker", json.dumps(sizes), str(out)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return json.loads(out.read_text())
+
+
 def main(config: Config) -> None:
     begun = time.perf_counter()
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
     rows, curves = [], []
     for cell in cells(config):
-        with tempfile.TemporaryDirectory() as where:
-            out = Path(where) / "out.json"
-            command = [sys.executable, str(ROOT / "benchmarks" / "scaling.py"), "--worker", json.dumps(cell), str(out)]
-            subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-            found = json.loads(out.read_text())
+        found = measured(cell, results / ".cells" / "scaling")
         rows.append({**cell, **found["row"]})
         if cell["varied"] == "prompts":
             curves += [[cell["prompts"], cell["draws"], *reading] for reading in found["memory"]]
