@@ -14,7 +14,6 @@ import lm_tiny
 from test_lm_cli import flags
 
 from windlm.cli import main, run
-from windlm.files import UnwritableError, named_disk_errors
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +99,6 @@ def test_a_disk_that_is_full(most, folder, tmp_path):
     assert f"Cannot write {tmp_path / 'run'}" in told.replace("write to", "write")
     assert "File too large" in told
     assert "Make room or choose another folder" in told
-
-
-def test_which_errors_are_of_the_disk(tmp_path):
-    class SafetensorError(Exception):
-        pass
-
-    for error in (OSError(28, "No space"), OSError(30, "Read-only"), SafetensorError("Error while serializing: x")):
-        with pytest.raises(UnwritableError, match=f"Cannot write to {tmp_path}"), named_disk_errors(tmp_path):
-            raise error
-    for error in (
-        OSError(2, "No such file"),
-        ValueError("x"),
-        SafetensorError("header too large"),
-        KeyError("PytorchX"),
-    ):
-        with pytest.raises(type(error)), named_disk_errors(tmp_path):
-            raise error
 
 
 # -- the hub -------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -49,34 +48,6 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
             f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Make room or choose another folder; "
             f"the run resumes."
         ) from error
-
-
-@contextmanager
-def named_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the error of a disk that is full or read-only, whatever library meets it, into one that names the folder.
-
-    Raises
-    ------
-    UnwritableError
-        In place of an OSError of that kind, of safetensors' error, and of torch's.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UnwritableError) or not is_disk_error(error):
-            raise
-        told = " ".join(str(error).split())
-        raise UnwritableError(
-            f"Cannot write to {folder}: {told:.300}. Make room or choose another folder; the run resumes."
-        ) from error
-
-
-def is_disk_error(error: Exception) -> bool:
-    """Return whether an error says that the disk is full or read-only."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-    saving = {"SafetensorError": "serializing", "RuntimeError": "PytorchStreamWriter"}
-    return saving.get(type(error).__name__, "\0") in str(error)
 
 
 def check_writable(folder: Path) -> None:

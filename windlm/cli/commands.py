@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..files import UnwritableError, named_disk_errors
+from ..files import UnwritableError
 from .settings import plain, settings
 
 
@@ -16,9 +15,8 @@ def train(arguments: Sequence[str]) -> None:
     from .run import RunConfig, start
 
     config = settings(RunConfig, arguments, "train")
+    rows = start(config, "train" if config.judged else None)
     out = config.train.out
-    with named_disk_errors(out):
-        rows = start(config, "train" if config.judged else None)
     if "remark" in rows[0]:
         print(f"Remark: {rows[0]['remark']}")
     rounds = sum(not row.get("final") for row in rows) - 1
@@ -39,8 +37,7 @@ def generate(arguments: Sequence[str]) -> None:
     from .run import RunConfig, start
 
     config = settings(RunConfig, arguments, "generate")
-    with named_disk_errors(config.train.out):
-        start(config, "generate")
+    start(config, "generate")
     print(f"Sampled into {config.train.out / 'rollouts'}. Next: windlm judge.")
 
 
@@ -58,9 +55,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     from ..evaluate.tables import table, write
 
     config = settings(EvaluateConfig, arguments, "evaluate")
-    with named_disk_errors(config.out.parent):
-        rows = evaluate(config)
-        write(rows, plain(config), config.out)
+    rows = evaluate(config)
+    write(rows, plain(config), config.out)
     print(table(rows, "the reference" if config.reference else "the model"))
 
 
@@ -76,8 +72,7 @@ def reward(arguments: Sequence[str]) -> None:
     from ..judges.fitting import RewardModelConfig, fit
 
     config = settings(RewardModelConfig, arguments, "reward")
-    with named_disk_errors(config.out):
-        found = fit(config)
+    found = fit(config)
     print(
         f"Held-out accuracy {found.accuracy.mean:.3f} (95% {found.accuracy.low:.3f} to {found.accuracy.high:.3f}, "
         f"{found.prompts} prompts), fitted to {found.pairs} pairs in {found.seconds:.0f} s."
@@ -95,8 +90,7 @@ def report(arguments: Sequence[str]) -> None:
     from ..report.command import ReportConfig, report
 
     config = settings(ReportConfig, arguments, "report")
-    with named_disk_errors(config.out or Path.cwd()):
-        print(f"Written: {', '.join(map(str, report(config)))}")
+    print(f"Written: {', '.join(map(str, report(config)))}")
 
 
 COMMANDS = {
