@@ -181,8 +181,13 @@ def test_lm_evals_results_become_rows_with_groups_and_values():
     }
     for r in rows.values():
         assert np.mean([*r["values"].values()]) == r["mean"]
-    assert (rows["g: acc"]["low"], rows["g: acc"]["high"]) == pytest.approx((0.5 - 1.96 * 0.07, 0.5 + 1.96 * 0.07))
-    assert math.isnan(rows["c: acc (strict)"]["low"])
+    # a share has Wilson's interval, also at its end: the roots of (p - x)^2 = z^2 x (1 - x) / n
+    for name, n in {"g: acc": 8, "c: acc (strict)": 4}.items():
+        p, z2 = rows[name]["mean"], 1.959964**2
+        roots = sorted(np.roots([1 + z2 / n, -(2 * p + z2 / n), p * p]).real)
+        assert (rows[name]["low"], rows[name]["high"]) == pytest.approx(roots, abs=1e-5)
+    (other,) = rows_of({"results": {"d": {"f1,none": 0.3, "f1_stderr,none": 0.1}}}, "model", ["d"])
+    assert (other["low"], other["high"]) == pytest.approx((0.3 - 0.196, 0.3 + 0.196))
     assert [m for m, r in rows.items() if r["part"]] == ["a: acc", "b: acc"]  # those of a group of a group
 
 

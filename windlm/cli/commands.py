@@ -89,7 +89,8 @@ def report(arguments: Sequence[str]) -> None:
     """Write the report of runs: one HTML file with curves and responses."""
     from ..report.command import ReportConfig, report
 
-    print(f"Written: {', '.join(map(str, report(settings(ReportConfig, arguments, 'report'))))}")
+    config = settings(ReportConfig, arguments, "report")
+    print(f"Written: {', '.join(map(str, report(config)))}")
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy import LanguagePolicy
 from .benchmark_data import check_tasks, local_data
-from .statistics import Interval
+from .statistics import Interval, wilson
 from .tables import Row, row
 
 
@@ -29,7 +29,7 @@ def benchmarks(
     chat_template: bool = False,
     seed: int = 0,
 ) -> list[Row]:
-    """Return the rows of lm-eval's results, with 95% intervals from its standard errors.
+    """Return the rows of lm-eval's results with 95% intervals: of shares Wilson's, of others from its standard errors.
 
     Parameters
     ----------
@@ -128,6 +128,9 @@ def rows_of(results: Mapping[str, Any], who: str, tasks: Sequence[str]) -> list[
                 for sample in samples.get(leaf, ())
                 if sample.get("filter", "none") == how and isinstance(sample.get(metric), bool | int | float)
             }
-            found = row(label, who, Interval(value, value - half, value + half), sum(counts), values)
+            span = Interval(value, value - half, value + half)
+            if values and {*values.values()} <= {0.0, 1.0} and math.isclose(value, sum(values.values()) / len(values)):
+                span = wilson(value, len(values))  # a standard error of 0 of 8 would be 0
+            found = row(label, who, span, sum(counts), values)
             rows.append(found | {"part": task not in tasks and all(task not in groups.get(t, ()) for t in tasks)})
     return rows

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..data import Data, fitting, load_prompts
+from ..files import check_writable
 from ..judges.base import ask
 from ..judges.columns import columns_for
 from ..judges.settings import AnyJudge, RewardModelSettings
@@ -22,7 +23,7 @@ from ..policy import LanguagePolicy, Prompt
 from .benchmarks import benchmarks
 from .chat import Chat, ChatJudge, Endpoint, LocalChat, converse, load_questions
 from .statistics import Interval, diversity, interval, win_rates
-from .tables import Row, row, with_differences, writable
+from .tables import Row, row, with_differences
 
 TASKS = ("gsm8k", "hellaswag", "mmlu")
 """Default benchmarks, those of the WIND paper."""
@@ -156,7 +157,9 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
     ValueError
         If a required setting is missing, lm-eval is not installed, or there is nothing to evaluate.
     """
-    writable(config.out)
+    if config.out.is_dir():
+        raise ValueError(f"Cannot write {config.out}: it is a folder. Give the file to write as --out.")
+    check_writable(config.out.parent)  # before the work that it is to hold
     config = replace(config, model=settled(config.model))  # type: ignore[arg-type]
     if config.judge.name and not (config.reference and config.data.source):
         raise ValueError("A win rate needs a reference and prompts: give --reference and --data.source.")

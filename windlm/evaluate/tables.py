@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import write_atomically
 from .statistics import Interval
 
 Row = dict[str, Any]
@@ -77,18 +78,5 @@ def _span(r: Row, prefix: str) -> str:
 def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
     """Write rows and configuration as JSON; nan becomes null."""
     clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"config": config, "rows": clean}, indent=2) + "\n")
-
-
-def writable(path: Path) -> None:
-    """Raise ValueError if a file cannot be written, before the work is done that it would hold."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(path.name + ".tmp")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from None
+    text = json.dumps({"config": config, "rows": clean}, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
