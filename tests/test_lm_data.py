@@ -441,7 +441,9 @@ def test_the_same_prompt_with_other_columns_is_another(tmp_path):
     found = load_prompts(Data(source))
     assert found == ["1+1", "1+1", "2+2"]
     assert found.columns == {"answer": ["2", "II", None], "more": [None, None, 3]}
-    assert load_prompts(Data(source), ["more"]).columns == {"more": [None, 3]}
+    assert load_prompts(Data(source), ["less"]).columns == {}
+    with pytest.raises(ValueError, match=r"Row 0 of .* has no column 'more', which other rows have"):
+        load_prompts(Data(source), ["more"])
     assert load_prompts(Data(source), ()).columns == {}
     assert load_prompts(Data(source, limit=2), ["answer"]).columns == {"answer": ["2", "II"]}
 

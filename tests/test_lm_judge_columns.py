@@ -167,6 +167,7 @@ def test_a_response_that_was_cut_loses_the_penalty():
     found = judge.rewards(["p", "q"], [["x", "y"], ["x", "z"]], {"ended": [["cut", "end token"], ["stop text", "cut"]]})
     np.testing.assert_array_equal(found, [[0.75, 1], [1, 0.75]])
     assert judge.response_columns == ["ended"]
+    assert judge.columns == ()  # of the data set
     with pytest.raises(ValueError, match="cut must be"):
         RewardJudge(by_name, cut=-1.0)
 

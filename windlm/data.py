@@ -279,8 +279,8 @@ def load_prompts(data: Data, columns: Sequence[str] | None = None) -> Prompts:
     ----------
     data : Data
     columns : sequence of str, optional
-        Names of the columns to keep; by default all but the prompt's. Rows with the same prompt are one only if the
-        kept columns are equal too.
+        Names of the columns to keep where there are any of them; by default all but the prompt's. Rows with the same
+        prompt are one only if the kept columns are equal too.
 
     Raises
     ------
@@ -318,9 +318,8 @@ def _from_rows(
     rows: Sequence[Row], data: Data, columns: Sequence[str] | None = None, distinct: bool = False
 ) -> Prompts:
     name = None if _implicit(rows[0], data) else column(rows[0], data.prompt, PROMPT_COLUMNS, data.source)
-    if columns is None:
-        columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c != name]
-    columns = [c for c in columns if any(c in row for row in rows)]  # what is nowhere is absent, and the judge says so
+    there = dict.fromkeys(c for row in rows for c in row)
+    asked, columns = columns, [c for c in there if (c != name if columns is None else c in columns)]
     found: dict[str, tuple[Prompt, list[Any]]] = {}
     for i, row in enumerate(rows):
         where = f"Row {i} of {data.source}"
@@ -328,6 +327,8 @@ def _from_rows(
             prompt: Prompt = _with_system(split_conversations(row["chosen"], row["rejected"], where)[0], data)
         else:
             prompt = _prompt(row, name, data, where)
+        if asked is not None and (lacks := [c for c in columns if c not in row]):
+            raise ValueError(f"{where} has no column {lacks[0]!r}, which other rows have and the judge reads.")
         kept = [row.get(c) for c in columns]
         found.setdefault(json.dumps([prompt, kept], default=str) if distinct else str(i), (prompt, kept))
         if len(found) == data.limit:

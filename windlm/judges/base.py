@@ -231,10 +231,11 @@ class RewardJudge:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Names of the columns that the rewards read; None for all of the data set's."""
+        """Names of the data set's columns that the rewards read; None for all."""
         if any(s.takes_all for s in self.signatures):
             return None
-        return tuple(dict.fromkeys([*self.required, *(name for s in self.signatures for name in s.named)]))
+        named = dict.fromkeys([*self.required, *(name for s in self.signatures for name in s.named)])
+        return tuple(name for name in named if name not in RESPONSE_COLUMNS)
 
     @property
     def required(self) -> list[str]:
