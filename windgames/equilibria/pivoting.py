@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-CHUNK_ENTRIES = 2**17
-"""Largest number of tableau entries that are updated together: they should fit into a core's cache."""
+CHUNK_ENTRIES = 2**18
+"""Largest number of tableau entries of the games that take their pivots together."""
+CACHED_ENTRIES = 2**16
+"""Largest number of tableau entries that are updated together: they and their change should fit into a core's cache."""
 TINY = 1e-12
 """Tableau entries up to this count as zero."""
 SINGULAR = 1e-12
@@ -59,6 +61,7 @@ def _solve(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # where it ends: the inverse of the equations and their solution, as far as they are basic
     inverse, z, ended = np.zeros((n, m + 1, m + 1)), np.zeros((n, m + 1)), np.zeros((n, m + 1), dtype=bool)
     pivots, index, i = np.zeros(n, dtype=int), np.arange(n), np.arange(n)
+    few = max(1, CACHED_ENTRIES // T[0].size)
     for _ in range(4 * m + 10):
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             q, d = T[:, :, m + 1], T[:, :, m + 2]
@@ -82,7 +85,9 @@ def _solve(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         p = T[i, k, j][:, None]
         other, row_k, row_j = T[i, :, j] / p, T[i, k] / p, T[i, j] / p
         column = column / p
-        T += np.stack([column * p, -other * p], axis=-1) @ np.stack([row_j, row_k], axis=1)
+        left, right = np.stack([column * p, -other * p], axis=-1), np.stack([row_j, row_k], axis=1)
+        for start in range(0, len(i), few):
+            T[start : start + few] += left[start : start + few] @ right[start : start + few]
         T[i, :, k], T[i, :, j], T[i, k], T[i, j] = other, -column, row_j, -row_k
         T[i, k, k] = T[i, j, j] = 0.0
         T[i, k, j], T[i, j, k] = -1 / p[:, 0], 1 / p[:, 0]

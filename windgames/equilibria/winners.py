@@ -15,7 +15,7 @@ from math import inf
 import numpy as np
 from scipy.linalg.lapack import dgecon, dgetrf, dgetrs
 
-from .._array import log_normalize, logsumexp
+from .._array import log_normalize, logsumexp, safe_log
 from ..games import Game
 from ..preferences import RewardPreference
 from ..preferences.base import ties_tol
@@ -119,40 +119,36 @@ def _classes(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _winners(A: np.ndarray, log_ref: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-policy for each reference, of one game for all or of one each, and the linear systems."""
-    faces, systems = _faces(A)
-    out = np.full(log_ref.shape, -inf)
-    for k in range(len(log_ref)):
-        one = 0 if len(A) == 1 else k
-        face = faces[one]
-        out[k, face.support] = (
-            _nearest(A[one], face.support, log_ref[k]) if face.log_policy is None else face.log_policy
-        )
+    alone, supports, systems = _faces(A)
+    out = np.broadcast_to(alone, log_ref.shape).copy()
+    for k in range(len(log_ref)) if len(A) == 1 else supports:
+        support = supports.get(0 if len(A) == 1 else k)
+        if support is not None:
+            out[k, support] = _nearest(A[0 if len(A) == 1 else k], support, log_ref[k])
     return out, np.broadcast_to(systems, len(log_ref))
 
 
-def _faces(A: np.ndarray) -> tuple[list[Face], np.ndarray]:
-    """Return the largest support of a winner in each game, and the number of linear systems or pivots that it took."""
+def _faces(A: np.ndarray) -> tuple[np.ndarray, dict[int, np.ndarray], np.ndarray]:
+    """Return the only winners, the largest supports where there are many, and the linear systems or pivots."""
     n, m = A.shape[:2]
-    faces: dict[int, Face] = {}
-    systems = np.zeros(n, dtype=int)
+    out, systems = np.full((n, m), -inf), np.zeros(n, dtype=int)
     beats = np.sum(A > 0, axis=-1)
-    best = np.argmax(beats, axis=-1)
-    for k in np.flatnonzero(beats[np.arange(n), best] == m - 1):  # a Condorcet winner
-        faces[int(k)] = Face(best[[k]], np.zeros(1))
-    left = np.setdiff1d(np.arange(n), list(faces))
-    if m <= PIVOT_ALONE or (m <= PIVOT_TOGETHER and left.size >= 8):
+    condorcet = np.max(beats, axis=-1) == m - 1
+    out[condorcet, np.argmax(beats[condorcet], axis=-1)] = 0.0
+    left = np.flatnonzero(~condorcet)
+    if left.size and (m <= PIVOT_ALONE or (m <= PIVOT_TOGETHER and left.size >= 8)):
         x, proven, systems[left] = only_winners(A[left])
-        for k in np.flatnonzero(proven):
-            support = np.flatnonzero(x[k])
-            faces[int(left[k])] = Face(support, np.log(x[k, support]))
+        out[left[proven]] = safe_log(x[proven])
         left = left[~proven]
+    faces: dict[int, Face] = {}
     if left.size:
         x, t, count = _ends_of_paths(A[left], left, faces)
         systems[left] += count
         for one, x_end, t_end in zip(left.tolist(), x, t, strict=True):
-            if one not in faces:
-                faces[one] = _face(A[one], x_end, t_end)
-    return [faces[k] for k in range(n)], systems
+            face = faces[one] = faces.get(one) or _face(A[one], x_end, t_end)
+            if face.log_policy is not None:
+                out[one, face.support] = face.log_policy
+    return out, {k: face.support for k, face in faces.items() if face.log_policy is None}, systems
 
 
 def _ends_of_paths(
