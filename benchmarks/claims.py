@@ -148,7 +148,7 @@ def certificate_log(p: Point) -> float:
     """A log-win-rate game; `beta` is the contraction constant over the share, where both can be told from rounding."""
     kappa = float(bounds.birkhoff_contraction(p.P))
     beta = kappa / p.share
-    if not (kappa > 1e-4 and p.share < 1 - 1e-6 and beta < 1e6):
+    if not (kappa > 1e-4 and p.share < 1 - 1e-4 and beta < 1e6):
         return 0.0
     ref = p.star - np.log(p.win(p.star)) / beta
     R = span(p.policy - ref - np.log(p.win(p.policy)) / beta)
