@@ -24,6 +24,7 @@ from windlm.models import JudgeSettings
 from windlm.tabular import small_policy
 from windlm.train import train
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
 SUMS = Prompts(["1+1", "1+1", "2+2"], {"answer": ["2", "II", "4"], "source": ["a", "b", "a"]})
 REPLIES = [["2", "II"], ["2", "II"], ["4", "2"]]
 RIGHT = [[1, 0], [0, 1], [1, 0]]
@@ -83,6 +84,26 @@ def test_only_the_columns_that_are_read_tell_verdicts_apart():
     assert plain.columns == ()
     assert reads.columns == ("answer",)
     assert RewardJudge(with_all).columns is None
+
+
+def test_a_column_may_have_the_name_of_an_argument():
+    """The argument is what the judge gives; UltraFeedback has completions, rollouts have responses."""
+    columns = {"responses": ["mine"], "completions": ["yours"], "p": ["theirs"]}
+
+    def reward(prompts, responses, **others):
+        assert responses == ["x"]
+        assert others == {"completions": ["yours"], "p": ["theirs"]}
+        return [1.0]
+
+    def positional(p, r, **others):
+        assert (p, r) == (["q"], ["x"])
+        assert set(others) == {"responses", "completions"}
+        return [1.0]
+
+    for function in (reward, positional):
+        assert RewardJudge(function).rewards(["q"], [["x"]], columns) == 1
+    wins = PairwiseJudge(lambda prompts, first, second, completions: [float(c == "yours") for c in completions])
+    assert wins.preference(["q"], [["x", "y"]], columns).matrix()[0, 0, 1] == 0.5  # 1 in both orders
 
 
 def test_a_conversation_is_given_as_trl_gives_it():
@@ -229,14 +250,20 @@ def test_rewards_with_columns_and_weights_from_the_command_line(tmp_path):
     rows = [{"question": "1+1", "answer": "#### 2"}, {"question": "1+1", "answer": "#### 3"}]
     source = lm_tiny.write_lines(tmp_path / "rows.jsonl", [*rows, rows[0]])
     words = ["train", "--model.name", tmp_path / "policy", "--model.max-new-tokens", 4, "--data.source", source]
+    names = [f"{tmp_path / 'mine.py'}:{name}" for name in ("digits", "brief")]
     words += [
         "--judge.kind",
         "reward",
         "--judge.name",
-        f"{tmp_path / 'mine.py'}:digits",
-        f"{tmp_path / 'mine.py'}:brief",
+        *names,
+        "windlm.judges.verifiable:last_number",
+        "--judge.weights",
+        1,
+        0.5,
+        2,
+        "--judge.cut",
+        0.1,
     ]
-    words += ["windlm.judges.verifiable:last_number", "--judge.weights", 1, 0.5, 2, "--judge.cut", 0.1]
     words += ["--train.out", tmp_path / "run", "--train.rounds", 1, "--train.draws", 4, "--train.cpu"]
     main([str(w) for w in [*words, "--train.no-progress"]])
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
@@ -244,11 +271,8 @@ def test_rewards_with_columns_and_weights_from_the_command_line(tmp_path):
     assert row["reward"] == pytest.approx(np.dot(parts, [1, 0.5, 2]) - 0.1 * row["cut"], abs=1e-6)
     assert row["tokens"] <= 2 * (4 + 4) * 4  # two prompts, not one and not three
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (
-        settings(RunConfig, ["--config", str(tmp_path / "run" / "config.json")])
-        .judge.names[1]
-        .endswith("mine.py:brief")
-    )
+    again = settings(RunConfig, ["--config", str(tmp_path / "run" / "config.json")])
+    assert again.judge.names[1].endswith("mine.py:brief")
     assert saved["judge"]["weights"] == [1.0, 0.5, 2.0]
     with pytest.raises(SystemExit, match="weights must be 3 numbers"):
         main([str(w) for w in words if w not in (0.5, 2)])

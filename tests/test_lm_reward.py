@@ -39,7 +39,7 @@ def test_it_learns_what_the_pairs_say_and_judges_a_run(tmp_path, capsys):
     assert float(told.split()[2]) > 0.9, told
     assert "32 prompts), fitted to 128 pairs" in told
     assert "held out" in bar
-    seen = [json.loads(line) for line in (tmp_path / "reward" / "metrics.jsonl").read_text().splitlines()]
+    seen = [json.loads(line) for line in (tmp_path / "reward" / "fit.jsonl").read_text().splitlines()]
     assert [row["step"] for row in seen if "held_out_accuracy" in row] == [16, 32, 48]
 
     judge = load_judge(JudgeSettings("reward-model", str(tmp_path / "reward")))

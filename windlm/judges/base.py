@@ -123,11 +123,12 @@ class Signature:
             parameters = []
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters)
-        self.by_name = bool({p.name for p in named} & {"completions", "responses"})
-        own = {*first, "completions", "completion_ids"} if self.by_name else set()
+        self.by_name = "responses" in first and bool({p.name for p in named} & {"completions", "responses"})
+        if self.by_name:
+            own = {*first, "completions", "completion_ids"}
+        else:
+            own = {p.name for p in parameters[: len(first)]}
         self.first = [p.name for p in named if p.name in own]
-        if not self.by_name:
-            named = [p for p in parameters[len(first) :] if p in named]
         self.named = [p.name for p in named if p.name not in own]
         self.required = [p.name for p in named if p.name not in own and p.default is p.empty]
         if "completion_ids" in self.first:
@@ -136,7 +137,8 @@ class Signature:
     def columns(self, given: Iterable[str]) -> list[str]:
         """Return which of the given columns the function reads."""
         wanted = {*self.named, *self.required}
-        return [name for name in given if name in wanted or (self.takes_all and name not in RESPONSE_COLUMNS)]
+        others = {*RESPONSE_COLUMNS, *self.first}
+        return [name for name in given if name in wanted or (self.takes_all and name not in others)]
 
     def __call__(self, function: Callable[..., Any], columns: Mapping[str, list[Any]], **first: list[Any]) -> Any:
         """Call the function with the first arguments by name, and those columns that it reads."""

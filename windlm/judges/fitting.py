@@ -146,7 +146,7 @@ class Intransitivity:
 
 
 def fit(config: RewardModelConfig) -> Fitted:
-    """Fit a judge and save it with ``metrics.jsonl``; a run that was stopped is resumed.
+    """Fit a judge and save it with ``fit.jsonl``; a run that was stopped is resumed.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def fit(config: RewardModelConfig) -> Fitted:
     model.tokenizer.save_pretrained(config.out)
     last = {"loss": float(np.mean(recent))} if recent else {}
     rows.append({"step": total, **last, "held_out_accuracy": report.accuracy.mean})
-    (config.out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (config.out / "fit.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     state.finish(report)
     return report
 

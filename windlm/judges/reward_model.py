@@ -136,9 +136,8 @@ class Classifier:
         """Return a text pair, the first text shortened from the left if the pair is too long and may be."""
         tokens = self.tokenizer(first, second, verbose=False)
         over = len(tokens["input_ids"]) - (self.context or np.inf)
-        if self.truncate and 0 < over <= len(
-            self.tokenizer(first, add_special_tokens=False, verbose=False)["input_ids"]
-        ):
+        alone = self.tokenizer(first, add_special_tokens=False, verbose=False)["input_ids"]
+        if self.truncate and 0 < over <= len(alone):
             self.tokenizer.truncation_side = "left"
             tokens = self.tokenizer(first, second, truncation="only_first", max_length=self.context)
         return {name: list(tokens[name]) for name in ("input_ids", "token_type_ids") if name in tokens}
@@ -187,10 +186,9 @@ class Classifier:
 
     def padded(self, rows: Sequence[Row]) -> Mapping[str, Tensor]:
         """Return rows as a batch, padded on the right, on the model's device."""
-        device = next(self.model.parameters()).device
-        return self.tokenizer.pad(
-            {n: [r[n] for r in rows] for n in rows[0]}, padding_side="right", return_tensors="pt"
-        ).to(device)
+        lists = {name: [row[name] for row in rows] for name in rows[0]}
+        batch = self.tokenizer.pad(lists, padding_side="right", return_tensors="pt")
+        return batch.to(next(self.model.parameters()).device)
 
     def log_odds(self, rows: Sequence[Row]) -> Tensor:
         """Return the only logit, or the log-odds of the named label, of each row; shape ``(N,)``."""
