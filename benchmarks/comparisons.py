@@ -6,6 +6,8 @@
 
     equilibria  the equilibrium against beta, each item by name, with bands over bootstrap draws of the comparisons
     cyclic      the share of the log-odds that no reward explains, with an interval and what Bradley-Terry would show
+    peers       rewards of Bradley-Terry against those of choix and evalica (extra ``peers``), and the seconds of each
+    speed       seconds of `describe`, of a fit and of games at ``beta = 0``, in one thread
 
 Sets: chess (three players, a cycle), baseball (American League East, 1987), citations (journals of statistics) and
 Burlington (mayoral election, 2009), whose counts are in tests/data with their sources. If the environment variable
@@ -18,9 +20,12 @@ answer.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.metadata
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +36,7 @@ import tyro
 from scipy.optimize import brentq
 from scipy.stats import chi2, ncx2
 from study import QUICK, RESULTS, ROOT, Rows, Scale, Study, announce, draw, run_study, show
+from threadpoolctl import threadpool_limits
 
 import windgames as wg
 
@@ -240,6 +246,137 @@ def report_cyclic(table: pd.DataFrame) -> None:
     )
 
 
+# -- the same by others --------------------------------------------------------------------------------------
+
+
+def choix(c: wg.Comparisons) -> np.ndarray:
+    """Return the rewards that choix finds; it takes the comparisons one by one, or their counts as a matrix."""
+    return importlib.import_module("choix").ilsr_pairwise_dense(c.shares().toarray(), tol=1e-10, max_iter=10_000)
+
+
+def evalica(c: wg.Comparisons) -> np.ndarray:
+    library, shares = importlib.import_module("evalica"), c.shares().tocoo()
+    i, j = shares.coords
+    names = np.arange(len(c))
+    winners = [library.Winner.X] * len(i)
+    found = library.bradley_terry(names[i], names[j], winners, weights=shares.data, tolerance=1e-12, limit=100_000)
+    return np.log(found.scores.reindex(names).to_numpy())
+
+
+PEERS: dict[str, Callable[[wg.Comparisons], np.ndarray]] = {"choix": choix, "evalica": evalica}
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def timed(run: Callable[[], Any], times: int = 3) -> tuple[Any, float]:
+    """Return a result, and the shortest time of a few."""
+    took = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        out = run()
+        took.append(time.perf_counter() - begun)
+    return out, min(took)
+
+
+def peers_configs(scale: Scale) -> list[dict[str, Any]]:
+    versions = {name: version(name) for name in PEERS if version(name)}
+    return [one | {"peers": versions} for one in sets(scale)]
+
+
+def peers(config: dict[str, Any], _rng: np.random.Generator) -> Rows:
+    """Fit the same comparisons, ties counted half, and tell how far the rewards are from ours and whose fit is better.
+
+    Rewards are of mean zero. `likelihood_less` is by how many nats the log-likelihood of a fit is below ours.
+    """
+    c = load(config["set"])
+    ours, seconds = timed(lambda: c.bradley_terry())
+    best = ours.fit.log_likelihood
+    rows = [{"fit": f"windgames {wg.__version__}", "furthest": 0.0, "likelihood_less": 0.0, "seconds": seconds}]
+    for name, number in config["peers"].items():
+        reward, seconds = timed(lambda: PEERS[name](c))  # noqa: B023
+        reward = reward - reward.mean()
+        rows.append(
+            {
+                "fit": f"{name} {number}",
+                "furthest": float(np.max(np.abs(reward - ours.fit.reward))),
+                "likelihood_less": best - c.log_likelihood(wg.BradleyTerryPreference(reward)),
+                "seconds": seconds,
+            }
+        )
+    return [{"set": config["set"], "items": len(c), "log_likelihood": best} | row for row in rows]
+
+
+def report_peers(table: pd.DataFrame) -> None:
+    others = table[~table.fit.str.startswith("windgames")]
+    missing = ", ".join(name for name in PEERS if not others.fit.str.startswith(name).any())
+    show(
+        "Bradley-Terry by windgames and by others",
+        table,
+        f"{len(others)} fits of others are within {others.furthest.max():.1e} of ours in every reward, and none is "
+        f"likelier by more than {max(0.0, -others.likelihood_less.min()):.1e} nats."
+        if len(others)
+        else f"Skipped: {missing} (not installed)",
+    )
+
+
+# -- how fast ------------------------------------------------------------------------------------------------
+
+
+def cycles(m: int, of: int, rng: np.random.Generator) -> wg.MatrixPreference:
+    """Return `of` random responses of which there are `m` copies altogether."""
+    x = rng.normal(size=(of, of))
+    P, copy = 1 / (1 + np.exp(x.T - x)), rng.integers(0, of, m)
+    return wg.MatrixPreference(P[np.ix_(copy, copy)])
+
+
+def tasks(scale: Scale) -> dict[str, list[int]]:
+    return {
+        "describe a matrix": scale.pick([50], [1000], [1000, 5000]),
+        "describe a Bradley-Terry preference": scale.pick([50], [1000], [1000, 5000]),
+        "fit Bradley-Terry, ten battles each": scale.pick([50], [1000], [1000, 10_000]),
+        "beta = 0, nine responses many times": scale.pick([50], [300], [1500, 3000]),
+        "beta = 0": scale.pick([20], [50, 300], [50, 300, 1000]),
+        "beta = 0, a Condorcet winner": scale.pick([20], [50, 300], [50, 300, 1000]),
+    }
+
+
+def speed_configs(scale: Scale) -> list[dict[str, Any]]:
+    return [{"task": task, "m": m} for task, sizes in tasks(scale).items() for m in sizes]
+
+
+def speed(config: dict[str, Any], rng: np.random.Generator) -> Rows:
+    """Time one task, of which data are made before, in one thread."""
+    task, m = config["task"], config["m"]
+    uniform = np.full(m, 1 / m)
+    if task.startswith("describe"):
+        fitted = wg.BradleyTerryPreference(rng.normal(size=m))
+        p = wg.MatrixPreference(fitted.matrix()) if "matrix" in task else wg.BradleyTerryPreference(fitted.reward)
+        run: Callable[[], Any] = lambda: wg.describe(p)  # noqa: E731
+    elif task.startswith("fit"):
+        i, j = rng.integers(0, m, (2, 10 * m))
+        c = wg.Comparisons.from_pairs(i[i != j], j[i != j], names=range(m))
+        run = lambda: c.bradley_terry(prior=1.0)  # noqa: E731
+    else:
+        q = cycles(m, 9 if "nine" in task else m, rng)
+        if "Condorcet" in task:
+            matrix = np.array(q.matrix())
+            matrix[0], matrix[:, 0], matrix[0, 0] = 0.9, 0.1, 0.5
+            q = wg.MatrixPreference(matrix)
+        run = lambda: wg.equilibrium(wg.WinRateGame(q, uniform, 0.0))  # noqa: E731
+    with threadpool_limits(1):
+        return [config | {"seconds": timed(run)[1]}]
+
+
+def report_speed(table: pd.DataFrame) -> None:
+    slowest = table.loc[table.seconds.idxmax()]
+    show("Seconds in one thread", table, f"The slowest: {slowest.task}, m = {slowest.m}, {slowest.seconds:.2g} s.")
+
+
 # -- command line --------------------------------------------------------------------------------------------
 
 STUDIES = {
@@ -256,6 +393,22 @@ STUDIES = {
         report_cyclic,
         question="What share of the log-odds does no reward explain, beyond noise?",
         minutes=(0.5, 2),
+    ),
+    "peers": Study(
+        peers_configs,
+        peers,
+        report_peers,
+        question="Do others find the same rewards?",
+        minutes=(0.1, 0.1),
+        one_job=True,
+    ),
+    "speed": Study(
+        speed_configs,
+        speed,
+        report_speed,
+        question="How long do descriptions, fits and winners take?",
+        minutes=(0.1, 0.3),
+        one_job=True,
     ),
 }
 

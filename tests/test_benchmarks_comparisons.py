@@ -19,8 +19,8 @@ smoke = scripts.smoke("comparisons")
 
 def test_tables_and_picture(smoke):
     folder, told = smoke
-    assert told.count("=>") == 2
-    for name in ("comparisons_equilibria", "comparisons_cyclic"):
+    assert told.count("=>") == 4
+    for name in ("comparisons_equilibria", "comparisons_cyclic", "comparisons_peers", "comparisons_speed"):
         assert sidecar(folder, name)["config"]["smoke"] is True
     image = pytest.importorskip("PIL.Image")
     with image.open(folder / "comparisons.png") as picture:
@@ -51,6 +51,18 @@ def test_shares_are_those_of_the_counts(smoke, full):
     assert (table.low <= table.high).all()
     # what Bradley-Terry explains by construction: with many games a pair, noise leaves little to cycles
     assert table.noise["Burlington 2009"] < 0.01
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_others_find_the_same_rewards(smoke, full):
+    """As far as they are installed; no other rewards are likelier, and the likelihood is that of the counts."""
+    table = pd.read_csv((RESULTS if full else smoke[0]) / "comparisons_peers.csv")
+    assert not full or table.fit.str.split().str[0].nunique() == 3
+    assert table.furthest.max() < 1e-5
+    assert table.likelihood_less.min() > -1e-9
+    c = load("chess")
+    told = table[table.set == "chess"].log_likelihood.iloc[0]
+    assert told == pytest.approx(c.log_likelihood(c.bradley_terry()))
 
 
 @pytest.mark.parametrize("size", [0.0, 0.7])
