@@ -97,7 +97,8 @@ class MemoryMeter(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.begun, self.activity, self.rows = time.perf_counter(), "", []
+        self.begun, self.activity = time.perf_counter(), ""
+        self.rows: list[list[Any]] = []
 
     def run(self) -> None:
         while True:
