@@ -96,9 +96,11 @@ def test_a_run_that_is_over_goes_on_if_there_are_more_rounds(tmp_path, adapter):
     assert short[-1]["kl"] == longer[3]["kl"]  # what the final row measured is what the next round began with
     assert [bool(row.get("final")) for row in longer] == [False] * 5 + [True]
     before = (tmp_path / "longer" / "metrics.jsonl").read_text()
+    saved = (tmp_path / "longer" / "model").stat().st_mtime_ns
     _, over = lm_run.main(tmp_path / "longer", **settings | {"rounds": 4})
     assert over == longer
     assert (tmp_path / "longer" / "metrics.jsonl").read_text() == before
+    assert (tmp_path / "longer" / "model").stat().st_mtime_ns == saved
     with pytest.raises(ValueError, match="holds a run of 4 rounds"):
         lm_run.main(tmp_path / "longer", **settings | {"rounds": 3})
 

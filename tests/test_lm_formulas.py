@@ -75,7 +75,7 @@ def test_the_learning_rate_of_every_step(tmp_path, schedule, warmup):
     factors = [(i + 1) / (warmup + 1) for i in range(warmup)]
     factors += [SCHEDULES[schedule](i / (total - warmup)) for i in range(total - warmup)]
     np.testing.assert_allclose(rates, 1e-3 * np.array(factors), atol=1e-15)
-    ends = [*factors, SCHEDULES[schedule](1.0)][4::4]  # what comes after each round's steps
+    ends = factors[3::4]  # of the last step of each round
     np.testing.assert_allclose([row["learning_rate"] for row in rows[1:]], 1e-3 * np.array(ends), atol=1e-15)
 
 
@@ -178,14 +178,14 @@ def test_the_anchor_of_jbond_takes_in_its_share(tmp_path):
     policy = small_policy(letters=3, length=1, width=8)
     snapshots = WeightSnapshots(policy, tmp_path)
     snapshots.save("anchor")
-    before = {name: x.clone() for name, x in snapshots.plain().items()}
+    before = {name: x.detach().clone() for name, x in snapshots.weights().items()}
     with torch.no_grad():
         for p in policy.model.parameters():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    now = {name: x.clone() for name, x in snapshots.plain().items()}
+    now = {name: x.detach().clone() for name, x in snapshots.weights().items()}
     JBond(anchor_rate=0.1).finish("anchor", snapshots)
     snapshots.load("anchor")
-    for name, x in snapshots.plain().items():
+    for name, x in snapshots.weights().items():
         torch.testing.assert_close(x, 0.9 * before[name] + 0.1 * now[name])
 
 

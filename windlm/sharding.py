@@ -130,13 +130,15 @@ def largest(count: int, policy: torch.nn.Module) -> int:
 
 
 def whole_weights(policy: Any, main: bool) -> dict[str, Tensor] | None:
-    """Gather a sharded policy's weights on the main process's CPU; return None if they are not sharded."""
+    """Gather a sharded policy's weights, or its adapter's, on the main process's CPU; None if they are not sharded."""
     if not is_sharded(policy):
         return None
     settle(policy)
     gathered: dict[int, Tensor] = {}  # tied weights once
     kept: dict[str, Tensor] = {}
     for name, tensor in policy.model.state_dict(keep_vars=True).items():
+        if policy.has_adapter and not tensor.requires_grad:
+            continue
         if id(tensor) not in gathered:
             full = whole(tensor.detach())
             gathered[id(tensor)] = full.cpu() if main else full.new_empty(0)

@@ -86,9 +86,10 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint to resume from; one within a round's training precedes that round's own."""
-        complete = [path.parents[1] for path in self.folder.glob("[rw]*-0*/state/state.json")]
-        drawn = self.config.out / "rollouts"
-        complete = [p for p in complete if p.name.startswith("round") or (drawn / f"round-{p.name[7:13]}").exists()]
+        complete = [path.parents[1] for path in self.folder.glob("round-*/state/state.json")]
+        rollouts = self.config.out / "rollouts"
+        within = [path.parents[1] for path in self.folder.glob("within-*/state/state.json")]
+        complete += [path for path in within if (rollouts / f"round-{path.name.split('-')[1]}").exists()]
         order = {path: tuple(map(int, re.findall(r"\d+", path.name))) for path in complete}
         order = {p: (n[0] - 1, *n[1:]) if p.name.startswith("within") else n for p, n in order.items()}
         return max(complete, key=order.__getitem__, default=None)
@@ -140,11 +141,10 @@ class Checkpoints:
                     "within": within,
                 }
                 (temporary / "state" / "state.json").write_text(json.dumps(state))
-            for path in (temporary / "state").iterdir():
-                sync(path)
             self.accelerator.wait_for_everyone()
             if main:
-                sync(temporary)
+                for path in (*(temporary / "state").iterdir(), temporary):
+                    sync(path)
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 os.replace(temporary, self.folder / name)
                 sync(self.folder)

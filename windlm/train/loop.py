@@ -123,6 +123,7 @@ def train(
     if config.reference == "base" and not policy.has_adapter:
         raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
     if held_out:
+        held_out = replace(held_out, reference=None)
         policy.encode(held_out.prompts)
     if part is None and hasattr(judge, "check"):
         judge.check(prompts, policy.max_new_tokens)
@@ -303,8 +304,10 @@ def train(
     policy.report = ignore
 
     # the policy that the last round has made
-    number = metrics.rows[-1]["round"]
+    number = metrics.rows[-1]["round"] - bool(metrics.rows[-1].get("final"))
     if stopped or number >= config.rounds:
+        if done < number or not (config.out / "model").exists():
+            save_trained(policy, prompts.rows(range(min(2, len(prompts)))), config, accelerator.is_main_process)
         if config.measure_final and part is None and not metrics.rows[-1].get("final"):
             chosen = round_prompts(len(prompts), per_round, number + 1, config.seed)
             indices, measured = chosen[rank * per_round // world : (rank + 1) * per_round // world], []
@@ -313,13 +316,15 @@ def train(
                 shard = indices[first : first + config.shard_prompts]
                 own = [i % len(prompts) for i in shard]
                 streams = count_streams([config.seed, number + 1], shard)
-                rollout = Rollout(policy, snapshots, judge, prompts.rows(own), streams.__next__)
+                getattr(judge, "known", {}).clear()
+                rollout = Rollout(
+                    policy, snapshots, judge, prompts.rows(own), streams.__next__,
+                    on_judge_error=config.on_judge_error, judge_retries=config.judge_retries,
+                )  # fmt: skip
                 measured.append((len(shard), baselines.measure(None, rollout, own)))
                 totals = add_up(totals, rollout)
             metrics.add({"round": number + 1, "final": True}, mean_over_prompts(measured), totals, {})
             checkpoints.note(metrics.rows[-1], {})
-        if done < number or not (config.out / "model").exists():
-            save_trained(policy, prompts.rows(range(min(2, len(prompts)))), config, accelerator.is_main_process)
     accelerator.end_training()
     if accelerator.is_main_process and config.report:
         try_report(config.out)
