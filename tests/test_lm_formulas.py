@@ -31,7 +31,7 @@ from windlm.objectives import bond, for_judge
 from windlm.policy import Samples
 from windlm.rollout import Rollout
 from windlm.tabular import small_policy
-from windlm.train.loop import count_streams, round_prompts
+from windlm.train.rounds import count_streams, round_prompts
 from windlm.weights import WeightSnapshots
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's

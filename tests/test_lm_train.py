@@ -26,7 +26,7 @@ from windlm import BestOfN, JBond, Regression, RewardJudge, bond, sppo, wind
 from windlm.policy import LanguagePolicy
 from windlm.tabular import Enumeration, small_policy
 from windlm.train import Config, train
-from windlm.train.loop import round_prompts
+from windlm.train.rounds import round_prompts
 
 SCRIPT = Path(lm_run.__file__)
 PROMPTS = ["a", "b c"]

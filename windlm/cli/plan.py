@@ -18,7 +18,6 @@ from ..data import fitting, load_prompts
 from ..models import (
     as_policy,
     base_of,
-    check_mergeable,
     checkpoint_layers,
     load_judge,
     load_policy,
@@ -28,7 +27,7 @@ from ..models import (
 )
 from ..objectives import for_judge, remarks
 from ..train import train
-from ..train.loop import check_draws, check_layout, check_precision
+from ..train.loop import check_layout, check_policy
 from ..train.metrics import check_trackers
 from .run import RunConfig, check_same, held_out
 
@@ -70,13 +69,9 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
         checkpoint_layers(net.get_base_model() if hasattr(net, "peft_config") else net)
     where = source(name) | ({} if adapter else {"revision": run.model.revision})
     policy = as_policy(net, pretrained(AutoTokenizer, where), run.model)
-    check_mergeable(policy)
-    check_precision(policy)
-    if config.reference == "base" and not policy.has_adapter:
-        raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
     prompts = fitting(policy, prompts, run.data)
     rule = for_judge(run.method.objective(), run.judge)
-    check_draws(rule, config.draws)
+    check_policy(policy, config, rule)
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, n_processes)
     length = max(map(len, policy.encode(prompts))) + run.model.max_new_tokens

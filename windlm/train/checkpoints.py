@@ -30,6 +30,7 @@ from ..policy import LanguagePolicy, Samples
 from ..weights import WeightSnapshots, read_shards, write_shards
 from .config import Config
 from .metrics import BaselineSamples
+from .shards import drop_old_rounds
 
 MAY_CHANGE = (
     *("out", "rounds", "progress", "trackers", "processes", "cpu", "measure_final", "keep_rollouts"),
@@ -110,11 +111,29 @@ class Checkpoints:
         with writing(self.folder):
             self._save(number, within, model)
 
+    def after_round(self, number: int, over: bool, last: bool) -> None:
+        """Write the checkpoint of a round if one is due, and delete rollouts that no checkpoint needs.
+
+        Parameters
+        ----------
+        number : int
+        over : bool
+            Whether the run ends here, whose model is in ``model/``.
+        last : bool
+            Whether this call of `train` ends here.
+        """
+        config = self.config
+        asked = bool(config.save_every) and number % config.save_every == 0
+        if asked or (config.checkpoint_every and (last or number % config.checkpoint_every == 0)):
+            self.save(number, model=asked or number in self.best[:1] or not over)
+        if self.accelerator.is_main_process and (last or (self.folder / f"round-{number:06d}").exists()):
+            drop_old_rounds(config.out / "rollouts", config.keep_rollouts)
+
     def _save(self, number: int, within: Mapping[str, Any] | None, model: bool) -> None:
         main, rank, world = (
             getattr(self.accelerator, x) for x in ("is_main_process", "process_index", "num_processes")
         )
-        name = f"round-{number:06d}" if within is None else f"within-{number:06d}-{within['step']:06d}"
+        name = f"round-{number:06d}" if within is None else f"within-{number:06d}-{within['steps']:06d}"
         temporary = self.folder / f"writing-{name}"
         with writing(self.folder / name, temporary):
             if main:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,19 +28,14 @@ from ..files import check_writable, writing
 from ..models import ModelSettings, check_mergeable, judge_of, policy_of, save_merged, write_check
 from ..objectives import Objective, for_judge, remarks
 from ..policy import LanguagePolicy, finite, ignore
-from ..rollout import Activity, Rollout
 from ..weights import WeightSnapshots
 from .checkpoints import Checkpoints, describe
 from .config import Config
 from .metrics import BaselineSamples, HeldOut, Metrics, check_trackers, mean_over_prompts
 from .progress import Progress
-from .shards import Journal, ShardedRollouts, drop_old_rounds, open_round, write_shard
-from .watch import StopWhen, any_stops, completions, responses_table, try_report, write_completions
-
-SAMPLES_PER_STAGE = 16
-"""Streams of random numbers set aside for each stage of a round; no objective samples that often."""
-ONLY: dict[str | None, Activity | None] = {None: None, "generate": "sampling", "train": "scoring"}
-"""What each part of a round does to make its data; see `Rollout.only`."""
+from .rounds import ONLY, Collector, Part
+from .shards import ShardedRollouts, open_round
+from .watch import StopWhen, any_stops, responses_table, try_report, write_completions
 
 
 def train(
@@ -52,7 +46,7 @@ def train(
     config: Config,
     evaluate: Callable[[int, LanguagePolicy], Mapping[str, float]] | None = None,
     callbacks: Sequence[Any] = (),
-    part: Literal["generate", "train"] | None = None,
+    part: Part | None = None,
     held_out: HeldOut | None = None,
 ) -> list[dict[str, Any]]:
     """Train a policy and return the metrics of all rounds.
@@ -107,23 +101,18 @@ def train(
     policy = policy_of(policy, config.seed)
     config = config.filled(policy)
     assert config.learning_rate is not None
-    check_trackers(config.trackers)
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
+    held_out = replace(held_out, reference=None) if held_out else None
+    check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
-    world, rank = accelerator.num_processes, accelerator.process_index
+    world, rank, main = accelerator.num_processes, accelerator.process_index, accelerator.is_main_process
     per_round = config.prompts_per_round or len(prompts)
     check_layout(config, len(prompts), per_round, world)
     check_part(part, config, objective)
     check_writable(config.out)
     encoded = policy.encode(prompts)
-    finite(policy.model)
-    check_mergeable(policy)
-    check_precision(policy)
-    check_draws(objective, config.draws)
-    if config.reference == "base" and not policy.has_adapter:
-        raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
+    check_policy(policy, config, objective)
     if held_out:
-        held_out = replace(held_out, reference=None)
         policy.encode(held_out.prompts)
     if part is None and hasattr(judge, "check"):
         judge.check(prompts, policy.max_new_tokens)
@@ -145,7 +134,7 @@ def train(
     state = checkpoints.resume(encoded)
     done, within = (state["round"], state["within"]) if state else (0, None)
     if state is None:
-        if accelerator.is_main_process:
+        if main:
             for name in ("snapshots", "completions"):
                 shutil.rmtree(config.out / name, ignore_errors=True)
         accelerator.wait_for_everyone()
@@ -159,80 +148,47 @@ def train(
     stopped = done > 0 and any_stops(callbacks, "on_resume", metrics.rows[: done + 1], policy)
 
     units = per_round // world * config.draws * stages_per_round * (2 + config.epochs)
-    progress = Progress(config.rounds, units, done, config.progress and accelerator.is_main_process)
+    progress = Progress(config.rounds, units, done, config.progress and main)
     policy.report = progress.add
+    collector = Collector(
+        *(policy, prompts, judge, objective, config, snapshots, baselines, progress, per_round, rank, world, part)
+    )
     last_round = config.rounds if part is None else min(done + 1, config.rounds)
     for number in range(done + 1, done + 1 if stopped else last_round + 1):
         progress.round(number)
-        chosen = round_prompts(len(prompts), per_round, number, config.seed)
-        indices = chosen[rank * per_round // world : (rank + 1) * per_round // world]
-        folder, measured = config.out / "rollouts" / f"round-{number:06d}", []
-        totals: dict[str, float] = {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0}
-        losses, norms, loaded, taken = [], [], "current", 0
-        shown: list[dict[str, Any]] = []
-        baselines.round = number
         stages = objective.stages((number - 1) / max(1, config.rounds - 1))
-        at = {"stage": 0, "epoch": 0, "start": 0}
-        if within:  # of this round's training
-            at, within = within, None
-            losses, norms, loaded, taken = at["losses"], at["norms"], at["loaded"], at["step"]
-            if accelerator.is_main_process:
-                measured, totals, shown = at["measured"], at["totals"], at["shown"]
-            else:
-                totals = dict.fromkeys(at["totals"], 0.0)
+        round = collector.begin(number)
+        if within:
+            round.resume(within, main)
+            within = None
         else:
             if len(stages) > 1 or "previous" in objective.slots:
                 snapshots.save("current")
                 snapshots.copy("current", "begin")
-            if accelerator.is_main_process:
-                open_round(folder, identity | {"rounds": config.rounds, "processes": world}, policy, part is not None)
+            if main:
+                about = identity | {"rounds": config.rounds, "processes": world}
+                open_round(round.folder, about, policy, part is not None)
         accelerator.wait_for_everyone()
 
         for n, stage in enumerate(stages):
-            if n < at["stage"]:
+            if n < round.stage:
                 continue
-            # sample, judge and score, a shard of prompts at a time: from here on only log pi_theta changes
-            drawn = n == at["stage"] and taken > 0
-            for first in range(0, 0 if drawn else len(indices), config.shard_prompts):
-                shard = indices[first : first + config.shard_prompts]
-                progress.expect(2 * len(shard) * config.draws)
-                name = f"shard-{rank * per_round // world + first:08d}"
-                streams = count_streams([config.seed, number], shard, n * SAMPLES_PER_STAGE)
-                journal = Journal(folder / f"stage-{n}" / f"{name}.journal", partial(sharding.all_agree, policy=policy))
-                own = [i % len(prompts) for i in shard]
-                texts = prompts.rows(own)
-                if not journal.has("prompts"):
-                    journal.write("prompts", own)
-                getattr(judge, "known", {}).clear()  # verdicts are remembered within a shard: memory stays bounded
-                rollout = Rollout(
-                    policy, snapshots, judge, texts, streams.__next__, loaded, journal, ONLY[part],
-                    config.on_judge_error, config.judge_retries,
-                )  # fmt: skip
-                batch = objective.collect(stage, rollout, config.draws)
-                if part == "generate":
-                    rollout.own(batch, config.draws)
-                    continue
-                if n == 0:
-                    apart = replace(rollout, seconds=dict(rollout.seconds))
-                    measured.append((len(shard), baselines.measure(batch, apart, own)))
-                    left = config.completions - len(shown)
-                    shown += completions(batch, apart, own, baselines.reference, config.draws, left)
-                write_shard(folder / f"stage-{n}" / f"{name}.arrow", own, texts, batch, policy)
-                totals = add_up(totals, rollout)
-                if config.on_judge_error == "worst":
-                    totals["judge_errors"] = totals.get("judge_errors", 0) + rollout.failed
+            # sample, judge and score: from here on only log pi_theta changes
+            resumed = n == round.stage and round.steps > 0
+            if not resumed:
+                collector.collect(round, n, stage)
             accelerator.wait_for_everyone()
             if part == "generate":
                 progress.close()
                 return metrics.rows
-            rollouts = ShardedRollouts(folder / f"stage-{n}")
+            rollouts = ShardedRollouts(round.folder / f"stage-{n}")
 
             # regress: epochs of mini-batches, each split among the processes
             started = time.perf_counter()
-            for epoch in range(at["epoch"] if drawn else 0, config.epochs):
+            for epoch in range(round.epoch if resumed else 0, config.epochs):
                 # five numbers, so that this seed is none of the samples' seeds of four numbers
                 order = np.random.default_rng([config.seed, number, epoch, 0, 1]).permutation(per_round)
-                begin = at["start"] if drawn and epoch == at["epoch"] else 0
+                begin = round.start if resumed and epoch == round.epoch else 0
                 for i in range(begin, per_round, config.batch_prompts):
                     step = order[i : i + config.batch_prompts]
                     mine = step[rank * len(step) // world : (rank + 1) * len(step) // world]
@@ -247,25 +203,24 @@ def train(
                             accelerator.backward(loss)
                             total_loss += float(loss.detach())
                         progress.add("training", len(rows) * config.draws, piece.samples.n_tokens)
-                    losses.append(total_loss)
-                    norms.append(float(sharding.whole(accelerator.clip_grad_norm_(weights, config.max_grad_norm))))
-                    if not math.isfinite(losses[-1] + norms[-1]):
+                    round.losses.append(total_loss)
+                    norm = accelerator.clip_grad_norm_(weights, config.max_grad_norm)
+                    round.norms.append(float(sharding.whole(norm)))
+                    if not math.isfinite(round.losses[-1] + round.norms[-1]):
                         raise ValueError(
-                            f"Round {number}: the loss is {losses[-1]} and the gradient norm {norms[-1]}. Lower the "
-                            f"learning rate, or check the judge's output."
+                            f"Round {number}: the loss is {round.losses[-1]} and the gradient norm {round.norms[-1]}. "
+                            f"Lower the learning rate, or check the judge's output."
                         )
                     learning_rate = optimizer.param_groups[0]["lr"]
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
-                    taken += 1
-                    if config.checkpoint_steps and taken % config.checkpoint_steps == 0:
-                        seconds = totals["seconds_training"] + time.perf_counter() - started
-                        known = combined(measured, shown, losses, totals | {"seconds_training": seconds})
-                        where = {"stage": n, "epoch": epoch, "start": i + config.batch_prompts, "loaded": loaded}
-                        checkpoints.save(number, where | known | {"step": taken, "norms": norms})
-            totals["seconds_training"] += time.perf_counter() - started
-            loaded = getattr(stage, "out", "current")
+                    round.steps += 1
+                    if config.checkpoint_steps and round.steps % config.checkpoint_steps == 0:
+                        seconds = time.perf_counter() - started
+                        checkpoints.save(number, round.state(n, epoch, i + config.batch_prompts, seconds))
+            round.totals["seconds_training"] += time.perf_counter() - started
+            round.loaded = getattr(stage, "out", "current")
             objective.finish(stage, snapshots)
         if "previous" in objective.slots:
             snapshots.copy("begin", "previous")
@@ -274,29 +229,19 @@ def train(
                 snapshots.save(slot)
 
         # measure and save
-        values = mean_over_prompts(measured)
-        values |= {"loss": sum(losses) / len(losses), "gradient_norm": sum(norms) / len(norms)}
         exact = dict(evaluate(number, policy) if evaluate else {})
         if held_out and (number % held_out.every == 0 or number == config.rounds):
             exact |= held_out.measure(policy, snapshots, judge, accelerator)
-        metrics.add({"round": number, "learning_rate": learning_rate}, values, totals, exact)
+        metrics.add({"round": number, "learning_rate": learning_rate}, round.metrics(), round.totals, exact)
         checkpoints.note(metrics.rows[-1], exact)
-        shown = gather_object(shown)[: config.completions]
-        if accelerator.is_main_process and shown:
+        shown = gather_object(round.shown)[: config.completions]
+        if main and shown:
             write_completions(config.out / "completions" / f"round-{number:06d}.jsonl", shown)
             if config.show_every and number % config.show_every == 0:
                 progress.write(responses_table(number, shown))
         progress.update(metrics.rows[-1])
         stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
-        last = stopped or number == last_round
-        asked = bool(config.save_every) and number % config.save_every == 0
-        if asked or (config.checkpoint_every and (last or number % config.checkpoint_every == 0)):
-            # the model of the last round is in model/
-            checkpoints.save(
-                number, model=asked or number in checkpoints.best[:1] or not (stopped or number == config.rounds)
-            )
-        if accelerator.is_main_process and (last or (checkpoints.folder / f"round-{number:06d}").exists()):
-            drop_old_rounds(config.out / "rollouts", config.keep_rollouts)
+        checkpoints.after_round(number, over=stopped or number == config.rounds, last=stopped or number == last_round)
         accelerator.wait_for_everyone()
         if stopped:
             break
@@ -307,54 +252,18 @@ def train(
     number = metrics.rows[-1]["round"] - bool(metrics.rows[-1].get("final"))
     if stopped or number >= config.rounds:
         if done < number or not (config.out / "model").exists():
-            save_trained(policy, prompts.rows(range(min(2, len(prompts)))), config, accelerator.is_main_process)
+            save_trained(policy, prompts.rows(range(min(2, len(prompts)))), config, main)
         if config.measure_final and part is None and not metrics.rows[-1].get("final"):
-            chosen = round_prompts(len(prompts), per_round, number + 1, config.seed)
-            indices, measured = chosen[rank * per_round // world : (rank + 1) * per_round // world], []
-            baselines.round, totals = number + 1, {"tokens": 0, "judge_calls": 0}
-            for first in range(0, len(indices), config.shard_prompts):
-                shard = indices[first : first + config.shard_prompts]
-                own = [i % len(prompts) for i in shard]
-                streams = count_streams([config.seed, number + 1], shard)
-                getattr(judge, "known", {}).clear()
-                rollout = Rollout(
-                    policy, snapshots, judge, prompts.rows(own), streams.__next__,
-                    on_judge_error=config.on_judge_error, judge_retries=config.judge_retries,
-                )  # fmt: skip
-                measured.append((len(shard), baselines.measure(None, rollout, own)))
-                totals = add_up(totals, rollout)
-            metrics.add({"round": number + 1, "final": True}, mean_over_prompts(measured), totals, {})
+            round = collector.measure(number + 1)
+            metrics.add({"round": number + 1, "final": True}, mean_over_prompts(round.measured), round.totals, {})
             checkpoints.note(metrics.rows[-1], {})
     accelerator.end_training()
-    if accelerator.is_main_process and config.report:
+    if main and config.report:
         try_report(config.out)
     return metrics.rows
 
 
 # -- steps of the loop --------------------------------------------------------------------------------------
-
-
-def add_up(totals: Mapping[str, float], rollout: Rollout) -> dict[str, float]:
-    """Return the round's counts with those of a shard."""
-    spent = {f"seconds_{activity}": s for activity, s in rollout.seconds.items()}
-    counts = {"tokens": rollout.tokens, "judge_calls": rollout.calls, **spent}
-    return {**totals, **{name: totals.get(name, 0) + value for name, value in counts.items()}}
-
-
-def combined(
-    measured: Sequence[Any], shown: Sequence[Any], losses: Sequence[float], totals: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return what the processes know of a round that is not over, for the first process of a run that resumes it."""
-    parts = gather_object([(measured, shown, losses, totals)])
-    names = dict.fromkeys(name for part in parts for name in part[3])
-    return {
-        "measured": [entry for part in parts for entry in part[0]],
-        "shown": [entry for part in parts for entry in part[1]],
-        "losses": np.mean([part[2] for part in parts], axis=0).tolist(),
-        "totals": {
-            name: (max if name.startswith("seconds") else sum)(part[3].get(name, 0) for part in parts) for name in names
-        },
-    }
 
 
 def save_trained(policy: LanguagePolicy, prompts: Prompts, config: Config, main: bool) -> None:
@@ -394,8 +303,10 @@ def check_layout(config: Config, n: int, per_round: int, world: int) -> None:
         )
 
 
-def check_precision(policy: LanguagePolicy) -> None:
-    """Raise ValueError if trainable weights are too coarse for small steps."""
+def check_policy(policy: LanguagePolicy, config: Config, objective: Objective) -> None:
+    """Raise ValueError if a policy cannot be trained: its weights, its adapter, or the number of responses."""
+    finite(policy.model)
+    check_mergeable(policy)
     trained = [p.dtype for p in policy.model.parameters() if p.requires_grad]
     imprecise = sorted({str(dtype) for dtype in trained if dtype not in (torch.float32, torch.float64)})
     if imprecise:
@@ -403,13 +314,11 @@ def check_precision(policy: LanguagePolicy) -> None:
             f"Trainable weights are {', '.join(imprecise)}, in which small steps are lost to rounding: load the model "
             f"in float32 (dtype=torch.float32), or train a float32 adapter on it."
         )
-
-
-def check_draws(objective: Objective, draws: int) -> None:
-    """Raise ValueError if an objective cannot use so many responses per prompt."""
-    check = getattr(objective, "check", None)
-    if check is not None:
-        check(draws)
+    check_draws = getattr(objective, "check", None)
+    if check_draws is not None:
+        check_draws(config.draws)
+    if config.reference == "base" and not policy.has_adapter:
+        raise ValueError("reference='base' is the base model of an adapter, but the policy has none: leave it out.")
 
 
 def check_part(part: str | None, config: Config, objective: Objective) -> None:
@@ -427,22 +336,3 @@ def check_part(part: str | None, config: Config, objective: Objective) -> None:
 def rate(config: Config, step: int, total: int) -> float:
     """Return the learning rate at an optimizer step, as a fraction of its peak."""
     return schedules.rate(config.schedule, config.warmup, step, total)
-
-
-def round_prompts(n: int, per_round: int, number: int, seed: int) -> list[int]:
-    """Return the indices of a round's prompts; every prompt occurs once before any occurs twice.
-
-    A round may end one pass over the prompts and begin the next; a prompt `i` of the next is then ``n + i``.
-    """
-    if per_round == n:
-        return list(range(n))
-    turn, place = divmod((number - 1) * per_round, n)
-    passes = [j * n + np.random.default_rng([seed, turn + j]).permutation(n) for j in range(2)]
-    return np.concatenate(passes)[place : place + per_round].tolist()
-
-
-def count_streams(seed: list[int], prompts: Sequence[int], count: int = 0) -> Iterator[list[np.random.Generator]]:
-    """Yield lists of generators, one per prompt, that depend only on seed, prompt and position, which is `count` on."""
-    while True:
-        yield [np.random.default_rng([*seed, count, i]) for i in prompts]
-        count += 1
