@@ -33,7 +33,7 @@ from study import QUICK, RESULTS, ROOT, show, write_table
 BASE = {"prompts": 250, "draws": 5, "new_tokens": 32, "vocabulary": 1000}
 """The round that the others differ from in one size."""
 VARIED = {
-    "prompts": (100, 1000, 5000, 20000),
+    "prompts": (100, 250, 1000, 20000),
     "draws": (2, 5, 16),
     "new_tokens": (8, 32, 128),
     "vocabulary": (1000, 10000, 50000),

@@ -95,6 +95,18 @@ def test_parts_of_rounds_on_machines_of_their_own_are_one_run(tmp_path, whole, m
     same(policy, rows, whole)
 
 
+def test_metrics_of_a_round_in_parts_know_each_of_several_rewards(tmp_path):
+    def longer(prompts, responses):
+        return [float(len(r)) for r in responses]
+
+    judge, settings = RewardJudge([lm_run.vowels, longer]), SETTINGS | {"rounds": 1}
+    rows = lm_run.main(tmp_path / "one", judge=judge, **settings)[1]
+    assert {"reward", "reward_vowels", "reward_longer"} <= rows[1].keys()
+    for part in ("generate", "judge", "train"):
+        parts = lm_run.main(tmp_path / "parts", judge=judge if part == "judge" else None, part=part, **settings)[1]
+    assert {k: v for k, v in parts[1].items() if "reward" in k} == {k: v for k, v in rows[1].items() if "reward" in k}
+
+
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     lm_run.main(tmp_path, part="generate", **SETTINGS)
     before = sorted(tmp_path.rglob("sampling-*.pt"))

@@ -184,12 +184,10 @@ class Rollout:
 
     def reward_parts(self, samples: Samples) -> dict[str, np.ndarray]:
         """Return each of several rewards by its function's name, shape ``(B, K)``; nothing of a judge with just one."""
-        names = getattr(self.judge, "names", ())
-        if len(names) < 2:
-            return {}
 
         def compute() -> dict[str, np.ndarray]:
-            if self.failed:
+            names = getattr(self.judge, "names", ())
+            if len(names) < 2 or self.failed:
                 return {}
             columns = columns_for(self.judge, self.prompts, (samples, self.policy))
             parts = self.judge.parts(self.prompts, samples.text, columns)  # type: ignore[attr-defined]

@@ -55,6 +55,8 @@ def judge_round(policy: LanguagePolicy, prompts: Any, judge: Judge, objective: O
             config.on_judge_error, config.judge_retries,
         )  # fmt: skip
         batch = objective.collect(stage, rollout, config.draws)
-        rollout.rewards(rollout.own(batch, config.draws))
+        own = rollout.own(batch, config.draws)
+        if rollout.rewards(own) is not None:
+            rollout.reward_parts(own)  # for the metrics
     progress.close()
     return number
