@@ -107,7 +107,8 @@ def copied(root: Path, folder: Path) -> None:
     """Copy what the tests need."""
 
     def others(at: str, names: list[str]) -> list[str]:
-        return [name for name in names if not name.endswith((".py", ".md")) and not Path(at, name).is_dir()]
+        kept = (".py", ".md", ".html", ".css", ".js")
+        return [name for name in names if not name.endswith(kept) and not Path(at, name).is_dir()]
 
     for name in (*PACKAGES, "tests", "benchmarks"):
         shutil.copytree(root / name, folder / name, ignore=others)

@@ -14,7 +14,7 @@ import lm_tiny
 from windlm.cli import main
 from windlm.data import Data, Pair
 from windlm.evaluate.statistics import wilson
-from windlm.judges import RewardJudge
+from windlm.judges import RewardJudge, fitting
 from windlm.judges.fitting import RewardModelConfig, cyclic_triples, fit, intransitivity, order, split
 from windlm.models import JudgeSettings, LoraSettings, load_judge
 
@@ -149,12 +149,22 @@ def test_half_precision_trains_an_adapter(tmp_path):
         RewardModelConfig("x", Data("y"), tmp_path, precision="bfloat16", lora=LoraSettings(rank=0))
 
 
-def test_the_micro_batch_changes_no_step(tmp_path):
+def test_the_micro_batch_changes_no_step(tmp_path, monkeypatch):
+    """Nor do the tokens of a pass, which bound its memory."""
     lm_tiny.make(tmp_path / "start")
-    ends = []
-    for micro in (None, 1, 3):
-        out = tmp_path / f"out-{micro}"
+    ends, passes, lengths = [], [], fitting.log_likelihoods
+
+    def counted(model, pairs):
+        passes.append(2 * len(pairs) * max(len(row["input_ids"]) for pair in pairs for row in pair))
+        return lengths(model, pairs)
+
+    monkeypatch.setattr(fitting, "log_likelihoods", counted)
+    for micro, tokens in ((None, 2048), (None, 120), (3, 2048)):
+        monkeypatch.setattr(fitting, "PASS_TOKENS", tokens)
+        out = tmp_path / f"out-{micro}-{tokens}"
+        passes.clear()
         fit(RewardModelConfig(str(tmp_path / "start"), circle(tmp_path, 24), out, micro_pairs=micro, progress=False))
+        assert max(passes) <= tokens
         ends.append(load_judge(JudgeSettings("reward-model", str(out))).rewards(["1"], [WORDS]))
     np.testing.assert_allclose(ends[1:], [ends[0]] * 2, atol=1e-4)
 

@@ -37,6 +37,9 @@ from .reward_model import TEMPLATE, Classifier, EmbeddingJudge, EmbeddingModel, 
 
 WINDOW = 32
 """Batches among which pairs are sorted by length, so that those of a batch need little padding."""
+PASS_TOKENS = 2048
+"""The most tokens in a forward and backward pass, unless `micro_pairs` says otherwise: about 5 GB of activations for a
+model of 135M parameters in float32."""
 SHOWN = 256
 """The most held-out pairs that accuracy is measured on while the model trains."""
 
@@ -63,7 +66,7 @@ class RewardModelConfig:
     batch_pairs: int = 8
     """Pairs per optimizer step."""
     micro_pairs: int | None = None
-    """Pairs per forward and backward pass; None for the whole batch."""
+    """Pairs per forward and backward pass, which memory depends on; None for as many as have 2,048 tokens."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW; None for 2e-4 with an adapter and 1e-5 without."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -177,7 +180,8 @@ def fit(config: RewardModelConfig) -> Fitted:
         if step < first:
             continue
         optimizer.param_groups[0]["lr"] = config.rate * rate(config.schedule, warmup, step, total)
-        size, loss = config.micro_pairs or len(index), 0.0
+        size = config.micro_pairs or max(1, PASS_TOKENS // (2 * max(lengths[i] for i in index)))
+        loss = 0.0
         for start in range(0, len(index), size):
             part = [pairs[i] for i in index[start : start + size]]
             piece = -log_likelihoods(model, part).sum() / len(index)
