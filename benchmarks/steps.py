@@ -5,10 +5,10 @@
     python benchmarks/steps.py --full --trl PYTHON      all eight settings, into the committed table: about an hour
     python benchmarks/steps.py --smoke --model FOLDER
 
-SmolLM2-135M-Instruct in bfloat16 with a LoRA adapter of rank 16. A round is 4 optimiser steps of 4 prompts: `K`
-responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that costs nothing, scored
-under the reference (by WIND also under the current policy) and trained on once. The two take turns, each in a process
-of its own with the same threads; the first round of each, which also sets up, is not counted.
+SmolLM2-135M-Instruct with a LoRA adapter of rank 16, in bfloat16 or in what `--precision` says. A round is 4 optimiser
+steps of 4 prompts: `K` responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that
+costs nothing, scored under the reference (by WIND also under the current policy) and trained on once. The two take
+turns, each in a process of its own with the same threads; the first round of each, which also sets up, is not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,8 @@ class Config:
     """Rounds that are counted."""
     threads: int = 2
     """Threads of torch."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the base model. A processor without bfloat16 units is several times slower in bfloat16."""
     smoke: bool = False
     """Short lengths, for tests."""
     full: bool = False
@@ -142,7 +144,7 @@ def main(config: Config) -> None:
             "steps_per_round": STEPS_PER_ROUND,
             "rounds": rounds,
             "threads": config.threads,
-            "precision": "float32" if config.smoke else "bfloat16",
+            "precision": "float32" if config.smoke else config.precision,
             "prompts": texts(folder, size["prompt_tokens"], BATCH * STEPS_PER_ROUND),
         }
         peers = {"WIND": [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--worker"]}
