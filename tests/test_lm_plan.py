@@ -71,6 +71,8 @@ def test_a_reward_model_is_planned_without_its_weights(folder):
         ({"train.prompts-per-round": 5}, (), "at most 4"),
         ({"lora.rank": 2, "lora.targets": "nothing"}, (), "nothing"),
         ({"train.trackers": "tensorbord"}, (), "trackers must be among"),
+        ({"train.stop-when": "kl"}, (), "stop_when must be a metric"),
+        ({"train.out": "prompts.jsonl/run"}, (), "Cannot write prompts.jsonl/run: Not a directory"),
         ({"train.reference": "base"}, (), "has none"),
         ({"sampler": "vllm"}, (), "vLLM is not installed"),
     ],
@@ -79,6 +81,22 @@ def test_what_training_would_refuse_is_refused(folder, monkeypatch, more, words,
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit, match=said):
         main(["plan", *flags(folder, folder / "run", **more)[1:], *words])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"train.trackers": "tensorbord"}, "trackers must be among"),
+        ({"train.stop-when": "kl"}, "stop_when must be a metric"),
+        ({"data.source": "none.jsonl"}, "There is no file"),
+        ({"eval.data.source": "none.jsonl"}, "There is no file"),
+    ],
+)
+def test_training_refuses_cheap_mistakes_before_it_loads_a_judge(folder, tmp_path, monkeypatch, more, said):
+    monkeypatch.chdir(folder)
+    reward = {"judge.kind": "reward-model", "judge.name": "reward"}  # it has no weights: loading it is another error
+    with pytest.raises(SystemExit, match=said):
+        main(flags(folder, tmp_path / "run", **reward, **more))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +114,16 @@ def test_a_run_of_another_configuration_is_refused(folder, tmp_path):
     main(["plan", *words[1:]])
     with pytest.raises(SystemExit, match=r"other train\.draws"):
         main(["plan", *words[1:], "--train.draws", "6"])
+
+
+def test_fewer_rounds_than_were_run_are_refused_and_the_record_of_the_run_is_kept(folder, tmp_path):
+    words = flags(folder, tmp_path / "run", **{"model.name": folder / "whole"})
+    main(words)
+    before = (tmp_path / "run" / "config.json").read_text()
+    for command in ("plan", "train"):
+        with pytest.raises(SystemExit, match="holds a run of 2 rounds"):
+            main([command, *words[1:], "--train.rounds", "1"])
+    assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_eight_billion_parameters_need_no_memory(folder, tmp_path):

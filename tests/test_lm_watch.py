@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("accelerate")
 
 import lm_run
 
+from windlm.train import Config
 from windlm.train.metrics import standard_error, with_square
 from windlm.train.watch import StopWhen, responses_table
 
@@ -170,6 +172,10 @@ def test_conditions(condition, value, ends):
 def test_a_condition_that_cannot_be_read_is_refused(condition):
     with pytest.raises(ValueError, match="stop_when must be a metric"):
         StopWhen(condition)
+
+
+def test_the_folder_of_a_run_may_be_a_text():
+    assert Config(out="run").out == Path("run")
 
 
 def test_a_metric_that_is_not_there_is_named():

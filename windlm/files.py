@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,8 +51,12 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         ) from error
 
 
-def check_writable(folder: Path) -> None:
-    """Raise UnwritableError if nothing can be written to a folder, which is made."""
+def check_writable(folder: Path, make: bool = True) -> None:
+    """Raise UnwritableError if nothing can be written to a folder, which is made if `make`, or could not be made."""
+    if not make:
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        with writing(folder), tempfile.TemporaryFile(dir=there):
+            return
     probe = folder / ".writable"
     write_atomically(probe, lambda temporary: temporary.write_text(""))
     probe.unlink(missing_ok=True)

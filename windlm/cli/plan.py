@@ -15,6 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from ..data import fitting, load_prompts
+from ..files import check_writable
 from ..models import (
     as_policy,
     base_of,
@@ -58,6 +59,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
     """
     config, n_processes = run.train, run.train.processes or 1
     check_trackers(config.trackers)
+    check_writable(config.out, make=False)
     check_same(run, config.out)
     if run.sampler == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ValueError("vLLM is not installed: install it, or set sampler to 'own'.")

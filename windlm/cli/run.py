@@ -34,6 +34,7 @@ from ..policy import LanguagePolicy
 from ..sharding import is_sharded
 from ..train import Config, HeldOut, judge_round, train
 from ..train.checkpoints import MAY_CHANGE
+from ..train.metrics import check_trackers
 from .methods import MethodSettings, Wind
 from .settings import plain
 
@@ -95,8 +96,10 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     check_same(run, out)
     if run.push_to_hub:
         check_hub(run.push_to_hub)
-    judge: Any = run.judge if part else load_judge(run.judge)
-    prompts = load_prompts(run.data, judge_columns(run.judge) if part else getattr(judge, "columns", ()))
+    check_trackers(run.train.trackers)
+    prompts = load_prompts(run.data, judge_columns(run.judge))
+    others = None if part else held_out(run)
+    judge: Any = run.judge if part else load_judge(run.judge)  # after the cheap checks: it may be large
     policy = load_policy(run.model, run.lora, run.gradient_checkpointing, run.train.seed)
     found, prompts = len(prompts), fitting(policy, prompts, run.data)
     if len(prompts) < found and PartialState().is_main_process:
@@ -111,7 +114,7 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
         policy.engine = Server(policy, run.server, out / "server")
     text = json.dumps(plain(run), indent=2) + "\n"
     write_atomically(out / "config.json", lambda temporary: temporary.write_text(text))
-    rows = train(policy, prompts, judge, rule, run.train, part=part, held_out=None if part else held_out(run))
+    rows = train(policy, prompts, judge, rule, run.train, part=part, held_out=others)
     if PartialState().is_main_process and any((out / name).exists() for name in ("model", "adapter")):
         if is_sharded(policy) and policy.has_adapter:
             whole = load_trained(run)
@@ -172,7 +175,7 @@ def load_trained(run: RunConfig) -> LanguagePolicy:
 
 
 def check_same(run: RunConfig, out: Path) -> None:
-    """Raise ValueError if the folder holds a checkpoint of a run with another configuration."""
+    """Raise ValueError if the folder holds a checkpoint of a run with another configuration, or of more rounds."""
     if not list(out.glob("checkpoints/round-*")) or not (out / "config.json").exists():
         return
     before, now = json.loads((out / "config.json").read_text()), plain(run)
@@ -189,6 +192,10 @@ def check_same(run: RunConfig, out: Path) -> None:
     ]
     if changed:
         raise ValueError(f"{out} holds a run with other {', '.join(changed)}: choose another folder.")
+    states = out.glob("checkpoints/round-*/state/state.json")
+    done = max((int(path.parents[1].name.removeprefix("round-")) for path in states), default=0)
+    if done > run.train.rounds:
+        raise ValueError(f"{out} holds a run of {done} rounds: rounds must be at least that.")
 
 
 def card(run: RunConfig, rows: list[dict[str, Any]]) -> str:

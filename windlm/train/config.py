@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 import math
+import operator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..policy import LanguagePolicy
+
+OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+"""The comparisons of a stopping condition."""
+
+
+def parse_condition(condition: str) -> tuple[str, Callable[[float, float], bool], float]:
+    """Return the metric, the comparison and the threshold of a stopping condition, such as ``kl > 5``.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    parts = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*", condition)
+    try:
+        threshold = float(parts[3] if parts else "nan")
+    except ValueError:
+        threshold = math.nan
+    if parts is None or math.isnan(threshold):
+        raise ValueError(
+            f"stop_when must be a metric, one of {', '.join(OPERATORS)}, and a number, such as 'kl > 5', but it is "
+            f"{condition!r}."
+        )
+    return parts[1], OPERATORS[parts[2]], threshold
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,8 @@ class Config:
     """Whether to write report.html when the run ends; windlm report writes it at any time."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.out, str):
+            object.__setattr__(self, "out", Path(self.out))
         schedules = ("constant", "linear", "cosine")
         if self.schedule not in schedules:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, schedules))}, but it is {self.schedule!r}.")
@@ -124,6 +153,8 @@ class Config:
                 raise ValueError(f"{name} must be positive and finite, but it is {value}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), but it is {self.betas}.")
+        if self.stop_when is not None:
+            parse_condition(self.stop_when)
 
     def filled(self, policy: LanguagePolicy) -> Config:
         """Return the settings with the learning rate for a policy, if there is none."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import operator
-import re
 import shutil
 import textwrap
 import warnings
@@ -20,13 +17,11 @@ from ..files import write_atomically
 from ..policy import LanguagePolicy, Prompt, Samples
 from ..report import write as write_report
 from ..rollout import Rollout, RolloutBatch
+from .config import parse_condition
 from .shards import ending
 
 Row = Mapping[str, Any]
 """The metrics of a round."""
-
-OPERATORS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-"""The comparisons of a stopping condition."""
 
 
 class Callback(Protocol):
@@ -67,17 +62,7 @@ class StopWhen:
     threshold: float = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*", self.condition)
-        try:
-            self.threshold = float(parts[3] if parts else "nan")
-        except ValueError:
-            self.threshold = math.nan
-        if parts is None or math.isnan(self.threshold):
-            raise ValueError(
-                f"stop_when must be a metric, one of {', '.join(OPERATORS)}, and a number, such as 'kl > 5', but it is "
-                f"{self.condition!r}."
-            )
-        self.name, self.passes = parts[1], OPERATORS[parts[2]]
+        self.name, self.passes, self.threshold = parse_condition(self.condition)
 
     def on_round(self, row: Row, policy: LanguagePolicy) -> bool:
         """Return whether the metric of this round passes the threshold."""
