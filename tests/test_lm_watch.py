@@ -16,7 +16,7 @@ import lm_run
 
 from windlm.train import Config
 from windlm.train.metrics import standard_error, with_square
-from windlm.train.watch import StopWhen, responses_table
+from windlm.train.watch import StopWhen, check_callbacks, responses_table
 
 PROMPTS = ["a", "b c", "c", "d d d"]
 
@@ -131,9 +131,16 @@ class Recorder:
         return rows[-1]["round"] == self.stop
 
 
+@pytest.mark.parametrize("callback", [type("Mine", (), {"on_rounds": lambda self, row, policy: None})(), print])
+def test_a_callback_without_a_method_of_one_is_refused(callback):
+    with pytest.raises(ValueError, match="on_round or on_resume"):
+        check_callbacks([callback])
+
+
 def test_callbacks_see_every_round_and_may_end_the_run(done, tmp_path):
     class Silent:
-        pass
+        def on_resume(self, rows, policy):
+            pass
 
     seen = Recorder(stop=2)
     settings = {"rounds": 3, "checkpoint_every": 2}

@@ -20,7 +20,7 @@ def train(arguments: Sequence[str]) -> None:
     if "remark" in rows[0]:
         print(f"Remark: {rows[0]['remark']}")
     rounds = sum(not row.get("final") for row in rows) - 1
-    print(f"Trained for {rounds} rounds. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
+    print(f"Trained for {rounds} round{'s' * (rounds != 1)}. Model: {out / 'model'}, metrics: {out / 'metrics.jsonl'}.")
 
 
 def plan(arguments: Sequence[str]) -> None:

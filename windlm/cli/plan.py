@@ -127,7 +127,7 @@ def plan_run(run: RunConfig) -> dict[str, Any]:
         "GiB at the peak, roughly": round(weights + state + work + judging, 3),
         f"GiB sharded over {many}": round((weights + state) / many + work + judging, 3),
         "GiB disk, roughly": round(sum(disk.values()), 3),
-        "learning rate": config.filled(policy).learning_rate,
+        "learning rate": f"{config.filled(policy).learning_rate:.3g}",
         **target(run, stages),
         **({"remark": remark} if (remark := remarks(rule, config.rounds)) else {}),
     }

@@ -162,7 +162,7 @@ def check_columns(required: Iterable[str], given: Iterable[str]) -> None:
     given = [*given]
     absent = [name for name in required if name not in given]
     if absent:
-        have = ", ".join(map(repr, given)) or "none"
+        have = ", ".join(repr(name) for name in given if name not in RESPONSE_COLUMNS) or "none"
         raise JudgeUnavailable(f"The judge reads the columns {', '.join(map(repr, absent))}; the data have {have}.")
 
 

@@ -35,7 +35,7 @@ from .metrics import BaselineSamples, HeldOut, Metrics, check_trackers, mean_ove
 from .progress import Progress
 from .rounds import ONLY, Collector, Part
 from .shards import ShardedRollouts, open_round
-from .watch import StopWhen, any_stops, responses_table, try_report, write_completions
+from .watch import StopWhen, any_stops, check_callbacks, responses_table, try_report, write_completions
 
 
 def train(
@@ -103,6 +103,7 @@ def train(
     assert config.learning_rate is not None
     callbacks = [*callbacks, *([StopWhen(config.stop_when)] if config.stop_when else [])]
     held_out = replace(held_out, reference=None) if held_out else None
+    check_callbacks(callbacks)
     check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
     world, rank, main = accelerator.num_processes, accelerator.process_index, accelerator.is_main_process

@@ -39,6 +39,20 @@ class Callback(Protocol):
         ...
 
 
+EVENTS = ("on_round", "on_resume")
+"""Methods of a callback."""
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise ValueError if an object has no method of a callback: a misspelt one would never be called."""
+    for callback in callbacks:
+        if not any(callable(getattr(callback, event, None)) for event in EVENTS):
+            raise ValueError(
+                f"A callback needs a method {' or '.join(EVENTS)}, but {callback!r:.80} has none. Functions can be "
+                f"called as evaluate(round, policy)."
+            )
+
+
 def any_stops(callbacks: Sequence[Any], event: str, *arguments: Any) -> bool:
     """Call a method of all callbacks that have it, and return whether one of them ends the run."""
     ends = [bool(getattr(c, event)(*arguments)) for c in callbacks if hasattr(c, event)]
