@@ -517,6 +517,9 @@ def load_network(auto: Any, settings: Any, what: str, weights: bool = True) -> t
     precision = {"dtype": getattr(torch, settings.precision)}
     if not weights:
         config = pretrained(AutoConfig, where, **trust)
+        kinds = getattr(config, "architectures", None) or [""]
+        if all(kind.endswith("ForCausalLM") for kind in kinds):
+            raise ValueError(f"{what} is a {kinds[0]}, whose weights give no scores: windlm reward fits a judge to it.")
         with torch.device("meta"):
             made = auto.from_config(config, **precision, **trust) if hasattr(auto, "from_config") else auto(config)
         return made, pretrained(AutoTokenizer, where, **trust)
