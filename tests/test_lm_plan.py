@@ -54,7 +54,7 @@ def test_a_reward_model_is_planned_without_its_weights(folder):
         ({"judge.name": "json:f"}, (), "no function 'f'"),
         ({"judge.kind": "reward-model", "judge.name": "./nowhere"}, (), "no model folder"),
         ({"judge.kind": "reward-model", "judge.name": "policy"}, (), "whose weights give no scores"),
-        ({"judge.kind": "reward-model", "judge.name": "policy", "judge.label": "LABEL_0"}, (), "weights give no scores"),
+        ({"judge.kind": "reward-model", "judge.name": "policy", "judge.label": "LABEL_0"}, (), "give no scores"),
         ({"judge.name": "answers.py:right"}, (), "answer"),
         ({"data.source": "long.jsonl"}, (), "does not fit the model's context of 512"),
         ({"eval.data.source": "long.jsonl"}, (), "does not fit the model's context of 512"),
