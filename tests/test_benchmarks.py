@@ -213,6 +213,7 @@ def test_a_lost_cell_is_computed_again_and_nothing_else(smoke):
     assert set(changed) == set(cells[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process group")
 def test_a_killed_run_goes_on_to_the_same_table(smoke, tmp_path):
     arguments = ("--study", "phase", "--results", tmp_path, "--jobs", 1, "--no-pictures")

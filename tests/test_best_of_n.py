@@ -156,6 +156,7 @@ def test_collapse_threshold_is_sharp_for_two(beta, top):
     assert found.converged
 
 
+@settings(max_examples=10)
 @given(rewards(6, 2), betas(0.05, 0.999), st.integers(0, 10**6))
 def test_collapse_is_certain_below_the_threshold(reward, beta, seed):
     """Theory 3.9 for any number of responses: from random starts no iteration ends elsewhere than at the top."""
@@ -178,7 +179,7 @@ def test_collapse_is_certain_below_the_threshold(reward, beta, seed):
     assert np.exp(log_pi[top]).sum() > 0.999
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(rewards(5), betas(0.1, 3), st.integers(0, 10**6))
 def test_the_nearest_equilibrium_does_not_depend_on_n(reward, beta, seed):
     """Theory 3.10: from the reference every (n, a1, a2) of equal beta leads to what `equilibrium` returns."""

@@ -56,7 +56,7 @@ def test_the_example_at_which_an_interior_policy_was_returned():
     np.testing.assert_array_equal(found.policy, [0.0, 1.0])
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(rewards(6), st.floats(0.05, 1.0), st.integers(0, 10**6))
 def test_many_classes(reward, beta, seed):
     """The index reads the top class only: below 1 nothing else is an equilibrium, and repeated responses agree."""

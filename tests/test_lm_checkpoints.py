@@ -57,7 +57,7 @@ def raising(method, at, calls):
     [
         ("wind", Regression, 2, 1),
         ("wind", Regression, 8, 3),
-        ("extragradient", Regression, 15, 1),
+        pytest.param("extragradient", Regression, 15, 1, marks=pytest.mark.slow),
         ("jbond", JBond, 6, 1),
     ],
 )

@@ -298,7 +298,8 @@ def test_intervals_of_benchmarks_are_of_95_percent(monkeypatch):
     said = {"results": {"task": {"acc,none": 0.6, "acc_stderr,none": 0.1}}, "n-samples": {"task": {"effective": 24}}}
     fake = {name: types.ModuleType(name) for name in ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")}
     fake["lm_eval"].simple_evaluate = lambda **settings: said
-    fake["lm_eval.models.huggingface"].HFLM = fake["lm_eval.tasks"].TaskManager = lambda **settings: None
+    fake["lm_eval.models.huggingface"].HFLM = lambda **settings: None
+    fake["lm_eval.tasks"].TaskManager = lambda **settings: SimpleNamespace(all_tasks=["task"])
     fake["lm_eval.models"] = types.ModuleType("lm_eval.models")
     for name, module in fake.items():
         monkeypatch.setitem(sys.modules, name, module)

@@ -25,6 +25,7 @@ def test_every_method_is_timed_in_parts(tmp_path):
     assert sidecar(tmp_path, "runtime")["config"]["threads"] >= 1
 
 
+@pytest.mark.slow
 def test_a_round_is_measured_at_every_size(tmp_path):
     assert "=> From 20 to 40 prompts" in output("scaling", "--smoke", "--results", tmp_path)
     table, memory = pd.read_csv(tmp_path / "scaling.csv"), pd.read_csv(tmp_path / "scaling_memory.csv")

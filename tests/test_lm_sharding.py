@@ -53,7 +53,7 @@ def difference(one, other):
     ("objective", "draws", "rows", "prompts", "adapter"),
     [
         pytest.param("extragradient", 2, 2, 4, False, id="all weights", marks=pytest.mark.slow),
-        pytest.param("jbond", 8, 2048, 2, True, id="LoRA"),
+        pytest.param("jbond", 8, 2048, 2, True, id="LoRA", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -58,7 +58,7 @@ def failing(method, at, calls):
     ("owner", "name", "at"),
     [(LanguagePolicy, "sample", 7), (RewardJudge, "preference", 5), (LanguagePolicy, "log_prob", 10)],
 )
-@pytest.mark.parametrize("objective", ["wind", "extragradient"])
+@pytest.mark.parametrize("objective", ["wind", pytest.param("extragradient", marks=pytest.mark.slow)])
 def test_stopped_in_any_activity_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, owner, name, at, objective):
     whole, rows = lm_run.main(tmp_path / "whole", objective=objective, **SETTINGS)
     calls, method = [], getattr(owner, name)

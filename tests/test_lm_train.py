@@ -108,7 +108,14 @@ def test_what_has_no_pull_to_the_reference_leaves_it(arena, tmp_path, objective)
 RULES = [wg.wind(4.0), wg.inpo(1.5), wg.extragradient(4.0), wg.nash_md(4.0), wg.omwu(4.0), wg.sppo(4.0)]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+SLOW_RULES = ("INPO", "Nash-MD", "OMWU")
+"""Rules whose stages others have, too."""
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [pytest.param(r, id=r.name, marks=[pytest.mark.slow] if r.name in SLOW_RULES else []) for r in RULES],
+)
 def test_any_rule_of_windgames_runs_through_its_stages(tmp_path, rule):
     """Two rounds with many draws are two steps of the tabular rule, the second one with slots of the first."""
     policy = small_policy(letters=3, length=1, width=16, spread=0.3)

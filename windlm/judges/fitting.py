@@ -247,9 +247,11 @@ def initial(config: RewardModelConfig) -> Classifier:
             net = with_adapter(net, config.lora, task_type="SEQ_CLS")
     for p in net.parameters():
         p.data = p.data.float() if p.requires_grad else p.data
-    for module in net.modules():  # a new output layer in float32 over hidden states that may be in another precision
-        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and config.precision != "float32":
-            module.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+    net.casts = [  # a new output layer in float32 over hidden states that may be in another precision
+        module.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+        for module in net.modules()
+        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and config.precision != "float32"
+    ]
     kind = {"reward": RewardModel, "pairwise": PairwiseModel, "general": EmbeddingModel}[config.kind]
     pairs = config.micro_pairs or config.batch_pairs
     net.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -271,9 +273,9 @@ def finished(net: Any) -> Any:
     """Return a model with its adapter merged into it."""
     if not hasattr(net, "merge_and_unload"):
         return net
+    for cast in net.casts:
+        cast.remove()
     merged = net.merge_and_unload()
-    for module in merged.modules():
-        module._forward_pre_hooks.clear()
     return merged.to(merged.dtype)
 
 

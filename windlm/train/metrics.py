@@ -228,7 +228,8 @@ class Metrics:
         self.n_draws = config.draws * self.n_prompts
         self.rows: list[dict[str, Any]] = []
         if config.trackers:
-            accelerator.init_trackers("windlm", {name: scalar(value) for name, value in identity.items()})
+            settings = identity | {"rounds": config.rounds}
+            accelerator.init_trackers("windlm", {name: scalar(value) for name, value in settings.items()})
 
     def start(self, row: dict[str, Any]) -> None:
         """Begin the file with the row of round 0."""
