@@ -11,6 +11,7 @@ import yaml
 from accelerate import PartialState
 from huggingface_hub import ModelCard, whoami
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
@@ -92,6 +93,8 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
         If the folder holds another run, or the configuration is invalid; see `windlm.train.train`.
     """
     rule, out = for_judge(run.method.objective(), run.judge), run.train.out
+    if not run.train.progress:  # the bars of loading and saving, too
+        disable_progress_bar()
     check_writable(out)
     check_same(run, out)
     if run.push_to_hub:
