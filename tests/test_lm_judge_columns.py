@@ -121,7 +121,7 @@ def test_a_conversation_is_given_as_trl_gives_it():
 def test_absent_columns_are_named_before_anything_is_sampled(tmp_path):
     policy, asked = small_policy(letters=4, length=3), []
     judge = RewardJudge([by_name, lambda prompts, responses: asked.append(1)])
-    with pytest.raises(ValueError, match=r"reads the columns 'answer'; the data have 'label', 'token_ids'"):
+    with pytest.raises(ValueError, match=r"reads the columns 'answer'; the data have 'label'"):
         train(policy, Prompts(["a"], {"label": ["b"]}), judge, wind(0.1), Config(tmp_path, progress=False, cpu=True))
     assert not asked
     with pytest.raises(ValueError, match="'answer'; the data have none"):
