@@ -89,7 +89,9 @@ def test_wind_reaches_the_certified_equilibrium(arena, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "objective", [sppo(2.0), JBond(anchor_rate=0.2), bond(2), BestOfN(2)], ids=lambda o: type(o).__name__
+    "objective",
+    [sppo(2.0), JBond(anchor_rate=0.2), *(pytest.param(o, marks=pytest.mark.slow) for o in (bond(2), BestOfN(2)))],
+    ids=lambda o: type(o).__name__,
 )
 def test_what_has_no_pull_to_the_reference_leaves_it(arena, tmp_path, objective):
     """Their theory: multiplicative weights and iterated best-of-n go to the best response, past the equilibrium."""
