@@ -231,7 +231,7 @@ class Comparisons:
 
         Parameters
         ----------
-        frame : DataFrame, or mapping of columns
+        frame : DataFrame, or dict of lists
         columns : three strings
             The two columns of models and that of the verdict, which holds the name of the winner's column, ``tie`` or
             ``tie (bothbad)``.
