@@ -14,6 +14,11 @@ from ..updates import Stage, target
 from .labels import LabelledSamples, column, implied_residual, one_number, scatter
 
 
+def logit_gradient(policy: np.ndarray, y: np.ndarray, w: np.ndarray) -> np.ndarray:
+    r"""Return the gradient of :math:`\sum_k w_k\log\pi(y_k)` with respect to the logits of a policy."""
+    return scatter(y, w, policy.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
+
+
 class Tabular:
     """A table with one logit for each context and response.
 
@@ -52,7 +57,7 @@ class Tabular:
         r"""Return the gradient of :math:`\sum_k w_k\log\pi_\theta(y_k)`, shape of `theta`."""
         policy = np.exp(self.log_policy(theta, contexts))
         out = np.zeros_like(theta)
-        out[..., contexts, :] = scatter(y, w, theta.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
+        out[..., contexts, :] = logit_gradient(policy, y, w)
         return out
 
     def least_squares(
@@ -144,8 +149,7 @@ class LogLinear:
 
     def gradient(self, theta: np.ndarray, y: np.ndarray, w: np.ndarray, contexts: Any = slice(None)) -> np.ndarray:
         policy = np.exp(self.log_policy(theta, contexts))
-        weight = scatter(y, w, policy.shape[-1]) - np.sum(w, axis=-1, keepdims=True) * policy
-        return np.einsum("...cm,cmd->...d", weight, self.features[contexts])
+        return np.einsum("...cm,cmd->...d", logit_gradient(policy, y, w), self.features[contexts])
 
     def least_squares(
         self,
