@@ -34,6 +34,27 @@ def vowels(prompts, responses):
     return [r.count("a") - 0.5 * r.count("b") + r.count(p[0]) for p, r in zip(prompts, responses, strict=True)]
 
 
+def weights(policy):
+    """All weights of a policy as one vector."""
+    return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
+
+
+class Stop(BaseException):
+    """Stands in for a kill; no handler of errors catches it."""
+
+
+def stopping(method, at, calls):
+    """A method that stops the run at its call number `at`, counting calls that were made."""
+
+    def run(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            raise Stop
+        return method(self, *args, **kwargs)
+
+    return run
+
+
 def shard_on_cpu(**settings):
     """Let accelerate shard on a CPU, as it does on GPUs if its configuration says so."""
     accelerator = Accelerator(cpu=True)

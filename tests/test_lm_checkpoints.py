@@ -25,28 +25,8 @@ QUICK = {"rounds": 3, "epochs": 1, "reference_draws": 2}
 SAME = ("round", "loss", "kl", "win_rate_reference", "win_rate_previous", "tokens", "gradient_norm", "judge_calls")
 
 
-def weights(policy):
-    return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
-
-
 def numbers(rows):
     return [[row.get(name) for name in SAME] for row in rows]
-
-
-class Stop(Exception):
-    pass
-
-
-def raising(method, at, calls):
-    """A method that raises at its call number `at`."""
-
-    def run(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            raise Stop
-        return method(self, *args, **kwargs)
-
-    return run
 
 
 # -- within a round ------------------------------------------------------------------------------------------
@@ -66,15 +46,15 @@ def test_stopped_within_training_it_goes_on_to_the_same_bits(tmp_path, monkeypat
     settings = QUICK | {"epochs": 2, "objective": objective, "checkpoint_steps": every, "shard_prompts": 2}
     whole, rows = lm_run.main(tmp_path / "whole", **settings)
     loss, calls, drawn = owner.loss, [], []
-    monkeypatch.setattr(owner, "loss", raising(loss, at, calls))
-    with pytest.raises(Stop):
+    monkeypatch.setattr(owner, "loss", lm_run.stopping(loss, at, calls))
+    with pytest.raises(lm_run.Stop):
         lm_run.main(tmp_path / "cut", **settings)
     if every <= at - 1:
         assert len(list((tmp_path / "cut" / "checkpoints").glob("within-*"))) <= 1
     log_prob = windlm.policy.LanguagePolicy.log_prob
     monkeypatch.setattr(windlm.policy.LanguagePolicy, "log_prob", lambda *a: drawn.append(1) or log_prob(*a))
     ours, again = lm_run.main(tmp_path / "cut", **settings)
-    assert torch.equal(weights(whole), weights(ours))
+    assert torch.equal(lm_run.weights(whole), lm_run.weights(ours))
     assert numbers(again) == numbers(rows)
     stages = 2 if objective == "extragradient" else 1
     assert len(calls) <= 3 * stages * 4 + every
@@ -84,6 +64,22 @@ def test_stopped_within_training_it_goes_on_to_the_same_bits(tmp_path, monkeypat
 # -- runs that get longer ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_stopped_after_the_last_step_of_a_round_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, at):
+    """The checkpoint of the last step leaves nothing to train on in the round."""
+    settings = QUICK | {"rounds": 2, "checkpoint_steps": 1}
+    whole, rows = lm_run.main(tmp_path / "whole", **settings)
+    finish = Regression.finish
+    monkeypatch.setattr(Regression, "finish", lm_run.stopping(finish, at, []))
+    with pytest.raises(lm_run.Stop):
+        lm_run.main(tmp_path / "cut", **settings)
+    monkeypatch.setattr(Regression, "finish", finish)
+    ours, again = lm_run.main(tmp_path / "cut", **settings)
+    assert torch.equal(lm_run.weights(whole), lm_run.weights(ours))
+    assert numbers(again) == numbers(rows)
+    assert [row["learning_rate"] for row in again[1:3]] == [row["learning_rate"] for row in rows[1:3]]
+
+
 @pytest.mark.parametrize("adapter", [False, True])
 def test_a_run_that_is_over_goes_on_if_there_are_more_rounds(tmp_path, adapter):
     settings = QUICK | {"schedule": "constant", "adapter": adapter, "measure_final": True}
@@ -91,7 +87,7 @@ def test_a_run_that_is_over_goes_on_if_there_are_more_rounds(tmp_path, adapter):
     _, short = lm_run.main(tmp_path / "longer", **settings | {"rounds": 2})
     assert (short[-1]["round"], short[-1]["final"]) == (3, True)
     ours, longer = lm_run.main(tmp_path / "longer", **settings | {"rounds": 4})
-    assert torch.equal(weights(whole), weights(ours))
+    assert torch.equal(lm_run.weights(whole), lm_run.weights(ours))
     assert numbers(longer) == numbers(rows)
     assert short[-1]["kl"] == longer[3]["kl"]  # what the final row measured is what the next round began with
     assert [bool(row.get("final")) for row in longer] == [False] * 5 + [True]

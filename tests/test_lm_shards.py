@@ -14,9 +14,10 @@ import lm_run
 
 from windlm import RewardJudge
 from windlm.files import write_atomically
+from windlm.judges.columns import ending
 from windlm.policy import LanguagePolicy, Samples
 from windlm.rollout import Rollout, RolloutBatch
-from windlm.train.shards import Journal, ShardedRollouts, ending, write_shard
+from windlm.train.shards import Journal, ShardedRollouts, write_shard
 
 SETTINGS = {"rounds": 3, "epochs": 1, "shard_prompts": 1}
 SAME = (
@@ -34,26 +35,6 @@ SAME = (
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-def weights(policy):
-    return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
-
-
-class Stop(BaseException):
-    pass
-
-
-def failing(method, at, calls):
-    """A method that raises at its call number `at`, counting calls that were made."""
-
-    def run(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            raise Stop
-        return method(self, *args, **kwargs)
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [(LanguagePolicy, "sample", 7), (RewardJudge, "preference", 5), (LanguagePolicy, "log_prob", 10)],
@@ -62,14 +43,14 @@ def failing(method, at, calls):
 def test_stopped_in_any_activity_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, owner, name, at, objective):
     whole, rows = lm_run.main(tmp_path / "whole", objective=objective, **SETTINGS)
     calls, method = [], getattr(owner, name)
-    monkeypatch.setattr(owner, name, failing(method, at, calls))
-    with pytest.raises(Stop):
+    monkeypatch.setattr(owner, name, lm_run.stopping(method, at, calls))
+    with pytest.raises(lm_run.Stop):
         lm_run.main(tmp_path / "cut", objective=objective, **SETTINGS)
     ours, again = lm_run.main(tmp_path / "cut", objective=objective, **SETTINGS)
-    assert torch.equal(weights(whole), weights(ours))
+    assert torch.equal(lm_run.weights(whole), lm_run.weights(ours))
     assert [[r.get(k) for k in SAME] for r in again] == [[r.get(k) for k in SAME] for r in rows]
     once = []
-    monkeypatch.setattr(owner, name, failing(method, 0, once))
+    monkeypatch.setattr(owner, name, lm_run.stopping(method, 0, once))
     lm_run.main(tmp_path / "counted", objective=objective, **SETTINGS)
     assert len(calls) == len(once) + 1  # only the call that failed was made twice
 
@@ -89,8 +70,8 @@ def test_what_other_weights_left_is_not_used(tmp_path):
     lm_run.main(tmp_path / "run", adapter=True, **settings)
     alone, _ = lm_run.main(tmp_path / "alone", **settings)
     again, _ = lm_run.main(tmp_path / "run", **settings)
-    assert torch.equal(weights(again), weights(alone))
-    assert torch.equal(weights(first), weights(alone))
+    assert torch.equal(lm_run.weights(again), lm_run.weights(alone))
+    assert torch.equal(lm_run.weights(first), lm_run.weights(alone))
 
 
 def test_rollouts_are_for_people_too(tmp_path):

@@ -32,20 +32,16 @@ SETTINGS = {
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
-def weights(policy):
-    return torch.cat([p.detach().flatten() for p in policy.model.parameters()])
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that is not disturbed: its weights, its metrics, and what its judge was asked."""
     reward = Failing(None)
     policy, rows = lm_run.main(tmp_path_factory.mktemp("whole"), judge=RewardJudge(reward), **SETTINGS)
-    return weights(policy), rows, reward.asked
+    return lm_run.weights(policy), rows, reward.asked
 
 
 def same(policy, rows, whole):
-    assert torch.equal(weights(policy), whole[0])
+    assert torch.equal(lm_run.weights(policy), whole[0])
     for ours, other in zip(rows, whole[1], strict=True):
         assert {k: v for k, v in ours.items() if "second" not in k} == {
             k: v for k, v in other.items() if "second" not in k

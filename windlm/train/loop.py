@@ -123,7 +123,9 @@ def train(
     optimizer = torch.optim.AdamW(weights, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     stages_per_round, per_token = len(objective.stages(0.0)), getattr(objective, "per_token", False)
     total = config.rounds * stages_per_round * config.epochs * math.ceil(per_round / config.batch_prompts)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step, total))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedules.rate(config.schedule, config.warmup, step, total)
+    )
     model, optimizer = sharding.prepare(accelerator, policy, optimizer, config.mixed_precision)
     weights = list(snapshots.weights().values())  # this process's shards, if there are any
 
@@ -212,7 +214,7 @@ def train(
                             f"Round {number}: the loss is {round.losses[-1]} and the gradient norm {round.norms[-1]}. "
                             f"Lower the learning rate, or check the judge's output."
                         )
-                    learning_rate = optimizer.param_groups[0]["lr"]
+                    round.learning_rate = optimizer.param_groups[0]["lr"]
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
@@ -233,7 +235,7 @@ def train(
         exact = dict(evaluate(number, policy) if evaluate else {})
         if held_out and (number % held_out.every == 0 or number == config.rounds):
             exact |= held_out.measure(policy, snapshots, judge, accelerator)
-        metrics.add({"round": number, "learning_rate": learning_rate}, round.metrics(), round.totals, exact)
+        metrics.add({"round": number, "learning_rate": round.learning_rate}, round.metrics(), round.totals, exact)
         checkpoints.note(metrics.rows[-1], exact)
         shown = gather_object(round.shown)[: config.completions]
         if main and shown:
@@ -332,8 +334,3 @@ def check_part(part: str | None, config: Config, objective: Objective) -> None:
         raise ValueError("Win rates against the reference need a judge in training: set reference_draws to 0.")
     if part == "train" and not config.checkpoint_every:
         raise ValueError("A round that is trained on alone must be saved: set checkpoint_every to 1.")
-
-
-def rate(config: Config, step: int, total: int) -> float:
-    """Return the learning rate at an optimizer step, as a fraction of its peak."""
-    return schedules.rate(config.schedule, config.warmup, step, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,6 +47,8 @@ class Round:
     totals: dict[str, float] = field(default_factory=lambda: {"tokens": 0, "judge_calls": 0, "seconds_training": 0.0})
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    learning_rate: float = math.nan
+    """That of the last step."""
     steps: int = 0
     """Optimizer steps taken."""
     loaded: str = "current"
@@ -57,7 +60,7 @@ class Round:
 
     def resume(self, state: Mapping[str, Any], main: bool) -> None:
         """Go on from what `state` returned: with the counts of all processes on the main one."""
-        for name in ("losses", "norms", "steps", "loaded", "stage", "epoch", "start"):
+        for name in ("losses", "norms", "learning_rate", "steps", "loaded", "stage", "epoch", "start"):
             setattr(self, name, state[name])
         if main:
             self.measured, self.totals, self.shown = state["measured"], state["totals"], state["shown"]
@@ -71,7 +74,7 @@ class Round:
         names = dict.fromkeys(name for part in parts for name in part[3])
         return {
             **{"stage": stage, "epoch": epoch, "start": start, "loaded": self.loaded, "steps": self.steps},
-            "norms": self.norms,
+            **{"norms": self.norms, "learning_rate": self.learning_rate},
             "measured": [entry for part in parts for entry in part[0]],
             "shown": [entry for part in parts for entry in part[1]],
             "losses": np.mean([part[2] for part in parts], axis=0).tolist(),
