@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 
-from .policy import LanguagePolicy
+from .policy import LanguagePolicy, unpadded
 from .sampling import sample_tokens
 
 CONCURRENT_REQUESTS = 64
@@ -68,7 +68,7 @@ def sample_merged(
             tokens, mask = sample_tokens(policy, prompts, uniform)
         for p in trained:  # PEFT freezes them while the adapter is off
             p.requires_grad_(True)
-    return [[t[m].tolist() for t, m in zip(ts, ms, strict=True)] for ts, ms in zip(tokens, mask, strict=True)]
+    return unpadded(tokens, mask)
 
 
 class VLLM:

@@ -51,6 +51,11 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_atomically` does."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def check_writable(folder: Path, make: bool = True) -> None:
     """Raise UnwritableError if nothing can be written to a folder, which is made if `make`, or could not be made."""
     if not make:

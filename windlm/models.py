@@ -62,6 +62,7 @@ from .policy import (
     Samples,
     finite,
     padded,
+    unpadded,
 )
 
 SAMPLING = (
@@ -443,8 +444,11 @@ def plain_layer(module: Any) -> Any:
 
 def write_check(folder: Path, samples: Samples, log_prob: torch.Tensor) -> None:
     """Write responses with their log-probabilities, for a model that is made from an adapter later."""
-    ids = [[t[m].tolist() for t, m in zip(*row, strict=True)] for row in zip(samples.tokens, samples.mask, strict=True)]
-    check = {"prompts": samples.prompts, "responses": ids, "log_prob": log_prob.tolist()}
+    check = {
+        "prompts": samples.prompts,
+        "responses": unpadded(samples.tokens, samples.mask),
+        "log_prob": log_prob.tolist(),
+    }
     (folder / "check.json").write_text(json.dumps(check) + "\n")
 
 

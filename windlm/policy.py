@@ -328,10 +328,7 @@ class LanguagePolicy(torch.nn.Module):
 
     def read(self, tokens: Tensor, mask: Tensor, special: bool = False) -> list[list[str]]:
         """Decode tokens of shape ``(B, K, L)``, with or without special tokens."""
-        b, k, _ = tokens.shape
-        ids = [t[m].tolist() for t, m in zip(tokens.flatten(0, 1), mask.flatten(0, 1), strict=True)]
-        flat = self.tokenizer.batch_decode(ids, skip_special_tokens=not special)
-        return [flat[i * k : (i + 1) * k] for i in range(b)]
+        return [self.tokenizer.batch_decode(ids, skip_special_tokens=not special) for ids in unpadded(tokens, mask)]
 
     # -- sampling --------------------------------------------------------------------------------------------
 
@@ -593,6 +590,11 @@ def padded(token_ids: Sequence[Sequence[Sequence[int]]], length: int, pad_id: in
         for j, ids in enumerate(row):
             tokens[i, j, : len(ids)], mask[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long), True
     return tokens, mask
+
+
+def unpadded(tokens: Tensor, mask: Tensor) -> list[list[list[int]]]:
+    """Return the token ids of padded responses, the inverse of `padded`."""
+    return [[t[m].tolist() for t, m in zip(ts, ms, strict=True)] for ts, ms in zip(tokens, mask, strict=True)]
 
 
 def pack_rows(

@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..data import Data, fitting, load_prompts
 from ..engines import VLLM, Server, sample_merged
-from ..files import check_writable, write_atomically
+from ..files import check_writable, write_text
 from ..judges.settings import AnyJudge
 from ..models import (
     LoraSettings,
@@ -116,7 +116,7 @@ def start(run: RunConfig, part: Literal["generate", "train"] | None = None) -> l
     elif run.sampler == "server":
         policy.engine = Server(policy, run.server, out / "server")
     text = json.dumps(plain(run), indent=2) + "\n"
-    write_atomically(out / "config.json", lambda temporary: temporary.write_text(text))
+    write_text(out / "config.json", text)
     rows = train(policy, prompts, judge, rule, run.train, part=part, held_out=others)
     if PartialState().is_main_process and any((out / name).exists() for name in ("model", "adapter")):
         if is_sharded(policy) and policy.has_adapter:

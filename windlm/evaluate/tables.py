@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
+from ..files import write_text
 from .statistics import Interval
 
 Row = dict[str, Any]
@@ -79,4 +79,4 @@ def write(rows: Sequence[Row], config: dict[str, Any], path: Path) -> None:
     """Write rows and configuration as JSON; nan becomes null."""
     clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()} for r in rows]
     text = json.dumps({"config": config, "rows": clean}, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data import Prompts
-from ..policy import LanguagePolicy, Samples
+from ..policy import LanguagePolicy, Samples, unpadded
 
 
 def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
@@ -14,6 +14,11 @@ def ending(ids: Sequence[int], policy: LanguagePolicy) -> str:
     if ids and ids[-1] in policy.stop_ids:
         return "end token"
     return "cut" if len(ids) == policy.max_new_tokens else "stop text"
+
+
+def endings(samples: Samples, policy: LanguagePolicy) -> list[list[str]]:
+    """Return how each response ended."""
+    return [[ending(ids, policy) for ids in row] for row in unpadded(samples.tokens, samples.mask)]
 
 
 def columns_for(judge: Any, prompts: Prompts, *drawn: tuple[Samples, LanguagePolicy]) -> dict[str, list[Any]]:
@@ -36,8 +41,4 @@ def columns_for(judge: Any, prompts: Prompts, *drawn: tuple[Samples, LanguagePol
 def _response_column(name: str, samples: Samples, policy: LanguagePolicy) -> list[list[Any]]:
     if name == "text_with_special_tokens":
         return policy.read(samples.tokens, samples.mask, special=True)
-    ids = [
-        [t[m].tolist() for t, m in zip(ts, ms, strict=True)]
-        for ts, ms in zip(samples.tokens, samples.mask, strict=True)
-    ]
-    return ids if name == "token_ids" else [[ending(x, policy) for x in row] for row in ids]
+    return endings(samples, policy) if name == "ended" else unpadded(samples.tokens, samples.mask)

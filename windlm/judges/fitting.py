@@ -29,6 +29,7 @@ import windgames as wg
 
 from ..data import Data, Pair, load_pairs, read
 from ..evaluate.statistics import Interval, wilson
+from ..files import write_atomically, write_text
 from ..models import LoraSettings, Precision, checkpoint_layers, pretrained, source, with_adapter
 from ..policy import Prompt
 from ..schedules import rate
@@ -219,7 +220,7 @@ def fit(config: RewardModelConfig) -> Fitted:
     model.tokenizer.save_pretrained(config.out)
     last = {"loss": float(np.mean(recent))} if recent else {}
     rows.append({"step": total, **last, "held_out_accuracy": report.accuracy.mean})
-    (config.out / "fit.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_text(config.out / "fit.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     state.finish(report)
     return report
 
@@ -357,7 +358,7 @@ class Checkpoint:
 
     def finish(self, found: Fitted) -> None:
         """Write what came of the run, and delete its state."""
-        self.report.write_text(json.dumps({"run": self.identity, "found": asdict(found)}, indent=2) + "\n")
+        write_text(self.report, json.dumps({"run": self.identity, "found": asdict(found)}, indent=2) + "\n")
         self.path.unlink(missing_ok=True)
 
     def load(
@@ -391,10 +392,7 @@ class Checkpoint:
             "weights": {name: p.detach() for name, p in weights.items()},
             "optimizer": optimizer.state_dict(),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.path)
+        write_atomically(self.path, lambda temporary: torch.save(state, temporary))
 
 
 # -- measuring -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ..files import write_atomically
+from ..files import write_text
 from .curves import TITLES, complete, frontier, names, pair_of
 from .runs import Json, clean, read_run
 
@@ -67,5 +67,5 @@ def write(
         raise ValueError("There is no run to report: give the folders of --train.out.")
     runs = [read_run(Path(folder), prompts, rounds) for folder in folders]
     out = Path(out or (Path(folders[0]) / "report.html" if len(folders) == 1 else "report.html"))
-    write_atomically(out, lambda temporary: temporary.write_text(page(runs), encoding="utf-8"))
+    write_text(out, page(runs))
     return out, runs

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import sharding
 from ..data import Prompts
-from ..files import writing
+from ..files import write_text, writing
 from ..judges import key
 from ..objectives import Objective
 from ..policy import LanguagePolicy, Samples
@@ -229,7 +229,7 @@ class Checkpoints:
                 self.best = [which, row[name]]
                 if self.accelerator.is_main_process:
                     best = {"round": which, name: row[name]}
-                    (self.config.out / "best.json").write_text(json.dumps(best) + "\n")
+                    write_text(self.config.out / "best.json", json.dumps(best) + "\n")
         elif not name.startswith("eval_") and not row.get("final"):
             raise ValueError(f"keep_best: there is no metric {name!r}; there are {', '.join(map(repr, row))}.")
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, gather_object
@@ -20,7 +19,8 @@ from windgames import objectives as shared
 from .. import sharding
 from ..data import Prompts
 from ..evaluate.statistics import interval
-from ..files import write_atomically
+from ..files import write_text
+from ..judges.columns import endings
 from ..policy import LanguagePolicy, Samples
 from ..rollout import Rollout, RolloutBatch
 from ..weights import WeightSnapshots
@@ -88,7 +88,7 @@ class BaselineSamples:
             "kl_error": float(log_ratio.var(-1).mean()) if log_ratio.shape[-1] > 1 else 0.0,
             "entropy": -float(current.double().mean()),
             "length": float(own.mask.sum(-1).double().mean()),
-            "cut": self._cut(own, rollout.policy),
+            "cut": float(np.mean(np.array(endings(own, rollout.policy)) == "cut")),
         }
         rewards = rollout.rewards(own)
         if rewards is not None:
@@ -106,12 +106,6 @@ class BaselineSamples:
         if self.config.reference_draws:
             values |= self._win_rates(own.first(self.config.reference_draws), rollout, indices)
         return values
-
-    def _cut(self, samples: Samples, policy: LanguagePolicy) -> float:
-        """Return the share of responses that were cut at the longest length."""
-        last = samples.tokens[..., -1]
-        cut = samples.mask.all(-1) & ~torch.isin(last, torch.tensor(policy.stop_ids, dtype=last.dtype))
-        return float(cut.double().mean())
 
     def _win_rates(self, own: Samples, rollout: Rollout, indices: Sequence[int]) -> dict[str, float]:
         new = [j for j, i in enumerate(indices) if i not in self.reference]
@@ -269,4 +263,4 @@ class Metrics:
     def _write(self) -> None:
         if self.accelerator.is_main_process:
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
-            write_atomically(self.path, lambda temporary: temporary.write_text(text))
+            write_text(self.path, text)

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..files import write_atomically
-from ..judges.columns import ending
-from ..policy import LanguagePolicy, Prompt, Samples, padded
+from ..files import write_atomically, write_text
+from ..judges.columns import endings
+from ..policy import LanguagePolicy, Prompt, Samples, padded, unpadded
 from ..rollout import RolloutBatch
 from ..sharding import share
 
@@ -74,17 +74,14 @@ def write_shard(
     ``ref``.
     """
     samples = batch.samples
-    token_ids = [
-        [t[m].tolist() for t, m in zip(ts, ms, strict=True)]
-        for ts, ms in zip(samples.tokens, samples.mask, strict=True)
-    ]
+    token_ids = unpadded(samples.tokens, samples.mask)
     columns: dict[str, Any] = {
         "prompt_index": pa.array(indices, pa.int64()),
         "prompt": [p if isinstance(p, str) else json.dumps(list(p), ensure_ascii=False) for p in prompts],
         "prompt_ids": pa.array(samples.prompts, pa.list_(pa.int32())),
         "responses": pa.array(samples.text, pa.list_(pa.string())),
         "token_ids": pa.array(token_ids, pa.list_(pa.list_(pa.int32()))),
-        "ended": [[ending(ids, policy) for ids in row] for row in token_ids],
+        "ended": endings(samples, policy),
     }
     types = {torch.float32: pa.float32(), torch.float64: pa.float64()}
     for name, values in batch.fixed.items():
@@ -162,7 +159,7 @@ def open_round(folder: Path, identity: dict[str, Any], policy: LanguagePolicy, k
             f"The responses in {folder} were sampled with other {', '.join(changed)}: delete it, or change that back."
         )
     shutil.rmtree(folder, ignore_errors=True)
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(about, indent=2) + "\n"))
+    write_text(path, json.dumps(about, indent=2) + "\n")
 
 
 def drop_old_rounds(folder: Path, keep: int | None) -> None:

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from accelerate.utils import broadcast_object_list
 
-from ..files import write_atomically
+from ..files import write_text
+from ..judges.columns import endings
 from ..policy import LanguagePolicy, Prompt, Samples
 from ..report import write as write_report
 from ..rollout import Rollout, RolloutBatch
 from .config import parse_condition
-from .shards import ending
 
 Row = Mapping[str, Any]
 """The metrics of a round."""
@@ -151,10 +151,9 @@ def described(
     samples: Samples, rewards: Any, policy: LanguagePolicy, extra: Sequence[Mapping[str, float]] = ()
 ) -> list[dict[str, Any]]:
     """Return the responses to one prompt as JSON values."""
-    out = []
+    out, ended = [], endings(samples, policy)[0]
     for i, text in enumerate(samples.text[0]):
-        ids = samples.tokens[0, i][samples.mask[0, i]].tolist()
-        one: dict[str, Any] = {"text": text, "tokens": len(ids), "ended": ending(ids, policy)}
+        one: dict[str, Any] = {"text": text, "tokens": int(samples.mask[0, i].sum()), "ended": ended[i]}
         if rewards is not None:
             one["reward"] = float(rewards[i])
         out.append(one | dict(extra[i] if extra else {}))
@@ -164,7 +163,7 @@ def described(
 def write_completions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the responses of a round as JSON lines, one prompt a line."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, text)
 
 
 def best_first(responses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
