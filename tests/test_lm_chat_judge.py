@@ -1,15 +1,10 @@
 """A chat model as a judge of pairs: what it is asked, what is read, and servers that are busy."""
 
-import json
 import os
 import re
-import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import lm_tiny
+import servers
 
 import windlm.judges.chat as chat_module
 from windlm.judges import ChatComparison, Endpoint, PairwiseJudge
@@ -94,36 +90,24 @@ def server():
     state = {"refuse": 0, "status": 429, "now": 0, "most": 0, "asked": 0, "error": {"message": "slow down"}}
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(servers.StandIn):
         def do_POST(self):
             with lock:
                 state["asked"] += 1
                 state["now"] += 1
                 state["most"] = max(state["most"], state["now"])
                 refused = state["asked"] <= state["refuse"]
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             time.sleep(0.05)
             said = {
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": body["messages"][0]["content"]}}]
             }
-            data = json.dumps({"error": state["error"]} if refused else said).encode()
             with lock:
                 state["now"] -= 1
-            self.send_response(state["status"] if refused else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply({"error": state["error"]} if refused else said, state["status"] if refused else 200)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/v1", state
-        running.shutdown()
-        thread.join()
+    with servers.serving(Handler) as running:
+        yield servers.url(running), state
 
 
 def talks(n):
@@ -173,33 +157,8 @@ MODEL = os.environ.get("WINDLM_TEST_CHAT_MODEL", "")
     not Path(MODEL, "config.json").exists(), reason="set WINDLM_TEST_CHAT_MODEL to a chat model's folder"
 )
 def test_a_real_server_judges(tmp_path):
-    for package in ("openai", "fastapi", "uvicorn"):
-        pytest.importorskip(package, reason="needs transformers[serving] and openai")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    with (tmp_path / "log").open("wb") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    try:
-        for _ in range(120):
-            time.sleep(1)
-            assert running.poll() is None, (tmp_path / "log").read_text()[-2000:]
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except OSError:
-                continue
-        settings = {"url": f"http://127.0.0.1:{port}/v1", "max_tokens": 24, "tries": 1, "max_unread": 1.0}
+    with servers.transformers_serve(tmp_path) as url:
+        settings = {"url": url, "max_tokens": 24, "tries": 1, "max_unread": 1.0}
         judge = load_judge(JudgeSettings("chat", MODEL, **settings, concurrency=2))
         p = judge.preference(
             ["Name a colour.", "Count to three."], [["Blue.", "I will not."], ["1, 2, 3", "no"]]
@@ -209,6 +168,3 @@ def test_a_real_server_judges(tmp_path):
         np.testing.assert_allclose(p + p.swapaxes(1, 2), 1)
         assert len(judge.wins.unparsed) == judge.unread
         assert all(judge.wins.unparsed)  # it said something
-    finally:
-        running.terminate()
-        running.wait(30)

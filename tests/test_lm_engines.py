@@ -1,8 +1,5 @@
 """Engines that sample in place of the built-in loop: a merged adapter, and a server (a stand-in, not vLLM)."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,9 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 import lm_tiny
+import servers
 from safetensors.torch import load_file
+from servers import url
 
 from windlm import RewardJudge, wind
 from windlm.engines import Server, merged_adapter, sample_merged
@@ -75,25 +74,15 @@ def test_a_merged_adapter_is_the_policy_but_for_rounding_and_leaves_no_trace(fol
 # -- a server ------------------------------------------------------------------------------------------------
 
 
-class StandIn(BaseHTTPRequestHandler):
+class StandIn(servers.StandIn):
     """What `Server` uses of vLLM's documented protocol, with responses of its own."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def reply(self, value, status=200):
-        text = (value if isinstance(value, str) else json.dumps(value)).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
 
     def do_GET(self):
         assert self.path == "/v1/models"
         self.reply({"data": [{"id": self.server.base}, *({"id": name} for name in self.server.adapters)]})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         self.server.log.append((self.path.removeprefix("/v1/"), body))
         if self.path == "/v1/load_lora_adapter":
             if len(self.server.adapters) >= 2:
@@ -119,17 +108,9 @@ class StandIn(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(folder):
-    made = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    made.base, made.adapters, made.log, made.loaded, made.knows_ids = folder, {}, [], [], True
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-
-
-def url(server):
-    return f"http://127.0.0.1:{server.server_address[1]}/v1"
+    with servers.serving(StandIn) as made:
+        made.base, made.adapters, made.log, made.loaded, made.knows_ids = folder, {}, [], [], True
+        yield made
 
 
 def test_a_run_samples_from_a_server_with_the_adapter_of_the_round(folder, server, tmp_path):

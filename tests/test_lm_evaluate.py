@@ -2,14 +2,8 @@
 
 import json
 import math
-import os
 import re
-import socket
-import subprocess
 import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("tyro")
 
 import lm_tiny
+import servers
 
 from windlm import PairwiseJudge, RewardJudge
 from windlm.cli import main
@@ -148,30 +143,19 @@ def server():
     pytest.importorskip("openai")
     seen = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(servers.StandIn):
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.body()
             seen.append((self.path, self.headers.get("Authorization"), body))
             text = body["messages"][0]["content"]
             said = "[[C]]" if "[Assistant A]" in text else f"[[{1 + len(text) % 10}]]"
             answer = {"choices": [{"message": {"role": "assistant", "content": said}}]}
             if body["model"] == "odd":
                 answer = {"choices": []}
-            data = json.dumps(answer).encode()
-            self.send_response(404 if body["model"] == "none" else 200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(answer, 404 if body["model"] == "none" else 200)
 
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/v1", seen
-        running.shutdown()
-        thread.join()
+    with servers.serving(Handler) as running:
+        yield servers.url(running), seen
 
 
 def test_an_endpoint_speaks_the_protocol(server, monkeypatch):
@@ -310,30 +294,9 @@ def test_bleu_is_sacrebleus():
 
 
 @pytest.fixture
-def real_server(folder, tmp_path):
-    """The address of transformers' own OpenAI-compatible server."""
-    for package in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(package, reason="transformers serve needs pip install 'transformers[serving]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    log = tmp_path / "server.log"
-    with log.open("w") as out:
-        running = subprocess.Popen(words, stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-        try:
-            for _ in range(240):
-                if running.poll() is not None:
-                    pytest.fail(log.read_text()[-2000:])
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            running.terminate()
-            running.wait(30)
+def real_server(tmp_path):
+    with servers.transformers_serve(tmp_path) as address:
+        yield address
 
 
 @pytest.mark.slow
