@@ -29,6 +29,8 @@ REFILL_SHARE = 0.25
 """Minimum share of finished rows before the batch is rebuilt, which copies the cache."""
 ROOM = 64
 """Spare capacity of the cache buffers, in tokens."""
+CACHE_ARGUMENTS = ("cache", "past_key_values")
+"""Names that a model's forward gives to its cache: since transformers 5.24, and before."""
 SYNC_EVERY = 8
 """Interval between checks for finished responses on a GPU, in tokens; each check synchronizes with the device."""
 
@@ -96,11 +98,14 @@ class Sampler:
         self.policy, self.prompts, self.k = policy, prompts, uniform.shape[1]
         device, self.length = policy.device, uniform.shape[-1]
         accepted = inspect.signature(policy.base.forward).parameters
-        if "past_key_values" not in accepted:
+        named = [name for name in CACHE_ARGUMENTS if name in accepted]
+        if not named:
             raise ValueError(
                 f"{type(policy.base).__name__} keeps no keys and values from token to token (it takes no "
-                f"past_key_values), which sampling needs: use a transformer, or a hybrid model with a key-value cache."
+                f"{' or '.join(CACHE_ARGUMENTS)}), which sampling needs: use a transformer, or a hybrid model with a "
+                f"key-value cache."
             )
+        self.cache_argument = named[0]
         self.optional = accepted.keys() & {"position_ids", "logits_to_keep"}
         kept = DynamicCache(config=policy.base.config).layers
         self.recurrent = any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in kept)
@@ -201,7 +206,7 @@ class Sampler:
                 f"The model's probabilities after the prompt {self.policy.tokenizer.decode(first)[:60]!r} are nan: its "
                 f"weights are damaged, or {out.logits.dtype} overflows."
             )
-        cache = out.past_key_values if cache is None else cache
+        cache = out[self.cache_argument] if cache is None else cache
         if not self.own_cache and not self.recurrent:
             cache.batch_repeat_interleave(k)
         response = (torch.tensor(chosen, device=device)[:, None] * k + torch.arange(k, device=device)).flatten()
@@ -237,7 +242,7 @@ class Sampler:
 
     def _model(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
         given = {"position_ids": positions, "logits_to_keep": 1}
-        inputs = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": True}
+        inputs = {"input_ids": ids, "attention_mask": attention, self.cache_argument: cache, "use_cache": True}
         return self.policy.model(**inputs, **{name: given[name] for name in self.optional})
 
 
