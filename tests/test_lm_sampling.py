@@ -95,9 +95,27 @@ def test_draws_and_scores_are_those_of_a_token_loop(kind, tokenizer):
         for j in range(3):
             own = samples.tokens[i, j][samples.mask[i, j]].tolist()
             assert own == drawn_by_the_chain_rule(policy, prompt, uniform[j])
-    np.testing.assert_allclose(policy.log_prob(samples), by_the_chain_rule(policy.model, samples), atol=1e-4)
+    expected = by_the_chain_rule(policy.model, samples)
+    np.testing.assert_allclose(policy.log_prob(samples), expected, atol=1e-4)
+    np.testing.assert_allclose(samples.known["current"].sum(-1), expected, atol=1e-4)
     shared = policy._responses_per_row(samples)
     assert (shared > 1) == (kind in SHARING)
+
+
+def test_only_log_probs_of_the_policy_itself_are_known_from_sampling(tokenizer):
+    policy = make("Llama", LLAMA, tokenizer)
+    others = [make("Llama", LLAMA, tokenizer, temperature=0.7), make("Llama", LLAMA, tokenizer, top_p=0.9)]
+    others.append(make("Llama", LLAMA, tokenizer))
+    others[-1].model.to(torch.bfloat16)
+    others.append(make("Llama", LLAMA, tokenizer))
+    others[-1].rescore = True
+    for other in others:
+        assert not other.sample(PROMPTS, 2, np.random.default_rng(0)).known
+    samples = policy.sample(PROMPTS, 3, np.random.default_rng(0))
+    some = samples[[3, 1]].at([2, 0])
+    np.testing.assert_allclose(some.known["current"].sum(-1), policy.log_prob(some), atol=1e-4)
+    assert not Samples.beside([samples, samples]).known
+    assert not Samples.stack([samples, samples]).known
 
 
 def test_a_model_without_a_cache_is_refused_by_name(tokenizer):

@@ -61,11 +61,11 @@ def sample_merged(
     """Sample by the built-in loop with the adapter merged into the weights: faster, and by rounding another policy."""
     uniform = torch.from_numpy(np.stack([rng.random((k, policy.max_new_tokens)) for rng in rngs]))
     if not policy.has_adapter or adapter_off(policy):
-        tokens, mask = sample_tokens(policy, prompts, uniform)
+        tokens, mask, _ = sample_tokens(policy, prompts, uniform)
     else:
         trained = [p for p in policy.model.parameters() if p.requires_grad]
         with merged_adapter(policy):
-            tokens, mask = sample_tokens(policy, prompts, uniform)
+            tokens, mask, _ = sample_tokens(policy, prompts, uniform)
         for p in trained:  # PEFT freezes them while the adapter is off
             p.requires_grad_(True)
     return unpadded(tokens, mask)

@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Samples:
     """Which tokens belong to the response, the end token included; shape ``(B, K, L)``."""
     text: list[list[str]]
     """The responses as text, without special tokens, as judges and readers see them."""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """Log-probabilities of the tokens that sampling has found, shape ``(B, K, L)``, by the policy's slot in a round."""
 
     @property
     def n_tokens(self) -> int:
@@ -73,9 +75,9 @@ class Samples:
 
     def __getitem__(self, index: Iterable[int]) -> Samples:
         rows = [int(i) for i in index]
-        return Samples(
-            [self.prompts[i] for i in rows], self.tokens[rows], self.mask[rows], [self.text[i] for i in rows]
-        )
+        known = {slot: x[rows] for slot, x in self.known.items()}
+        text = [self.text[i] for i in rows]
+        return Samples([self.prompts[i] for i in rows], self.tokens[rows], self.mask[rows], text, known)
 
     def first(self, k: int) -> Samples:
         """Return the first `k` responses of each prompt."""
@@ -85,11 +87,12 @@ class Samples:
         """Return these responses of each prompt."""
         which = [int(j) for j in responses]
         text = [[row[j] for j in which] for row in self.text]
-        return replace(self, tokens=self.tokens[:, which], mask=self.mask[:, which], text=text)
+        known = {slot: x[:, which] for slot, x in self.known.items()}
+        return replace(self, tokens=self.tokens[:, which], mask=self.mask[:, which], text=text, known=known)
 
     @staticmethod
     def stack(parts: Sequence[Samples]) -> Samples:
-        """Concatenate samples along the prompts."""
+        """Concatenate samples along the prompts; what is `known` is left out."""
         return Samples(
             [p for part in parts for p in part.prompts],
             torch.cat([part.tokens for part in parts]),
@@ -99,7 +102,7 @@ class Samples:
 
     @staticmethod
     def beside(parts: Sequence[Samples]) -> Samples:
-        """Concatenate samples of the same prompts along the responses."""
+        """Concatenate samples of the same prompts along the responses; what is `known` is left out."""
         return Samples(
             parts[0].prompts,
             torch.cat([part.tokens for part in parts], dim=1),
@@ -210,6 +213,8 @@ class LanguagePolicy(torch.nn.Module):
         """Called during work with its name, the number of responses that are finished and that of their tokens."""
         self.autocast: torch.dtype | None = None
         """Precision that a model of float32 weights computes in, in sampling and scoring alike; None for its own."""
+        self.rescore: bool | None = None
+        """Whether responses are scored again under the policy that sampled them; None for where that is not `exact`."""
         self._split: bool | None = None
         self._shares: bool | None = None
         self._reads_system = False
@@ -361,12 +366,14 @@ class LanguagePolicy(torch.nn.Module):
             return Samples(encoded, tokens, mask, self.read(tokens, mask))
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
         with self.computing():
-            tokens, mask = sample_tokens(self, encoded, uniform)
-        return Samples(encoded, tokens, mask, self.read(tokens, mask))
+            tokens, mask, log_p = sample_tokens(self, encoded, uniform)
+        plain = self.temperature == self.top_p == 1 and not (not self.exact if self.rescore is None else self.rescore)
+        return Samples(encoded, tokens, mask, self.read(tokens, mask), {"current": log_p * mask} if plain else {})
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities of the sampling distribution."""
-        log_p = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        logits = logits.float() if self.temperature == 1 else logits.float() / self.temperature
+        log_p = torch.log_softmax(logits, dim=-1)
         if self.top_p == 1:
             return log_p
         best, order = log_p.sort(dim=-1, descending=True)
@@ -446,6 +453,18 @@ class LanguagePolicy(torch.nn.Module):
             batches.remove(most)
             batches += [most[::2], most[1::2]]
         return batches
+
+    def next_logits(self, **inputs: Any) -> tuple[Any, Tensor]:
+        """Return the model's output for rows, and the logits after each one's last token."""
+        if self._split is None:
+            self._split = self._head_is_all()
+        if self._split and not sharding.is_sharded(self):
+            # contiguous, since of a slice torch would copy the output layer for every row
+            out = self.base.base_model(**inputs)
+            return out, self.base.get_output_embeddings()(out[0][:, -1].contiguous())
+        accepted = inspect.signature(self.base.forward).parameters
+        out = self.model(**inputs, **({"logits_to_keep": 1} if "logits_to_keep" in accepted else {}))
+        return out, out.logits[:, -1]
 
     def logits(self, ids: Tensor) -> Tensor:
         """Return the logits after each token of unpadded rows."""

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, Protocol, get_args
 
@@ -132,7 +132,9 @@ class Rollout:
 
         def compute() -> Samples:
             with self._at(slot):
-                return self.policy.sample(self.prompts, k, generators)
+                samples = self.policy.sample(self.prompts, k, generators)
+            known = samples.known
+            return replace(samples, known={slot: known["current"]} if known else {})
 
         samples: Samples = self._recorded("sampling", compute, lambda: None)
         self.tokens += samples.n_tokens
@@ -144,6 +146,8 @@ class Rollout:
 
     def log_prob(self, samples: Samples, slot: str, per_token: bool = False) -> Tensor:
         """Return the log-probabilities of responses under the policy of a slot, or of their tokens; see `policy`."""
+        if slot in samples.known:
+            return samples.known[slot] if per_token else samples.known[slot].sum(-1)
 
         def compute() -> Tensor:
             with self._at(slot):

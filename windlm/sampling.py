@@ -106,7 +106,7 @@ class Sampler:
                 f"key-value cache."
             )
         self.cache_argument = named[0]
-        self.optional = accepted.keys() & {"position_ids", "logits_to_keep"}
+        self.positions = "position_ids" in accepted
         kept = DynamicCache(config=policy.base.config).layers
         self.recurrent = any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in kept)
         prefix = any(a.is_prompt_learning for a in (getattr(policy.model, "peft_config", None) or {}).values())
@@ -118,13 +118,14 @@ class Sampler:
         )
         self.tokens = torch.full((len(self.uniform), self.length + 1), policy.pad_id, device=device)
         self.mask = torch.zeros_like(self.tokens, dtype=torch.bool)
+        self.log_p = torch.zeros_like(self.tokens, dtype=torch.float32)
         self.stops = torch.tensor(policy.stop_ids, dtype=torch.long, device=device)
         self.queue = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         self.cache: Any = None
         self.rows: Rows | None = None
 
-    def run(self) -> tuple[Tensor, Tensor]:
-        """Return tokens and mask, shape ``(B, K, L)``, on the CPU."""
+    def run(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens, mask and log-probabilities, shape ``(B, K, L)``, on the CPU."""
         capacity = max(1, self.policy.forward_batch_size // self.k) * self.k
         count = 0
         while True:
@@ -137,7 +138,8 @@ class Sampler:
             self._next_token()
             count += 1
         shape = (len(self.prompts), self.k, self.length + 1)
-        return tuple(x.view(shape)[..., : self.length].cpu() for x in (self.tokens, self.mask))  # type: ignore[return-value]
+        tokens, mask, log_p = (x.view(shape)[..., : self.length].cpu() for x in (self.tokens, self.mask, self.log_p))
+        return tokens, mask, log_p
 
     def _report(self) -> None:
         if self.rows is not None:
@@ -198,20 +200,20 @@ class Sampler:
         repeats = k if self.recurrent else 1  # a recurrent state is computed per row, since it cannot be repeated
         ids, inputs, positions = (x.repeat_interleave(repeats, 0) for x in (ids, attention, positions))
         cache = Cache(layer_class_to_replicate=GrowingLayer) if self.own_cache else None
-        out = self._model(ids, inputs, positions, cache)
-        broken = out.logits[:, -1].isnan().any(-1)
+        out, logits = self._model(ids, inputs, positions, cache)
+        broken = logits.isnan().any(-1)
         if broken.any():
             first = self.prompts[chosen[int(broken.nonzero()[0]) // repeats]]
             raise ValueError(
                 f"The model's probabilities after the prompt {self.policy.tokenizer.decode(first)[:60]!r} are nan: its "
-                f"weights are damaged, or {out.logits.dtype} overflows."
+                f"weights are damaged, or {logits.dtype} overflows."
             )
         cache = out[self.cache_argument] if cache is None else cache
         if not self.own_cache and not self.recurrent:
             cache.batch_repeat_interleave(k)
         response = (torch.tensor(chosen, device=device)[:, None] * k + torch.arange(k, device=device)).flatten()
         zeros = torch.zeros_like(response)
-        logits = out.logits[:, -1].repeat_interleave(k // repeats, 0)
+        logits = logits.repeat_interleave(k // repeats, 0)
         rows = Rows(
             response, zeros, zeros.bool(), attention.repeat_interleave(k, 0), sizes.repeat_interleave(k), logits
         )
@@ -222,9 +224,11 @@ class Sampler:
         rows = self.rows
         assert rows is not None
         column = torch.where(rows.finished, self.length, rows.step)
-        token = inverse_cdf(self.policy.tempered(rows.logits), self.uniform[rows.response, column])
+        log_p = self.policy.tempered(rows.logits)
+        token = inverse_cdf(log_p, self.uniform[rows.response, column])
         self.tokens[rows.response, column] = token
         self.mask[rows.response, column] = True
+        self.log_p[rows.response, column] = log_p.gather(-1, token[:, None])[:, 0]
         rows.step = rows.step + 1
         rows.finished = rows.finished | torch.isin(token, self.stops) | (rows.step >= self.length)
         if self.policy.stop:
@@ -232,7 +236,7 @@ class Sampler:
         if rows.finished.device.type == "cpu" and not self.static and bool(rows.finished.all()):
             return
         rows.attention = torch.cat([rows.attention, rows.attention.new_ones(len(token), 1)], dim=-1)
-        rows.logits = self._model(token[:, None], rows.attention, rows.position[:, None], self.cache).logits[:, -1]
+        rows.logits = self._model(token[:, None], rows.attention, rows.position[:, None], self.cache)[1]
         rows.position = rows.position + 1
 
     def _says_stop(self, rows: Rows) -> Tensor:
@@ -240,13 +244,14 @@ class Sampler:
         text = (t for row in self.policy.read(tokens, mask, special=True) for t in row)
         return torch.tensor([any(s in t for s in self.policy.stop) for t in text], device=mask.device)
 
-    def _model(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> Any:
-        given = {"position_ids": positions, "logits_to_keep": 1}
+    def _model(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> tuple[Any, Tensor]:
         inputs = {"input_ids": ids, "attention_mask": attention, self.cache_argument: cache, "use_cache": True}
-        return self.policy.model(**inputs, **{name: given[name] for name in self.optional})
+        return self.policy.next_logits(**inputs, **({"position_ids": positions} if self.positions else {}))
 
 
-def sample_tokens(policy: LanguagePolicy, prompts: Sequence[Sequence[int]], uniform: Tensor) -> tuple[Tensor, Tensor]:
+def sample_tokens(
+    policy: LanguagePolicy, prompts: Sequence[Sequence[int]], uniform: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Sample responses by inverting the cumulative distribution of each next token.
 
     Parameters
@@ -258,14 +263,15 @@ def sample_tokens(policy: LanguagePolicy, prompts: Sequence[Sequence[int]], unif
 
     Returns
     -------
-    tokens, mask : Tensor, shape ``(B, K, L)``
-        On the CPU; what lies outside the mask is padding.
+    tokens, mask, log_p : Tensor, shape ``(B, K, L)``
+        On the CPU: token ids, which of them belong to the response, and their log-probabilities in the distribution
+        that they were sampled from. What lies outside the mask is padding.
     """
     return Sampler(policy, prompts, uniform).run()
 
 
 def inverse_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
     """Return, per row, the first index at which the cumulative probability exceeds the uniform number."""
-    total = log_p.to(uniform.dtype).exp().cumsum(-1)
+    total = log_p.exp().cumsum(-1, dtype=uniform.dtype)
     index = torch.searchsorted(total, (uniform * total[:, -1])[:, None], right=True)[:, 0]
     return index.clamp(max=log_p.shape[-1] - 1)

@@ -1,8 +1,8 @@
 """The prompts and labelled pairs of paper.py, from local copies of public data sets.
 
 Every dialogue belongs to one of four parts by a hash of its first question: pairs for the gold judge, pairs for the
-proxy judge, prompts to train on, and prompts to measure on. So no question is in two parts, whatever is left out for its
-length.
+proxy judge, prompts to train on, and prompts to measure on. So no question is in two parts, whatever is left out for
+its length.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write(folder: Path, out: Path) -> dict[str, int]:
             continue
         length = sum(len(message["content"]) for message in pair.prompt if not isinstance(message, str))
         answers = (len(pair.chosen), len(pair.rejected))
-        if length <= LONGEST_PROMPT and SHORTEST_ANSWER <= min(answers) and max(answers) <= LONGEST_ANSWER:
+        if length <= LONGEST_PROMPT and min(answers) >= SHORTEST_ANSWER and max(answers) <= LONGEST_ANSWER:
             rows[name][json.dumps(vars(pair))] = None
     for name, found in rows.items():
         write_text(out / f"{name}.jsonl", "".join(row + "\n" for row in found))

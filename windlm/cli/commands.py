@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
+from ..allocator import keep_freed_memory
 from ..files import UnwritableError
 from .settings import plain, settings
 
@@ -114,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, command in COMMANDS.items():
             print(f"  {name:<10} {inspect.getdoc(command)}")
         raise SystemExit(0 if words[:1] in (["-h"], ["--help"]) else 2)
+    keep_freed_memory()
     try:
         COMMANDS[words[0]](words[1:])
     except (ValueError, UnwritableError) as error:

@@ -108,6 +108,10 @@ class Config:
     mixed_precision: Literal["no", "bf16"] | None = None
     """Whether a float32 model computes in bfloat16 (autocast), in sampling, scoring and training alike; None for
     accelerate's configuration."""
+    rescore: bool | None = None
+    """Whether responses are scored again under the policy that sampled them, rather than with the log-probabilities
+    found in sampling; None for where the model does not compute in float32, so that the two differ by rounding, or the
+    responses were sampled at another temperature or top_p."""
     processes: int | None = None
     """Required number of processes, so that a launcher that starts fewer is an error; None for any number."""
     cpu: bool = False

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from .. import schedules, sharding
+from ..allocator import keep_freed_memory
 from ..data import Prompts
 from ..files import check_writable, writing
 from ..models import ModelSettings, check_mergeable, judge_of, policy_of, save_merged, write_check
@@ -106,8 +107,11 @@ def train(
     check_callbacks(callbacks)
     check_trackers(config.trackers)
     accelerator = Accelerator(cpu=config.cpu, log_with=list(config.trackers) or None, project_dir=str(config.out))
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     world, rank, main = accelerator.num_processes, accelerator.process_index, accelerator.is_main_process
     per_round = config.prompts_per_round or len(prompts)
+    policy.rescore = config.rescore
     check_layout(config, len(prompts), per_round, world)
     check_part(part, config, objective)
     check_writable(config.out)
