@@ -7,8 +7,9 @@
 
 SmolLM2-135M-Instruct with a LoRA adapter of rank 16, in bfloat16 or in what `--precision` says. A round is 4 optimiser
 steps of 4 prompts: `K` responses are drawn to each of 16 prompts, all as long as they may be, judged by a function that
-costs nothing, scored under the reference (by WIND also under the current policy) and trained on once. The two take
-turns, each in a process of its own with the same threads; the first round of each, which also sets up, is not counted.
+costs nothing, scored under the reference (by WIND also under the current policy, unless the row says that it is not
+scored again) and trained on once. The two take turns, each in a process of its own with the same threads; the first
+round of each, which also sets up, is not counted. Seconds of the clock and of the processor are both in the table.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ import tyro
 from align import SMOLLM, weights
 from study import QUICK, RESULTS, ROOT, show, write_table
 
-BATCH, STEPS_PER_ROUND = 4, 4
-"""Prompts of an optimiser step, and optimiser steps of a round."""
+BATCH = 4
+"""Prompts of an optimiser step."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Config:
     """Interpreter of an environment with trl and peft; None leaves TRL out."""
     rounds: int = 2
     """Rounds that are counted."""
+    steps_per_round: int = 4
+    """Optimiser steps of a round."""
     threads: int = 2
-    """Threads of torch."""
+    """Threads of torch. With one, seconds of the processor are those of a quiet machine also on a busy one."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the base model. A processor without bfloat16 units is several times slower in bfloat16."""
     smoke: bool = False
@@ -60,6 +63,10 @@ class Config:
     """All settings, into the committed table."""
     results: Path | None = None
     """Folder of the table. By default benchmarks/quick; with --full the committed one."""
+
+
+KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
+"""Environment in which glibc keeps freed memory, as `windlm.allocator` has it."""
 
 
 def lengths(config: Config) -> list[dict[str, int]]:
@@ -97,10 +104,10 @@ def ours(folder: str, out: Path, settings: dict[str, Any]) -> None:
     policy = load_policy(model, LoraSettings(rank=16), seed=0)
     policy.stop_ids = []  # as many tokens for both
     judge = RewardJudge(lambda prompts, responses: [float(r.count("e")) for r in responses])
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
 
     def clock(number: int, policy: Any) -> dict[str, float]:
-        ends.append(time.perf_counter())
+        ends.append((time.perf_counter(), time.process_time()))
         return {}
 
     with tempfile.TemporaryDirectory() as run:
@@ -109,15 +116,16 @@ def ours(folder: str, out: Path, settings: dict[str, Any]) -> None:
             rounds=settings["rounds"],
             draws=settings["draws"],
             batch_prompts=BATCH,
-            prompts_per_round=BATCH * STEPS_PER_ROUND,
+            prompts_per_round=BATCH * settings["steps_per_round"],
             checkpoint_every=0,
             measure_final=False,
             progress=False,
+            rescore=settings["rescore"],
             cpu=not torch.cuda.is_available(),
         )
         rows = train(policy, settings["prompts"], judge, wind(0.05, 0.5), config, clock)
     parts = [{k: v for k, v in row.items() if k.startswith("seconds")} for row in rows[1:]]
-    rounds = [b - a for a, b in pairwise(ends)]
+    rounds = [[after - before for before, after in zip(*two, strict=True)] for two in pairwise(ends)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     out.write_text(json.dumps({"version": "", "rounds": rounds, "parts": parts, "gib": peak}))
 
@@ -127,6 +135,8 @@ def measure(command: list[str], folder: str, settings: dict[str, Any]) -> dict[s
     with tempfile.TemporaryDirectory() as where:
         out = Path(where) / "seconds.json"
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        if settings["keeps_memory"]:
+            environment |= KEEPS_MEMORY
         subprocess.run([*command, folder, str(out), json.dumps(settings)], check=True, env=environment)
         return json.loads(out.read_text())
 
@@ -141,33 +151,37 @@ def main(config: Config) -> None:
         rounds = 1 + config.rounds
         settings = size | {
             "batch": BATCH,
-            "steps_per_round": STEPS_PER_ROUND,
+            "steps_per_round": config.steps_per_round,
             "rounds": rounds,
             "threads": config.threads,
             "precision": "float32" if config.smoke else config.precision,
-            "prompts": texts(folder, size["prompt_tokens"], BATCH * STEPS_PER_ROUND),
+            "prompts": texts(folder, size["prompt_tokens"], BATCH * config.steps_per_round),
         }
-        peers = {"WIND": [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--worker"]}
+        wind: list[str] = [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--worker"]
+        peers: dict[str, tuple[list[str], dict[str, bool | None]]] = {"WIND": (wind, {})}
+        if config.precision != "float32" and not config.smoke:
+            peers["WIND, not scored again"] = (wind, {"rescore": False})
         if config.trl:
-            peers["TRL GRPO"] = [str(config.trl), str(ROOT / "benchmarks" / "grpo_peer.py")]
-        found = {name: measure(command, folder, settings) for name, command in peers.items()}
-        for name, one in found.items():
-            steps = np.array(one["rounds"][1:]) / STEPS_PER_ROUND
-            parts = pd.DataFrame(one.get("parts", [])[1:]).mean() / STEPS_PER_ROUND
-            row = {"trainer": f"{name} {one['version']}".strip(), **size, "seconds_per_step": steps.mean()}
-            row |= {"fastest": steps.min(), "slowest": steps.max(), "peak_gib": one["gib"], **parts.round(3).to_dict()}
+            grpo = [str(config.trl), str(ROOT / "benchmarks" / "grpo_peer.py")]
+            peers |= {"TRL GRPO": (grpo, {}), "TRL GRPO, freed memory kept": (grpo, {"keeps_memory": True})}
+        for name, (command, more) in peers.items():
+            one = measure(command, folder, settings | {"rescore": None, "keeps_memory": False} | more)
+            steps, cpu = np.array(one["rounds"][1:]).T / config.steps_per_round
+            parts = pd.DataFrame(one.get("parts", [])[1:]).mean() / config.steps_per_round
+            row = {"trainer": name, "version": one["version"], **size, "seconds_per_step": steps.mean()}
+            row |= {"fastest": steps.min(), "slowest": steps.max(), "cpu_seconds_per_step": cpu.mean()}
+            row |= {"peak_gib": one["gib"], **parts.round(3).to_dict()}
             rows.append(row)
             print(f"{row['trainer']} at {size}: {row['seconds_per_step']:.1f} s a step", flush=True)
     table = pd.DataFrame(rows)
     said = asdict(replace(config, model=None, trl=None)) | {"threads": config.threads}
     write_table(table, "steps", results, said, begun)
-    wide = table.pivot_table(
-        index=["prompt_tokens", "new_tokens", "draws"], columns="trainer", values="seconds_per_step"
-    )
+    index = ["prompt_tokens", "new_tokens", "draws"]
+    wide = table.pivot_table(index=index, columns="trainer", values="cpu_seconds_per_step")
     sentence = "Seconds of an optimiser step."
     if config.trl:
-        ratio = wide["WIND"] / wide.drop(columns="WIND").iloc[:, 0]
-        sentence = f"WIND takes {ratio.min():.2f} to {ratio.max():.2f} of TRL GRPO's seconds a step."
+        ratio = wide["WIND"] / wide["TRL GRPO"]
+        sentence = f"WIND takes {ratio.min():.2f} to {ratio.max():.2f} of the processor's seconds of TRL's GRPO."
     show("Steps at real lengths", table, sentence)
 
 
