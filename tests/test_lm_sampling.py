@@ -1,5 +1,7 @@
 """Drawing with prompts that wait, and scoring with responses that share a row, over many architectures."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,9 @@ ALONE = {  # these cannot share a row: no position ids, positions in the mask, w
     | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
     "FalconH1": HYBRID | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8},
 }
+if "cache" in inspect.signature(transformers.MambaForCausalLM.forward).parameters:  # since transformers 5.24
+    MAMBA = COMMON | IDS | {"state_size": 8, "initializer_range": 0.4}
+    ALONE |= {"Mamba": MAMBA, "Mamba2": MAMBA | {"num_heads": 4, "head_dim": 16, "n_groups": 1}}
 PROMPTS = ["a", "b a c", "c c", "a b c a b", "b"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -119,10 +124,10 @@ def test_only_log_probs_of_the_policy_itself_are_known_from_sampling(tokenizer):
 
 
 def test_a_model_without_a_cache_is_refused_by_name(tokenizer):
-    settings = {"vocab_size": 5, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **IDS}
-    policy = make("Mamba", settings, tokenizer)
-    with pytest.raises(ValueError, match="MambaForCausalLM keeps no keys and values"):
-        policy.sample(PROMPTS, 2, np.random.default_rng(0))
+    policy = make("Llama", LLAMA, tokenizer)
+    policy.model.forward = lambda input_ids, attention_mask=None, use_cache=False: None
+    with pytest.raises(ValueError, match="LlamaForCausalLM keeps no keys and values"):
+        policy.sample(PROMPTS, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("per_row", [2, 3, 6])

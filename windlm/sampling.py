@@ -245,8 +245,10 @@ class Sampler:
         return torch.tensor([any(s in t for s in self.policy.stop) for t in text], device=mask.device)
 
     def _model(self, ids: Tensor, attention: Tensor, positions: Tensor, cache: Any) -> tuple[Any, Tensor]:
-        inputs = {"input_ids": ids, "attention_mask": attention, self.cache_argument: cache, "use_cache": True}
-        return self.policy.next_logits(**inputs, **({"position_ids": positions} if self.positions else {}))
+        inputs = {"input_ids": ids, self.cache_argument: cache, "use_cache": True}
+        inputs |= {"position_ids": positions} if self.positions else {}
+        # recurrent rows have no padding, and Mamba would apply the mask of all tokens to the last one
+        return self.policy.next_logits(**inputs, **({} if self.recurrent else {"attention_mask": attention}))
 
 
 def sample_tokens(
