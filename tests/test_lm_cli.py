@@ -84,6 +84,16 @@ def logits(path):
 # -- train ---------------------------------------------------------------------------------------------------
 
 
+def test_an_error_in_the_judge_is_shown_once_and_the_response_named(folder, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def f(prompts, responses):\n    return {}['missing']\n")
+    with pytest.raises(SystemExit, match=r"mine.py:f raised KeyError: 'missing' It was response \d, .*") as caught:
+        main(flags(folder, tmp_path / "run", **{"judge.name": f"{tmp_path / 'mine.py'}:f"}))
+    said = capsys.readouterr().err
+    assert said.count("Traceback") == 1
+    assert "return {}['missing']" in said
+    assert caught.value.__suppress_context__  # so that Python prints no other one
+
+
 def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, tmp_path, capsys):
     main([*flags(folder, tmp_path / "run", **{"method.eta": 1.0, "lora.rank": 2}), "--gradient-checkpointing"])
     assert "Trained for 2 rounds" in capsys.readouterr().out

@@ -78,8 +78,10 @@ def test_bad_verdicts_are_named():
     def reward(prompts, responses):
         return [float("nan") if r == "zzz" else 0.0 for r in responses]
 
-    with pytest.raises(ValueError, match=r"response 'zzz' to prompt .*'q'.* is nan"):
+    with pytest.raises(ValueError, match=r"response 'zzz' to the prompt 'q' is nan"):
         RewardJudge(reward).preference(PROMPTS, RESPONSES)
+    with pytest.raises(ValueError, match=r"response 'zzz' to the prompt 'q' is None"):
+        RewardJudge(lambda p, r: [None if x == "zzz" else 0.0 for x in r]).preference(PROMPTS, RESPONSES)
     for wrong in ([1.0], "text", ["a"] * 5, None, [[1.0]] * 5, [1.0, [2.0]]):
         with pytest.raises(ValueError, match="reward must return 5 numbers"):
             RewardJudge(lambda p, r, wrong=wrong: wrong).preference(PROMPTS, RESPONSES)

@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_room
 
 def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_done(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnwritableError, match=r"Cannot write .*file"):
+    with pytest.raises(UnwritableError, match=r"Cannot write .*file.*choose another folder\.$"):
         lm_run.main(tmp_path / "file" / "run", **SETTINGS)
 
 

@@ -327,8 +327,9 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="prompts_per_round must be at most 3"):
         train(policy, ["a", "b", "c"], judge, objective, quick(tmp_path, prompts_per_round=4))
     nan = RewardJudge(lambda p, r: [float("nan")] * len(r))
-    with pytest.raises(ValueError, match=r"The reward of response .* to prompt 'a' is nan"):
+    with pytest.raises(ValueError, match=r"The reward of response .* to the prompt 'a' is nan") as caught:
         train(policy, PROMPTS, nan, objective, quick(tmp_path))
+    assert not hasattr(caught.value, "__notes__")  # it is named already
     for bad in ({"schedule": "step"}, {"rounds": 0}, {"learning_rate": 0.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             quick(tmp_path, **bad)

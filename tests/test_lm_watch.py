@@ -167,6 +167,18 @@ def test_a_condition_on_a_metric_ends_the_run(done, tmp_path):
     assert (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("setting", [{"stop_when": "nothing > 1"}, {"keep_best": "nothing"}])
+def test_a_metric_that_is_not_there_costs_no_round(done, tmp_path, setting):
+    with pytest.raises(ValueError, match="no metric 'nothing'"):
+        run(tmp_path, checkpoint_every=2, **setting)
+    kept = (tmp_path / "metrics.jsonl").read_text()
+    policy, rows = run(tmp_path, checkpoint_every=2)
+    assert (tmp_path / "metrics.jsonl").read_text().startswith(kept)  # seconds included: no round was done twice
+    assert [r["reward"] for r in rows[1:]] == [r["reward"] for r in done[2][1:]]
+    for a, b in zip(policy.model.parameters(), done[1].model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("condition", "value", "ends"),
     [("kl > 5", 5.0, False), ("kl >= 5", 5.0, True), ("kl<1e-3", 0.0, True), ("kl <= -1", 0, False)],

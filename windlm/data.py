@@ -391,6 +391,11 @@ def to_prompt(value: Any, where: str) -> Prompt:
     return messages
 
 
+def last_turn(prompt: Prompt) -> str:
+    """Return a prompt as text: of a conversation the last message."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+
+
 def _messages(value: Any, where: str) -> list[dict[str, str]]:
     messages = list(value) if isinstance(value, list | tuple) else []
     if not messages or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):

@@ -33,8 +33,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextmanager
-def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raise UnwritableError if what is written meanwhile cannot be written; a temporary file or folder is deleted."""
+def writing(path: Path, temporary: Path | None = None, then: str = "; the run resumes") -> Iterator[None]:
+    """Raise UnwritableError if what is written meanwhile cannot be written; a temporary file or folder is deleted.
+
+    `then` says what comes after that is mended.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -46,8 +49,8 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if isinstance(error, UnwritableError):
             raise
         raise UnwritableError(
-            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Make room or choose another folder; "
-            f"the run resumes."
+            f"Cannot write {path}: {getattr(error, 'strerror', None) or error}. Make room or choose another "
+            f"folder{then}."
         ) from error
 
 
@@ -60,8 +63,9 @@ def check_writable(folder: Path, make: bool = True) -> None:
     """Raise UnwritableError if nothing can be written to a folder, which is made if `make`, or could not be made."""
     if not make:
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        with writing(folder), tempfile.TemporaryFile(dir=there):
+        with writing(folder, then=""), tempfile.TemporaryFile(dir=there):
             return
-    probe = folder / ".writable"
-    write_atomically(probe, lambda temporary: temporary.write_text(""))
-    probe.unlink(missing_ok=True)
+    with writing(folder, then=""):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Prompts
+from .data import Prompts, last_turn
 from .judges import Judge
 from .judges.base import ask
 from .judges.columns import columns_for
@@ -210,7 +210,7 @@ class Rollout:
             return np.asarray(found) if method == "rewards" else np.array(found.to_numpy().matrix())
 
         def name(i: int, j: int) -> str:
-            return f"response {j}, {samples.text[i][j]!r:.300}, to the prompt {self.prompts[i]!r:.300}"
+            return f"response {j}, {samples.text[i][j]!r:.300}, to the prompt {last_turn(self.prompts[i])!r:.300}"
 
         b, k = samples.tokens.shape[:2]
         worst = self.on_judge_error == "worst"

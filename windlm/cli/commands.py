@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from collections.abc import Sequence
 
 from ..allocator import keep_freed_memory
@@ -119,5 +120,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         COMMANDS[words[0]](words[1:])
     except (ValueError, UnwritableError) as error:
-        said = " ".join([str(error), *getattr(error, "__notes__", [])])
-        raise SystemExit(f"windlm {words[0]}: {said}") from error
+        raise SystemExit(f"windlm {words[0]}: {said(error)}") from error
+    except RuntimeError as error:
+        from ..judges.base import JudgeError
+
+        if not isinstance(error, JudgeError):
+            raise
+        traceback.print_exception(error.__cause__)  # the user's own
+        raise SystemExit(f"windlm {words[0]}: {said(error)}") from None
+
+
+def said(error: Exception) -> str:
+    """Return the message of an exception with its notes, in one line."""
+    return " ".join([str(error), *getattr(error, "__notes__", [])])

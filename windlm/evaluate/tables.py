@@ -65,6 +65,8 @@ def table(rows: Sequence[Row], against: str = "the reference") -> str:
         if "difference" in r:
             line += f"  {r['difference']:+.3f} ({_span(r, 'difference_')})"
         lines.append(line.rstrip())
+    if any(r["measure"].startswith("KL") and r["mean"] < 0 for r in shown):
+        lines.append("(The estimate of a small KL divergence may be negative; the divergence is not.)")
     if hidden := len(rows) - len(shown):
         lines.append(f"({hidden} rows of single parts are in the file only.)")
     return "\n".join(lines)

@@ -22,6 +22,7 @@ import torch
 
 import windgames as wg
 
+from ..data import last_turn
 from ..policy import Prompt
 
 PREFERENCES = ("reward", "bradley-terry")
@@ -61,6 +62,10 @@ def ask(judge: Any, method: str, prompts: Sequence[Prompt], responses: Any, colu
 
 class JudgeUnavailable(ValueError):
     """A judge cannot be asked at all, whatever the response: a server is down, a column is absent."""
+
+
+class UnusableVerdict(ValueError):
+    """A verdict that is no number of its range; the message names the response."""
 
 
 class JudgeError(RuntimeError):
@@ -298,11 +303,12 @@ class RewardJudge:
             values = [0.0 if value is None else value for value in values]
         what = f"reward {n} of {len(self.functions)}" if several else "reward"
         rewards = numbers(values, len(responses), what)
-        for prompt, response, value in zip(prompts, responses, rewards, strict=True):
-            if not np.isfinite(value):
-                raise ValueError(
-                    f"The {what} of response {response!r} to prompt {prompt!r} is {value}: a reward must be a "
-                    f"finite number."
+        said = values if isinstance(values, list | tuple) else rewards
+        for prompt, response, value, number in zip(prompts, responses, said, rewards, strict=True):
+            if not np.isfinite(number):
+                raise UnusableVerdict(
+                    f"The {what} of response {response!r:.300} to the prompt {last_turn(prompt)!r:.300} is {value}: a "
+                    f"reward must be a finite number."
                 )
         return rewards
 
@@ -421,9 +427,9 @@ class PairwiseJudge:
         )
         for p, a, b, x, y in zip(prompts, first, second, there, back, strict=True):
             if not all(0 <= v <= 1 or np.isnan(v) for v in (x, y)):
-                raise ValueError(
-                    f"The judge returned {x} for {a!r} against {b!r} and {y} in reverse order, prompt {p!r}: it "
-                    f"must return probabilities."
+                raise UnusableVerdict(
+                    f"The judge returned {x} for {a!r:.300} against {b!r:.300} and {y} in reverse order, prompt "
+                    f"{last_turn(p)!r:.300}: it must return probabilities."
                 )
         self.calls += 2 * len(new)
         self.unread += int(np.isnan([there, back]).sum())

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ class Endpoint:
         import openai
 
         key = os.environ.get(self.key_variable) or "none"
-        return openai.OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        client = openai.OpenAI(base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        weakref.finalize(self, client.close)
+        return client
 
     def _ask(self, talk: Talk) -> str:
         import openai

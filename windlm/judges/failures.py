@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .base import JudgeUnavailable
+from .base import JudgeUnavailable, UnusableVerdict
 
 RETRY_SECONDS = 1.0
 """Pause before a judge is asked again; it doubles each time."""
@@ -71,7 +71,7 @@ def verdicts(
             assert found is not None
             return found, np.zeros((1, k), dtype=bool)
     errors = failing(ask, rows[0], k)
-    for j in errors:
+    for j in errors if not isinstance(error, UnusableVerdict) else ():
         error.add_note(f"It was {name(rows[0], j)}.")
     kept = [j for j in range(k) if j not in errors]
     found, left = attempt(ask, rows, kept) if kept else (None, None)

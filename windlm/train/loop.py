@@ -240,14 +240,18 @@ def train(
         if held_out and (number % held_out.every == 0 or number == config.rounds):
             exact |= held_out.measure(policy, snapshots, judge, accelerator)
         metrics.add({"round": number, "learning_rate": round.learning_rate}, round.metrics(), round.totals, exact)
-        checkpoints.note(metrics.rows[-1], exact)
         shown = gather_object(round.shown)[: config.completions]
         if main and shown:
             write_completions(config.out / "completions" / f"round-{number:06d}.jsonl", shown)
             if config.show_every and number % config.show_every == 0:
                 progress.write(responses_table(number, shown))
         progress.update(metrics.rows[-1])
-        stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
+        try:
+            checkpoints.note(metrics.rows[-1], exact)
+            stopped = any_stops(callbacks, "on_round", metrics.rows[-1], policy)
+        except Exception:  # of a callback, or there is no such metric: the round is not lost
+            checkpoints.after_round(number, over=False, last=True)
+            raise
         checkpoints.after_round(number, over=stopped or number == config.rounds, last=stopped or number == last_round)
         accelerator.wait_for_everyone()
         if stopped:

@@ -46,7 +46,8 @@ def scalar(value: Any) -> bool | int | float | str:
 class BaselineSamples:
     """Samples of the reference and of the previous round, by prompt, that a round's samples are judged against.
 
-    They belong to the prompts of this process.
+    They belong to the prompts of this process, and are kept for all prompts that were measured, in memory and in every
+    checkpoint: some 8 bytes a token. With many prompts, compare on held-out prompts instead (`HeldOut`).
     """
 
     def __init__(self, config: Config) -> None:
@@ -62,6 +63,7 @@ class BaselineSamples:
         r"""Return the metrics of the policy before the round's update, from samples of its own.
 
         `kl` and `entropy` are unbiased estimates of :math:`KL(\pi\|\rho)` and of the entropy, averaged over prompts;
+        where the divergence is small the estimate may be negative.
         `kl_error` is the mean variance over a prompt's samples, from which `Metrics.add` makes the standard error, as
         it does from the mean squares over prompts, `reward_square` and `win_rate_reference_square`.
         `reward_spread` is the standard deviation of the rewards of a prompt's samples, averaged over prompts, and

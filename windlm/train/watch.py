@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from accelerate.utils import broadcast_object_list
 
+from ..data import last_turn
 from ..files import write_text
 from ..judges.columns import endings
-from ..policy import LanguagePolicy, Prompt, Samples
+from ..policy import LanguagePolicy, Samples
 from ..report import write as write_report
 from ..rollout import Rollout, RolloutBatch
 from .config import parse_condition
@@ -188,11 +189,6 @@ def responses_table(number: int, rows: Sequence[Mapping[str, Any]], prompts: int
         lines += [line("worst", ranked[-1])] if len(ranked) > 1 else []
         lines += [line("reference", r) for r in best_first(row.get("reference", []))[:1]]
     return "\n".join(lines)
-
-
-def last_turn(prompt: Prompt) -> str:
-    """Return a prompt as text: of a conversation the last message."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
 
 
 def try_report(out: Path) -> None:
