@@ -16,7 +16,7 @@ from windlm import RewardJudge
 from windlm.files import write_atomically
 from windlm.judges.columns import ending
 from windlm.policy import LanguagePolicy, Samples
-from windlm.rollout import Rollout, RolloutBatch
+from windlm.rollout import Record, Rollout, RolloutBatch
 from windlm.train.shards import Journal, ShardedRollouts, write_shard
 
 SETTINGS = {"rounds": 3, "epochs": 1, "shard_prompts": 1}
@@ -158,3 +158,18 @@ def test_identity_names_what_a_round_began_with(tmp_path):
     about = json.loads((tmp_path / "run" / "rollouts" / "round-000001" / "identity.json").read_text())
     assert about["draws"] == 8
     assert len(about["weights at the start"]) == 16
+
+
+def test_a_journal_keeps_results_to_the_bit(tmp_path, rng):
+    tokens = torch.arange(12).view(2, 3, 2)
+    samples = Samples([[1], [2, 3]], tokens, tokens % 2 == 0, [["a", "é\n", ""]] * 2, {"ref": torch.rand(2, 3, 2)})
+    known = {("p", "x", ""): (0.1, float("nan")), ("p", "x", "y"): 1 / 3}
+    results = [samples, samples.known["ref"].mT, rng.random((2, 3)), None, {"f": rng.random(2)}, [3, 1]]
+    journal = Journal(tmp_path)
+    for i, result in enumerate(results):
+        journal.write(str(i), Record(result, 0.5, 3, 1, known))
+        assert repr(journal.read(str(i))) == repr(Record(result, 0.5, 3, 1, known))
+    assert torch.equal(journal.read("1").result, results[1])
+    np.testing.assert_array_equal(journal.read("2").result, results[2], strict=True)
+    with pytest.raises(TypeError, match="cannot hold a set"):
+        journal.write("6", {1})

@@ -105,7 +105,7 @@ def test_metrics_of_a_round_in_parts_know_each_of_several_rewards(tmp_path):
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     lm_run.main(tmp_path, part="generate", **SETTINGS)
-    before = sorted(tmp_path.rglob("sampling-*.pt"))
+    before = sorted(tmp_path.rglob("sampling-*.safetensors"))
     for part in ("generate", "judge", "train"):
         with pytest.raises(ValueError, match="sampled with other draws"):
             lm_run.main(tmp_path, part=part, **SETTINGS | {"draws": 4})
@@ -113,7 +113,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
         lm_run.main(tmp_path, part="generate", objective="extragradient", **SETTINGS)
     with pytest.raises(ValueError, match="set reference_draws to 0"):
         lm_run.main(tmp_path, part="generate", **SETTINGS | {"reference_draws": 2})
-    assert sorted(tmp_path.rglob("sampling-*.pt")) == before  # what was sampled is still there
+    assert sorted(tmp_path.rglob("sampling-*.safetensors")) == before  # what was sampled is still there
 
 
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path, whole):
@@ -164,7 +164,7 @@ def test_a_judge_that_raises_names_the_response_and_once_mended_goes_on(tmp_path
     with pytest.raises(KeyError, match="no such column") as error:
         lm_run.main(tmp_path, judge=RewardJudge(reward), **SETTINGS)
     assert any(f"{reward.text!r}, to the prompt" in note for note in error.value.__notes__)
-    drawn = sorted(tmp_path.rglob("sampling-*.pt"))
+    drawn = sorted(tmp_path.rglob("sampling-*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in drawn]
     answered, reward.text = list(reward.asked), "nothing that occurs"
     same(*lm_run.main(tmp_path, judge=RewardJudge(reward), **SETTINGS), whole)

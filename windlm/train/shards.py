@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..files import write_atomically, write_text
 from ..judges.columns import endings
 from ..policy import LanguagePolicy, Prompt, Samples, padded, unpadded
-from ..rollout import RolloutBatch
+from ..rollout import Record, RolloutBatch
 from ..sharding import share
 
 
@@ -48,19 +51,61 @@ class Journal:
 
     def read(self, name: str) -> Any:
         """Return a result."""
-        return torch.load(self._path(name), weights_only=False)
+        tensors = load_file(self._path(name))
+        return unpacked(json.loads(tensors.pop("json").numpy().tobytes()), tensors)
 
     def write(self, name: str, result: Any) -> None:
         """Keep a result."""
-
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:  # of a file that it opens itself, torch would say RuntimeError
-                torch.save(result, file)
-
-        write_atomically(self._path(name), write)
+        tensors: dict[str, Tensor] = {}
+        text = json.dumps(packed(result, tensors))
+        tensors["json"] = torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8)
+        write_atomically(self._path(name), lambda temporary: save_file(tensors, temporary))
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.pt"
+        return self.folder / f"{name}.safetensors"
+
+
+PACKED = {kind.__name__: kind for kind in (Samples, Record)}
+"""The dataclasses that a journal holds."""
+
+
+def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON, with its tensors and arrays by name in `tensors`; nothing is pickled.
+
+    Raises
+    ------
+    TypeError
+        If a part of it is of another type than a journal holds.
+    """
+    match value:
+        case Tensor() | np.ndarray():
+            name = str(len(tensors))
+            tensors[name] = torch.as_tensor(value).clone(memory_format=torch.contiguous_format)
+            return {"tensor" if isinstance(value, Tensor) else "array": name}
+        case Samples() | Record():
+            return {type(value).__name__: [packed(getattr(value, f.name), tensors) for f in fields(value)]}
+        case tuple():
+            return {"tuple": [packed(x, tensors) for x in value]}
+        case list():
+            return [packed(x, tensors) for x in value]
+        case Mapping():
+            return {"mapping": [[packed(k, tensors), packed(x, tensors)] for k, x in value.items()]}
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"A journal cannot hold a {type(value).__name__}.")
+
+
+def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `packed` was given."""
+    if isinstance(value, list):
+        return [unpacked(x, tensors) for x in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind in ("tensor", "array"):
+        return tensors[content] if kind == "tensor" else tensors[content].numpy()
+    parts = unpacked(content, tensors)
+    return dict(parts) if kind == "mapping" else tuple(parts) if kind == "tuple" else PACKED[kind](*parts)
 
 
 def write_shard(
