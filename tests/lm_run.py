@@ -117,6 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--objective", default="wind")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--processes", type=int)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--prompts-per-round", type=int)

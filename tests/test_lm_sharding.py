@@ -72,13 +72,13 @@ def test_sharded_processes_are_one(tmp_path, objective, draws, rows, prompts, ad
     assert done.returncode == 0, done.stderr[-3000:]
 
     # the whole weights are those of one process
-    name = "adapter/adapter_model.safetensors" if adapter else "model/model.safetensors"
-    one, both = (load_file(tmp_path / n / name) for n in ("one", "two"))
+    kept = "adapter/adapter_model.safetensors" if adapter else "model/model.safetensors"
+    one, both = (load_file(tmp_path / n / kept) for n in ("one", "two"))
     begin = small_policy(letters=4, length=2, width=16, spread=0.3)
     begin = lm_run.adapted(begin) if adapter else begin
     begin.save(tmp_path / "begin")
     assert set(one) == set(both)
-    assert difference(one, both) < 1e-4 < 0.01 < difference(load_file(tmp_path / "begin" / Path(name).name), both)
+    assert difference(one, both) < 1e-4 < 0.01 < difference(load_file(tmp_path / "begin" / Path(kept).name), both)
 
     # each process has a part of them, of the optimiser's state, and of what was set aside
     parts = [checkpoint(tmp_path / "two", rank)[1] for rank in (0, 1)]
@@ -100,6 +100,13 @@ def test_sharded_processes_are_one(tmp_path, objective, draws, rows, prompts, ad
     longer, _ = lm_run.main(tmp_path / "longer", adapter=adapter, **settings, rounds=7)
     ours, theirs = (WeightSnapshots(p, tmp_path).weights() for p in (again, longer))
     assert difference(ours, theirs) < 2e-4
+
+    # and two from that of one
+    more = two(tmp_path / "two", *arguments, "--rounds", 8)
+    assert more.returncode == 0, more.stderr[-3000:]
+    lm_run.main(tmp_path / "longer", adapter=adapter, **settings, rounds=8)
+    one, both = (load_file(tmp_path / n / kept) for n in ("longer", "two"))
+    assert difference(one, both) < 3e-4
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
