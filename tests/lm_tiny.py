@@ -25,13 +25,13 @@ def tokenizer(upper=False):
 
 def make(folder, kind=LlamaForCausalLM, seed=0, upper=False, **settings):
     tok = tokenizer(upper)
+    settings = {"max_position_embeddings": 512} | settings
     config = LlamaConfig(
         vocab_size=len(tok),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=512,
         eos_token_id=tok.eos_token_id,
         bos_token_id=None,
         pad_token_id=tok.pad_token_id,
