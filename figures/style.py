@@ -63,6 +63,10 @@ METHODS = {
     "WIND, flipped": ("#882255", "H"),
     "WIND, reward model": ("#117733", "<"),
     "WIND, Gemma": ("#AA4499", ">"),
+    "WIND, small step": ("#88AADD", "p"),
+    "GRPO": ("#555555", "d"),
+    "online DPO": ("#117733", "8"),
+    "best-of-n": (ORANGE, "v"),
 }
 """Colour and marker of each method, the same in every figure."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from windlm.files import write_text
 from windlm.judges import RewardJudge
 from windlm.models import JudgeSettings, load_judge
 
+from .training import RUNS, slug
+
 JUDGES = ("gold", "proxy")
 
 
@@ -23,13 +24,14 @@ def grade(work: Path) -> list[dict[str, Any]]:
     looks = sorted((work / "runs").glob("*/look-*.json"))
     judged = {judge: rewards(work, judge, looks) for judge in JUDGES}
     baseline = work / "runs" / "reference-0" / "look-000.json"
+    names = {slug(name): name for name in RUNS}
     rows = []
     for look in looks:
         if look == baseline:
             continue
         kept = json.loads(look.read_text())
-        name, seed = re.fullmatch(r"(.*)-(\d+)", look.parent.name).groups()  # type: ignore[union-attr]
-        row: dict[str, Any] = {"run": name, "seed": int(seed), "round": kept["round"]}
+        name, _, seed = look.parent.name.rpartition("-")
+        row: dict[str, Any] = {"run": names.get(name, name), "seed": int(seed), "round": kept["round"]}
         for judge in JUDGES:
             ours, theirs = judged[judge][look], judged[judge][baseline]
             won = (ours[:, :, None] > theirs[:, None]) + 0.5 * (ours[:, :, None] == theirs[:, None])

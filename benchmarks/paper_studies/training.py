@@ -25,7 +25,7 @@ RUNS: dict[str, methods.MethodSettings] = {
     "WIND": methods.Wind(beta=0.05, eta=5.0),
     "SPPO": methods.SPPO(eta=5.0),
     "J-BOND": methods.JBondSettings(),
-    "BOND": methods.Bond(n=4),
+    "iterative BOND": methods.Bond(n=4),
     "GRPO": methods.GRPOSettings(beta=0.05),
     "online DPO": methods.OnlineDPO(beta=0.1),
     "best-of-n": methods.BestOfNSettings(n=4),
@@ -118,9 +118,14 @@ def layout(method: methods.MethodSettings, size: Size) -> dict[str, Any]:
     return common
 
 
+def slug(name: str) -> str:
+    """Return the name of a run as part of a folder's name."""
+    return name.replace(", ", "-").replace(" ", "-")
+
+
 def run(name: str, seed: int, model: str, work: Path, size: Size, smoke: bool = False) -> list[dict[str, Any]]:
     """Train, or go on where a run was stopped; return its metrics. Its looks are in the folder of the run."""
-    folder = work / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder = work / "runs" / f"{slug(name)}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     policy = policy_of(model, size, seed, smoke)
     method, settings = RUNS[name], layout(RUNS[name], size)
