@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The paper's experiment on real data
-# SmolLM2-135M-Instruct on questions of HH-RLHF and UltraFeedback, held-out prompts, along every run: the win rate against
-# the model as it came that the proxy judge sees, which the training followed, and the one that the gold judge sees,
-# against the KL divergence that is paid for it. Dashed is the most that any policy can have at that KL (theory 3.12).
+# SmolLM2-135M-Instruct on questions of HH-RLHF and UltraFeedback, held-out prompts, along every run: the win rate
+# against the model as it came that the proxy judge sees, which the training followed, and the one that the gold judge
+# sees, against the KL divergence that is paid for it. Dashed: the most that any policy can have there (theory 3.12).
 
 # %%
 import matplotlib.pyplot as plt
