@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,7 @@ import pandas as pd
 import torch
 import tyro
 from align import SMOLLM, weights
-from study import QUICK, RESULTS, ROOT, show, write_table
+from study import QUICK, RESULTS, ROOT, Rows, run_grid, show, write_table
 
 BATCH = 4
 """Prompts of an optimiser step."""
@@ -57,6 +58,8 @@ class Config:
     """Threads of torch. With one, seconds of the processor are those of a quiet machine also on a busy one."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the base model. A processor without bfloat16 units is several times slower in bfloat16."""
+    settings: int | None = None
+    """Number of settings, the first ones; None for all."""
     smoke: bool = False
     """Short lengths, for tests."""
     full: bool = False
@@ -65,6 +68,7 @@ class Config:
     """Folder of the table. By default benchmarks/quick; with --full the committed one."""
 
 
+SIZES = ("prompt_tokens", "new_tokens", "draws")
 KEEPS_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
 """Environment in which glibc keeps freed memory, as `windlm.allocator` has it."""
 
@@ -73,9 +77,8 @@ def lengths(config: Config) -> list[dict[str, int]]:
     """Return the settings to measure."""
     if config.smoke:
         return [{"prompt_tokens": 6, "new_tokens": 4, "draws": 4}]
-    names = ("prompt_tokens", "new_tokens", "draws")
     grid = product((128, 256), (64, 128), (5, 8)) if config.full else ((128, 64, 8), (256, 128, 5))
-    return [dict(zip(names, values, strict=True)) for values in grid]
+    return [dict(zip(SIZES, values, strict=True)) for values in grid][: config.settings]
 
 
 def texts(folder: str, tokens: int, count: int) -> list[str]:
@@ -141,45 +144,50 @@ def measure(command: list[str], folder: str, settings: dict[str, Any]) -> dict[s
         return json.loads(out.read_text())
 
 
+def cells(config: Config) -> list[dict[str, Any]]:
+    """Return what is measured: each trainer at each of the lengths."""
+    trainers: dict[str, dict[str, Any]] = {"WIND": {}}
+    if config.precision != "float32" and not config.smoke:
+        trainers["WIND, not scored again"] = {"rescore": False}
+    if config.trl:
+        trainers |= {"TRL GRPO": {}, "TRL GRPO, freed memory kept": {"keeps_memory": True}}
+    common: dict[str, Any] = {
+        "batch": BATCH,
+        "steps_per_round": config.steps_per_round,
+        "rounds": 1 + config.rounds,
+        "threads": config.threads,
+        "precision": "float32" if config.smoke else config.precision,
+    }
+    common |= {"rescore": None, "keeps_memory": False}
+    return [size | common | more | {"trainer": name} for size in lengths(config) for name, more in trainers.items()]
+
+
+def timed(cell: dict[str, Any], _: np.random.Generator, folder: str, trl: Path | None) -> Rows:
+    """Return the row of a trainer at some lengths."""
+    size = {name: cell[name] for name in SIZES}
+    count = cell["steps_per_round"]
+    settings = cell | {"prompts": texts(folder, cell["prompt_tokens"], cell["batch"] * count)}
+    program = [str(trl), "grpo_peer.py"] if "TRL" in cell["trainer"] else [sys.executable, "steps.py"]
+    command = [program[0], str(ROOT / "benchmarks" / program[1])] + (["--worker"] if program[1] == "steps.py" else [])
+    found = measure(command, folder, settings)
+    steps, cpu = np.array(found["rounds"][1:]).T / count
+    parts = pd.DataFrame(found.get("parts", [])[1:]).mean() / count
+    row = {"trainer": cell["trainer"], "version": found["version"], **size, "seconds_per_step": steps.mean()}
+    row |= {"fastest": steps.min(), "slowest": steps.max(), "cpu_seconds_per_step": cpu.mean()}
+    return [row | {"peak_gib": found["gib"], **parts.round(3).to_dict()}]
+
+
 def main(config: Config) -> None:
     begun = time.perf_counter()
     results = config.results or (RESULTS if config.full else QUICK)
     results.mkdir(parents=True, exist_ok=True)
     folder = config.model or str(weights(SMOLLM))
-    rows = []
-    for size in lengths(config):
-        rounds = 1 + config.rounds
-        settings = size | {
-            "batch": BATCH,
-            "steps_per_round": config.steps_per_round,
-            "rounds": rounds,
-            "threads": config.threads,
-            "precision": "float32" if config.smoke else config.precision,
-            "prompts": texts(folder, size["prompt_tokens"], BATCH * config.steps_per_round),
-        }
-        wind: list[str] = [sys.executable, str(ROOT / "benchmarks" / "steps.py"), "--worker"]
-        peers: dict[str, tuple[list[str], dict[str, bool | None]]] = {"WIND": (wind, {})}
-        if config.precision != "float32" and not config.smoke:
-            peers["WIND, not scored again"] = (wind, {"rescore": False})
-        if config.trl:
-            grpo = [str(config.trl), str(ROOT / "benchmarks" / "grpo_peer.py")]
-            peers |= {"TRL GRPO": (grpo, {}), "TRL GRPO, freed memory kept": (grpo, {"keeps_memory": True})}
-        for name, (command, more) in peers.items():
-            one = measure(command, folder, settings | {"rescore": None, "keeps_memory": False} | more)
-            steps, cpu = np.array(one["rounds"][1:]).T / config.steps_per_round
-            parts = pd.DataFrame(one.get("parts", [])[1:]).mean() / config.steps_per_round
-            row = {"trainer": name, "version": one["version"], **size, "seconds_per_step": steps.mean()}
-            row |= {"fastest": steps.min(), "slowest": steps.max(), "cpu_seconds_per_step": cpu.mean()}
-            row |= {"peak_gib": one["gib"], **parts.round(3).to_dict()}
-            rows.append(row)
-            print(f"{row['trainer']} at {size}: {row['seconds_per_step']:.1f} s a step", flush=True)
-    table = pd.DataFrame(rows)
-    said = asdict(replace(config, model=None, trl=None)) | {"threads": config.threads}
-    write_table(table, "steps", results, said, begun)
-    index = ["prompt_tokens", "new_tokens", "draws"]
-    wide = table.pivot_table(index=index, columns="trainer", values="cpu_seconds_per_step")
+    do = partial(timed, folder=folder, trl=config.trl)
+    table = run_grid("steps", cells(config), do, results=results)  # kept whatever the code: seconds are of their day
+    write_table(table, "steps", results, asdict(replace(config, model=None, trl=None)), begun)
     sentence = "Seconds of an optimiser step."
     if config.trl:
+        wide = table.pivot_table(index=list(SIZES), columns="trainer", values="cpu_seconds_per_step")
         ratio = wide["WIND"] / wide["TRL GRPO"]
         sentence = f"WIND takes {ratio.min():.2f} to {ratio.max():.2f} of the processor's seconds of TRL's GRPO."
     show("Steps at real lengths", table, sentence)
