@@ -367,8 +367,9 @@ class LanguagePolicy(torch.nn.Module):
         uniform = torch.from_numpy(np.stack([g.random((k, self.max_new_tokens)) for g in generators]))
         with self.computing():
             tokens, mask, log_p = sample_tokens(self, encoded, uniform)
-        plain = self.temperature == self.top_p == 1 and not (not self.exact if self.rescore is None else self.rescore)
-        return Samples(encoded, tokens, mask, self.read(tokens, mask), {"current": log_p * mask} if plain else {})
+        rescore = not self.exact if self.rescore is None else self.rescore
+        keep = self.temperature == self.top_p == 1 and not rescore
+        return Samples(encoded, tokens, mask, self.read(tokens, mask), {"current": log_p * mask} if keep else {})
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities of the sampling distribution."""
