@@ -124,7 +124,7 @@ class BaselineSamples:
                 opponents = Samples.stack([earlier[i] for i in indices])
                 outcomes = rollout.outcomes(own, opponents)
                 values |= with_square(f"win_rate_{name}", shared.win_rates(outcomes, "independent").mean(-1).numpy())
-        self.previous |= {i: own[[j]] for j, i in enumerate(indices)}
+        self.previous |= {i: replace(own[[j]], known={}) for j, i in enumerate(indices)}
         self.rounds |= dict.fromkeys(indices, self.round)
         return values
 
