@@ -20,12 +20,17 @@ operations, additions and multiplications counted apart. Of a prompt of :math:`s
   :math:`F(n, n^2, Kt)`. Other trainers compute the prompt with every response: :math:`K F(s+t, (s+t)^2, t)`;
 - *training* an adapter goes forward, and backward to the activations but not to the weights of the model, which costs
   as much again, with twice the attention, or 2.5 times where its probabilities are computed again (a fused kernel).
-  Logits that come in pieces, and with gradient checkpointing all layers, are computed twice;
+  Logits that come in pieces, and with gradient checkpointing all layers but their last product, are computed twice;
 - *judging* by a reward model of the same kind: :math:`K F(s+t, (s+t)^2, 0)`; by a model that reads all pairs in both
   orders: :math:`K(K-1) F(s+2t, (s+2t)^2, 0)`.
 
 An adapter of rank :math:`r` adds :math:`r` times the sum of the widths of its matrices to :math:`M`, and in training
 its own gradients. Norms, activations, softmax and sampling are not counted.
+
+Seconds are operations by the rate that is reached, a share of the card's. Where a card draws :math:`R` responses at a
+time, a token also reads its part of the weights, of 16 bits, and of the adapter, of 32, and its keys and values:
+:math:`(2(M + dV) + 4A)/R + 4Lge(s+j)` bytes, :math:`A` being the adapter's numbers. Drawing then takes the seconds of
+the prompt's operations, and of the tokens' operations or bytes, whichever are more.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +129,21 @@ class Lengths:
         return self.prompt + self.draws * (self.new - 1)
 
 
+def prefill(shape: Shape, n: Lengths) -> float:
+    """Return the operations of a prompt before its first token is drawn."""
+    return shape.forward(n.prompt, n.prompt**2, 1)
+
+
+def decoding(shape: Shape, n: Lengths) -> float:
+    """Return the operations of the tokens that are drawn after the first ones."""
+    pairs = n.draws * float((n.prompt + np.arange(1, n.new)).sum())
+    decoded = n.draws * (n.new - 1)
+    return shape.forward(decoded, pairs, decoded)
+
+
 def drawing(shape: Shape, n: Lengths) -> float:
     """Return the operations of drawing the responses to a prompt."""
-    steps = np.arange(1, n.new)
-    pairs = n.draws * float((n.prompt + steps).sum())
-    decoded = n.draws * (n.new - 1)
-    return shape.forward(n.prompt, n.prompt**2, 1) + shape.forward(decoded, pairs, decoded)
+    return prefill(shape, n) + decoding(shape, n)
 
 
 def scoring(shape: Shape, n: Lengths, shared: bool = True, adapter: bool = True) -> float:
@@ -164,7 +179,8 @@ def training(
     own += 0 if shape.rank else 2 * shape.width * shape.vocabulary * logits
     if shape.rank:  # nothing before the first layer is trained, so that its first three matrices pass no gradient on
         own -= 2 * sum(a * b + shape.rank * a for a, b in shape.sides[:3]) * tokens
-    repeated = shape.forward(tokens, pairs, 0) * again + shape.forward(0, 0, logits) * pieces
+    last = shape.layers * shape.width * (shape.rank or shape.inner)  # what only the next layer needs
+    repeated = (shape.forward(tokens, pairs, 0) - 2 * last * tokens) * again + shape.forward(0, 0, logits) * pieces
     return 2 * forward + (1.5 if fused else 1) * shape.attention(pairs) + own + repeated
 
 
@@ -181,10 +197,11 @@ METHODS = {
     "J-BOND": (2, 2),
     "best-of-n": (1, 0),
     "GRPO": (1, 2),
-    "online DPO": (1, 2),
+    "online DPO": (1, 1),
 }
 """Responses drawn, judged and trained on, in units of `K`; and passes over `K` responses to score them. J-BOND draws as
-many from its anchor, and scores its own under both; what windlm computes for metrics alone is left out."""
+many from its anchor, and scores its own under both. What windlm computes for metrics alone is left out: the reference
+for SPPO, BOND, J-BOND and best-of-n, the policy for best-of-n and online DPO."""
 
 
 # -- measured ------------------------------------------------------------------------------------------------
@@ -287,39 +304,40 @@ PAIRRM = Shape(24, 1024, 4096 * 2 // 3, 16, 16, 64, 0)
 """DeBERTa-v3-large, its two inner matrices counted as three smaller ones, its relative positions not at all."""
 GPUS = {"A100": (312e12, 2.0e12), "H100": (989e12, 3.35e12)}
 """Operations and bytes a second of a card of 80 GB, dense bfloat16, as published."""
-SHARES = (0.3, 0.5)
-"""Assumed shares of both that are reached, low and high."""
+SHARES = {"drawing": (0.15, 0.5), "judging": (0.3, 0.5), "scoring": (0.3, 0.5), "training": (0.3, 0.5)}
+"""Assumed shares of both that are reached, low and high; a token's many small kernels can keep a card waiting."""
 ROWS = 128
-"""Responses that a card draws at a time."""
+"""Responses that a card draws at a time, with all weights on each card, as in our recipe."""
 
 
 def predicted(n: Lengths = Lengths(200, 400, 5), prompts: int = 20_000, cards: int = 8) -> list[dict[str, Any]]:
-    """Return the hours of an iteration of the paper's setting by method and card, from low and high shares."""
+    """Return the hours of an iteration of the paper's setting by method and card, from low and high shares.
+
+    The prompt is computed once in scoring and training, or (not `shared`) with every response.
+    """
     rows = []
-    for card, (operations, bandwidth) in GPUS.items():
-        for method, (drawn, scored) in METHODS.items():
-            hours = []
-            for share in SHARES:
-                each = {
-                    "drawing": drawn * max(
-                        drawing(LLAMA, n) / operations, n.draws * n.new * bytes_per_token(LLAMA, n) / bandwidth
-                    ),
-                    "judging": judging(PAIRRM, replace(n, draws=drawn * n.draws), pairwise=True) / operations,
-                    "scoring": scored * scoring(LLAMA, n) / operations,
-                    "training": drawn * training(LLAMA, n, again=True, pieces=True) / operations,
-                }  # fmt: skip
-                hours.append({a: x * prompts / cards / share / 3600 for a, x in each.items()})
-            low, high = hours[1], hours[0]
-            row = {"method": method, "card": card, "cards": cards, "prompts": prompts, **asdict(n)}
-            row |= {"hours_low": sum(low.values()), "hours_high": sum(high.values())}
-            rows.append(row | {f"{a}_low": x for a, x in low.items()} | {f"{a}_high": x for a, x in high.items()})
+    for (card, (rate, bandwidth)), method, shared in product(GPUS.items(), METHODS, (True, False)):
+        drawn, scored = METHODS[method]
+        tokens = max(decoding(LLAMA, n) / rate, bytes_read(LLAMA, n) / bandwidth)
+        seconds = {
+            "drawing": drawn * (prefill(LLAMA, n) / rate + tokens),
+            "judging": judging(PAIRRM, replace(n, draws=drawn * n.draws), pairwise=True) / rate,
+            "scoring": scored * scoring(LLAMA, n, shared) / rate,
+            "training": drawn * training(LLAMA, n, shared, again=True, pieces=True) / rate,
+        }
+        row = {"method": method, "card": card, "shared": shared, "cards": cards, "prompts": prompts, **asdict(n)}
+        for end, which in (("low", 1), ("high", 0)):
+            hours = {a: x / SHARES[a][which] * prompts / cards / 3600 for a, x in seconds.items()}
+            row |= {f"hours_{end}": sum(hours.values())} | {f"{a}_{end}": x for a, x in hours.items()}
+        rows.append(row)
     return rows
 
 
-def bytes_per_token(shape: Shape, n: Lengths) -> float:
-    """Return the bytes that are read for a drawn token: a share of the weights, and its keys and values."""
-    cache = 2 * 2 * shape.layers * shape.kv_heads * shape.head_width * (n.prompt + n.new / 2)
-    return 2 * shape.parameters / ROWS + cache
+def bytes_read(shape: Shape, n: Lengths) -> float:
+    """Return the bytes that are read for the tokens of `decoding`."""
+    weights = (2 * shape.parameters + 4 * shape.adapter) / ROWS
+    cached = 4 * shape.layers * shape.kv_heads * shape.head_width * (n.prompt + np.arange(1, n.new))
+    return n.draws * float((weights + cached).sum())
 
 
 def main(config: Config) -> None:
@@ -334,7 +352,7 @@ def main(config: Config) -> None:
     show("Seconds a prompt", table, f"Predicted are {others.min():.2f} to {others.max():.2f} times what was measured.")
     table = pd.DataFrame(predicted())
     write_table(table, "cost_8b", results, told, begun)
-    columns = ["method", "card", "hours_low", "hours_high", "drawing_high", "judging_high", "scoring_high"]
+    columns = ["method", "card", "shared", "hours_low", "hours_high", "drawing_high", "judging_high", "scoring_high"]
     show("Hours of an iteration of 20,000 prompts on 8 cards", table[[*columns, "training_high"]], "Assumed, not run.")
 
 

@@ -16,8 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import cost
 
-from windlm.models import LoraSettings, with_adapter
-from windlm.policy import LanguagePolicy
+from windlm import GRPO, BestOfN, JBond, Pairs, bond, sppo, wind
+from windlm.cli.run import RunConfig
+from windlm.cli.settings import settings
+from windlm.models import LoraSettings, checkpoint_layers, with_adapter
+from windlm.policy import LanguagePolicy, Samples
 from windlm.tabular import small_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -60,6 +63,77 @@ def test_operations_are_counted_as_torch_counts_them(rank, lengths, pieces):
     found = operations(lambda: made(samples).sum().backward())
     expected = times * cost.training(shape, row, pieces=pieces, fused=False)
     assert found == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_layers_that_are_computed_again_are_counted(rank):
+    made, lengths = policy(rank, max_new_tokens=9), cost.Lengths(20, 9, 4)
+    checkpoint_layers(made.base)
+    made.stop_ids, made.encode = [], lambda prompts: prompts
+    samples = made.sample([[5] * lengths.prompt], lengths.draws, np.random.default_rng(0))
+    made.log_prob(samples)
+    found = operations(lambda: made(samples).sum().backward())
+    expected = cost.training(cost.Shape.of(made.base.config, rank), lengths, again=True, fused=False)
+    assert found == pytest.approx(expected, rel=1e-9 if rank == 0 else 0.01)
+
+
+class Counting:
+    """A rollout that counts what an objective asks for."""
+
+    def __init__(self):
+        self.drawn, self.scored = 0, []
+
+    def sample(self, slot, k):
+        self.drawn += k
+        tokens = torch.zeros(2, k, 3, dtype=torch.long)
+        return Samples([[1], [2]], tokens, tokens == 0, [["a"] * k] * 2)
+
+    def log_prob(self, samples, slot, per_token=False):
+        self.scored += [slot] * samples.tokens.shape[1]
+        return torch.zeros(samples.tokens.shape[: 3 if per_token else 2])
+
+    def outcomes(self, samples, opponents=None):
+        return torch.full((2, samples.tokens.shape[1], samples.tokens.shape[1]), 0.5)
+
+    def rewards(self, samples):
+        return np.zeros(samples.tokens.shape[:2])
+
+
+def test_methods_draw_and_score_what_is_said():
+    made = {"WIND": wind(0.1, 0.4), "SPPO": sppo(1.0), "BOND": bond(4), "J-BOND": JBond(), "best-of-n": BestOfN(2)}
+    made |= {"GRPO": GRPO(), "online DPO": Pairs(0.1, "dpo")}
+    assert list(made) == list(cost.METHODS)
+    for name, objective in made.items():
+        rollout = Counting()
+        (stage,) = objective.stages(0.0)
+        batch = objective.collect(stage, rollout, 4)
+        slots = [slot for slot in rollout.scored if (name, slot) != ("online DPO", "current")]  # for metrics alone
+        assert (rollout.drawn / 4, len(slots) / 4) == cost.METHODS[name]
+        assert batch.samples.tokens.shape[1] == rollout.drawn
+
+
+def test_the_setting_is_that_of_the_recipe():
+    run = settings(RunConfig, ["--config", "recipe:llama3-8b"])
+    first, *_ = cost.predicted()
+    assert (run.train.draws, run.train.prompts_per_round) == (first["draws"], first["prompts"])
+    assert (run.train.processes, run.lora.rank, run.model.forward_batch_size) == (8, cost.LLAMA.rank, cost.ROWS)
+    assert {run.model.precision, run.judge.precision} == {"bfloat16"}
+    assert run.train.mixed_precision == "bf16"
+    assert run.gradient_checkpointing
+
+
+def test_hours_are_operations_over_the_rate_that_is_reached(monkeypatch):
+    """On a card without limits of memory they are in proportion to the operations, and below that to the bytes."""
+    n = cost.Lengths(50, 20, 4)
+    monkeypatch.setattr(cost, "GPUS", {"fast memory": (1e12, 1e30), "slow memory": (1e30, 1e12)})
+    fast, slow = ({r["method"]: r for r in cost.predicted(n, 3600, 1) if r["card"] == card} for card in cost.GPUS)
+    assert fast["SPPO"]["drawing_low"] == pytest.approx(cost.drawing(cost.LLAMA, n) / 1e12 / 0.5)
+    weights = 2 * cost.LLAMA.parameters + 4 * cost.LLAMA.adapter
+    keys = sum(2 * 2 * 32 * 8 * 128 * (50 + j) for j in range(1, 20))
+    assert slow["SPPO"]["drawing_high"] == pytest.approx(4 * (19 * weights / 128 + keys) / 1e12 / 0.15)
+    parts = [fast["J-BOND"][f"{name}_low"] for name in cost.SHARES]
+    assert fast["J-BOND"]["hours_low"] == pytest.approx(sum(parts))
+    assert slow["J-BOND"]["drawing_low"] == pytest.approx(2 * slow["SPPO"]["drawing_low"])
 
 
 def test_sharing_the_prompt_costs_less_the_longer_it_is():
