@@ -1,9 +1,11 @@
 """Win rates, diversity, chat judges, benchmarks and the reader's columns."""
 
+import gc
 import json
 import math
 import re
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import servers
 
 from windlm import PairwiseJudge, RewardJudge
 from windlm.cli import main
+from windlm.evaluate import command
 from windlm.evaluate.chat import ChatJudge, Endpoint, LocalChat, Question, converse, load_questions
 from windlm.evaluate.statistics import bleu, distinct, diversity, interval, self_bleu, win_rates
 from windlm.models import ModelSettings, load_policy
@@ -220,6 +223,34 @@ def test_evaluate_prints_one_table_and_writes_it(folder, tmp_path, capsys, serve
     main([str(w) for w in [*words[:6], folder / "policy", "--data.source", folder / "prompts.jsonl", *words[-2:]]])
     rows = {r["measure"]: r for r in json.loads((tmp_path / "e.json").read_text())["rows"]}
     assert rows["KL to the reference, nats"]["mean"] == pytest.approx(0, abs=1e-5)
+
+
+def test_questions_are_answered_by_one_model_at_a_time(folder, tmp_path, monkeypatch):
+    """Several large models do not fit into a card's memory together."""
+    made, most = [], []
+
+    def load(*args):
+        gc.collect()
+        most.append(sum(one() is not None for one in made))
+        policy = original(*args)
+        made.append(weakref.ref(policy))
+        return policy
+
+    original = command.load
+    monkeypatch.setattr(command, "load", load)
+    monkeypatch.setattr(command, "chat_model", lambda grader: lambda talks: ["[[7]]"] * len(talks))
+    model = command.EvaluatedModel(str(folder / "policy"), max_new_tokens=3)
+    config = command.EvaluateConfig(
+        model,
+        reference=str(folder / "other"),
+        others=(str(folder / "policy"),),
+        questions=str(folder / "questions.jsonl"),
+        grader=command.ChatJudgeSettings("any"),
+        out=tmp_path / "e.json",
+    )
+    rows = command.evaluate(config)
+    assert {row["of"] for row in rows if row["measure"] == "grade, turn 1"} == {"model", "reference", "policy"}
+    assert most == [0, 0, 0]
 
 
 def test_benchmarks_run_from_local_task_files(folder, tmp_path, monkeypatch, capsys):

@@ -226,6 +226,8 @@ def test_a_runs_model_is_sampled_as_it_was_trained(tmp_path, model):
     found = settled(EvaluatedModel(str(run / "model"), top_p=0.5))
     assert (found.max_new_tokens, found.temperature, found.top_p, found.stop) == (20, 0.7, 0.5, ("\n", "User:"))
     assert settled(EvaluatedModel(str(run / "model"), max_new_tokens=128)).max_new_tokens == 128
+    (run / "checkpoints" / "round-000001").mkdir(parents=True)
+    assert settled(EvaluatedModel(str(run / "checkpoints" / "round-000001"))).max_new_tokens == 20
     assert settled(EvaluatedModel(model[0])) == ModelSettings(model[0])
     given = ModelSettings(str(run / "model"), max_new_tokens=3)
     assert settled(given) == given

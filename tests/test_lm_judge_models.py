@@ -233,6 +233,8 @@ def test_pairrm_has_the_published_names(pairrm, tokenizer, tmp_path):
     judge = load_judge(JudgeSettings("pairrm", str(tmp_path / "pairrm")))
     expected = 1 / (1 + np.exp(-by_hand(pairrm, "a", "b", "c")))
     assert judge.wins(["a"], ["b"], ["c"]) == pytest.approx(expected, abs=1e-6)
+    rounded = load_judge(JudgeSettings("pairrm", str(tmp_path / "pairrm"), precision="bfloat16"))
+    assert rounded.wins(["a"], ["b"], ["c"]) == pytest.approx(expected, abs=0.05)
     other = transformers.DebertaV2Config(**SIZES, **DEBERTA, vocab_size=len(SPECIAL) + 8)
     transformers.DebertaV2ForSequenceClassification(other).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")

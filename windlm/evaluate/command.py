@@ -50,12 +50,14 @@ class EvaluatedModel(ModelSettings):
 def settled(model: ModelSettings) -> ModelSettings:
     """Return a model's settings with those of the run that trained it wherever none is given.
 
-    A run's model is in the folder ``model`` of the run, which has a ``config.json``.
+    A run's models are in its folders ``model``, ``adapter`` and ``checkpoints/round-...``; it has a ``config.json``.
     """
     path, defaults = Path(model.name).expanduser(), ModelSettings(model.name)
     made: dict[str, Any] = {}
-    if (path.resolve().parent / "metrics.jsonl").exists() and (path.resolve().parent / "config.json").exists():
-        made = json.loads((path.resolve().parent / "config.json").read_text()).get("model", {})
+    for run in path.resolve().parents[:2]:
+        if (run / "metrics.jsonl").exists() and (run / "config.json").exists():
+            made = json.loads((run / "config.json").read_text()).get("model", {})
+            break
     values = {f.name: getattr(model, f.name) for f in fields(ModelSettings)}
     for name in SAMPLING:
         if values[name] is None:
@@ -172,12 +174,11 @@ def evaluate(config: EvaluateConfig) -> list[Row]:
     names = models(config)
     rows: list[Row] = []
     policies: dict[str, LanguagePolicy] = {}
-    if config.data.source or config.questions:
-        policies = {who: load(config.model, name) for who, name in names.items()}
     if config.data.source:
+        policies = {who: load(config.model, name) for who, name in names.items()}
         rows += responses(config, policies)
     if config.questions:
-        rows += grades(config, policies)
+        rows += grades(config, names, policies)
     for who, name in names.items() if config.tasks else ():
         rows += benchmarks(
             policies.get(who) or load(config.model, name),  # one in memory at a time
@@ -252,17 +253,18 @@ def sample_responses(policy: LanguagePolicy, prompts: Sequence[Prompt], k: int, 
     return policy.sample(prompts, k, np.random.default_rng(seed))
 
 
-def grades(config: EvaluateConfig, policies: dict[str, LanguagePolicy]) -> list[Row]:
+def grades(config: EvaluateConfig, names: dict[str, str | None], policies: dict[str, LanguagePolicy]) -> list[Row]:
     """Return the grades of each model and the comparison of both; replies that could not be parsed are counted."""
     questions = load_questions(str(config.questions), config.references, config.limit)
     judge, chats = ChatJudge(chat_model(config.grader), config.grader.tries), {}
     rows = []
-    for who, policy in policies.items():
-        chats[who] = converse(questions, LocalChat(policy, config.seed))
+    for who, name in names.items():
+        # one in memory at a time, unless they are there
+        chats[who] = converse(questions, LocalChat(policies.get(who) or load(config.model, name), config.seed))
         table = judge.grade(questions, chats[who])
         for turn in range(table.shape[1]):
             rows.append(averaged(f"grade, turn {turn + 1}", who, table[:, turn]))
-    for who in policies if "reference" in policies else ():
+    for who in names if "reference" in names else ():
         if who == "reference":
             continue
         wins, bias = judge.compare(questions, chats[who], chats["reference"])
