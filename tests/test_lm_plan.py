@@ -15,7 +15,7 @@ from test_lm_cli import flags
 from transformers import LlamaConfig
 
 from windlm.cli import main
-from windlm.cli.plan import PlanConfig, measure, plan_run
+from windlm.cli.plan import PlanConfig, measure, plan_run, working_memory
 from windlm.cli.settings import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's
@@ -140,6 +140,21 @@ def test_eight_billion_parameters_need_no_memory(folder, tmp_path):
     assert found["GiB disk, roughly"] > 15
     whole = plan(folder, **large | {"lora.rank": 0, "model.precision": "float32"})
     assert whole["GiB gradients and AdamW"] == pytest.approx(3 * whole["GiB weights"])
+
+
+@pytest.mark.parametrize("layers", [1, 8])
+def test_checkpointing_keeps_one_layer_and_the_inputs_of_all(folder, layers):
+    """A network of one layer is computed again as a whole; of eight, a little more than an eighth is in memory."""
+    config = LlamaConfig(hidden_size=256, num_hidden_layers=layers, num_attention_heads=4, vocab_size=2)
+    net = torch.nn.Linear(1, 1)
+    net.config = config
+    runs = [
+        settings(PlanConfig, [*flags(folder, folder / "run")[1:], *more]) for more in ([], ["--gradient-checkpointing"])
+    ]
+    plain, again = (working_memory(run, net, 100, 4)[0] for run in runs)
+    assert again >= plain / layers
+    assert again < plain or layers == 1
+    assert again < 1.5 * plain / layers
 
 
 def test_the_largest_target_is_that_of_the_best_against_the_worst(folder):

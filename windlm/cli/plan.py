@@ -34,7 +34,8 @@ from .run import RunConfig, check_same, held_out
 
 GIB = 2.0**30
 ACTIVATIONS = 34
-"""Vectors of the hidden size that a layer keeps for a token in training, with fused attention; 1 with checkpointing."""
+"""Vectors of the hidden size that a layer keeps for a token in training, with fused attention; with checkpointing every
+layer keeps 1, and the one that is computed again all."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,13 @@ def working_memory(run: RunConfig, net: Any, length: int, drawn: int) -> tuple[f
     text, item = net.config.get_text_config(), next(net.parameters()).element_size()
     rows = min(run.train.batch_prompts, run.train.prompts_per_round or run.train.batch_prompts) * drawn
     tokens = min(rows * length, max(run.model.tokens_per_batch, drawn * length))
-    kept = 1 if run.gradient_checkpointing else ACTIVATIONS
-    activations = tokens * text.hidden_size * text.num_hidden_layers * kept * item
+    layers = text.num_hidden_layers
+    kept = layers + ACTIVATIONS if run.gradient_checkpointing else layers * ACTIVATIONS
+    activations = tokens * text.hidden_size * kept * item
     logits = min(run.model.logits_chunk, rows * run.model.max_new_tokens) * text.vocab_size * 4 * 3
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    cache = 2 * run.model.forward_batch_size * length * text.num_hidden_layers * heads * width * item
+    cache = 2 * run.model.forward_batch_size * length * layers * heads * width * item
     return (activations + logits) / GIB, cache / GIB
 
 
