@@ -49,6 +49,8 @@ class Config:
     """Names of the training runs."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the runs."""
+    tasks: tuple[Literal["hellaswag", "mmlu", "gsm8k"], ...] = ("hellaswag",)
+    """Benchmarks: hellaswag, mmlu, gsm8k."""
     model: str | None = None
     """Folder of the model; None for that of the installed package."""
     smoke: bool = False
@@ -104,7 +106,8 @@ def main(config: Config) -> None:
         show("Trained policies", table[[*columns, "proxy_win_rate", "kl", "length"]], "Win rates on held-out prompts.")
     if "benchmarks" in config.parts:
         trained = {p.parent.name: p for p in sorted((work / "runs").glob("*-*/model"))}
-        limits: dict[str, int | None] = {"hellaswag": 200, "mmlu": 4} if config.full else {"hellaswag": 40}
+        questions = {"hellaswag": (40, 200), "mmlu": (1, 4), "gsm8k": (4, 40)}  # of MMLU for each of 57 subjects
+        limits = {task: questions[task][config.full] for task in config.tasks}
         table = save(benchmarks.benchmarks(config.data, work, model, trained, limits, size), "benchmarks", begun)
         show("Benchmarks", table, "Differences are paired: the same questions.")
 

@@ -15,7 +15,7 @@ FOLDERS = {"hellaswag": "hellaswag", "mmlu": "mmlu", "gsm8k": "gsm8k"}
 
 
 def benchmarks(
-    data: Path, work: Path, model: str, runs: dict[str, Path], limits: dict[str, int | None], size: Size
+    data: Path, work: Path, model: str, runs: dict[str, Path], limits: dict[str, int], size: Size
 ) -> list[dict[str, Any]]:
     """Return the rows of `windlm evaluate` for the reference and each trained model that there is.
 
