@@ -107,7 +107,7 @@ def main(config: Config) -> None:
     if "benchmarks" in config.parts:
         trained = {p.parent.name: p for p in sorted((work / "runs").glob("*-*/model"))}
         questions = {"hellaswag": (40, 200), "mmlu": (1, 4), "gsm8k": (4, 40)}  # of MMLU for each of 57 subjects
-        limits = {task: questions[task][config.full] for task in config.tasks}
+        limits: dict[str, int] = {task: questions[task][config.full] for task in config.tasks}
         table = save(benchmarks.benchmarks(config.data, work, model, trained, limits, size), "benchmarks", begun)
         show("Benchmarks", table, "Differences are paired: the same questions.")
 
