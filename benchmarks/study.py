@@ -277,7 +277,9 @@ def write_table(table: pd.DataFrame, name: str, results: Path, config: dict[str,
     sidecar = {
         "table": path.name,
         "rows": len(table),
-        "command": " ".join(["python", *(_short(word) if Path(word).is_absolute() else word for word in sys.argv)]),
+        "command": " ".join(
+            ["python", _short(sys.argv[0]), *(_short(a) if Path(a).is_absolute() else a for a in sys.argv[1:])]
+        ),
         "config": config,
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **_versions()},
