@@ -92,7 +92,7 @@ def main(config: Config) -> None:
 
     begun = time.perf_counter()
     if "judges" in config.parts:
-        limit, most = (24, 8) if smoke else (None, None) if config.full else (160, 60)
+        limit, most = (24, 8) if smoke else (None, 100) if config.full else (160, 30)
         table = save(judges.judges(config.data, work, model, limit, most, smoke), "judges", begun)
         show("Judges", table, "Share of the pairs in which a judge prefers what people prefer.")
     if "train" in config.parts:

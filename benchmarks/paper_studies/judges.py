@@ -43,7 +43,7 @@ def settings(name: str, model: str, work: Path, limit: int | None, smoke: bool) 
 def judges(
     data: Path, work: Path, model: str, limit: int | None, most: int | None, smoke: bool
 ) -> list[dict[str, Any]]:
-    """Fit both judges; return a row for each judge and data set: accuracy, with that of the longer answer.
+    """Fit both judges; return a row for each judge and data set: accuracy, beside that of the longer answer.
 
     Parameters
     ----------
@@ -52,27 +52,36 @@ def judges(
     most : int, optional
         Pairs of each other data set; None for all.
     """
-    rows, gaps = [], {}
+    rows: list[dict[str, Any]] = []
+    gaps: dict[str, np.ndarray] = {}
     sets: dict[str, list[Pair]] = {}
     for name in JUDGES:
         config = settings(name, model, work, limit, smoke)
         found = fit(config)
-        known, sets[f"{name}'s own, held out"] = split(load_pairs(config.data), HELD_OUT, config.seed)
-        rows.append({"judge": name, "data": "fitted to", "pairs": len(known), "seconds": found.seconds})
+        _, unknown = split(load_pairs(config.data), HELD_OUT, config.seed)
+        about = {"data": f"held out from {name}", "pairs": len(unknown), "prompts": found.prompts}
+        rows.append({"judge": name, **about, **flat("accuracy", found.accuracy), "fitted_to": found.pairs})
+        rows.append({"judge": "the longer answer", "data": about["data"], **share(unknown, longer(unknown))})
     for name, file in TRANSFER.items():
         if (data / file).exists():
             pairs = load_pairs(Data(str(data / file), chat=True))
             distinct = {repr(pair): pair for pair in pairs}  # PandaLM has some twice
-            sets[name] = [pair for text, pair in distinct.items() if len(text) <= LONGEST][:most]
+            short = [pair for text, pair in distinct.items() if len(text) <= LONGEST]
+            some = np.random.default_rng(0).permutation(len(short))[:most]
+            sets[name] = [short[i] for i in sorted(some)]
     for data_set, pairs in sets.items():
         for name in JUDGES:
             gaps[name] = margins(work / name, pairs, smoke)
             rows.append({"judge": name, "data": data_set, **share(pairs, gaps[name])})
-        lengths = np.array([len(p.chosen) - len(p.rejected) for p in pairs], float)
-        rows.append({"judge": "the longer answer", "data": data_set, **share(pairs, lengths)})
+        rows.append({"judge": "the longer answer", "data": data_set, **share(pairs, longer(pairs))})
         same = np.sign(gaps["gold"]) * np.sign(gaps["proxy"])
         rows.append({"judge": "gold and proxy agree", "data": data_set, **share(pairs, same)})
     return rows
+
+
+def longer(pairs: list[Pair]) -> np.ndarray:
+    """Return by how many letters the chosen answer of each pair is longer."""
+    return np.array([len(p.chosen) - len(p.rejected) for p in pairs], float)
 
 
 def margins(folder: Path, pairs: list[Pair], smoke: bool) -> np.ndarray:
