@@ -30,10 +30,10 @@ for axis, (judge, title) in zip(axes, JUDGES.items(), strict=True):
     grid = np.linspace(0, max(1.0, 1.1 * runs.kl.max()), 200)
     axis.plot(grid, largest_win_rate(grid), color="k", label="the most at this KL", **style.BOUND)
     axis.axhspan(other[f"{judge}_win_rate_low"], other[f"{judge}_win_rate_high"], color="0.9", zorder=0)
-    axis.set(xlabel="KL to the model as it came, nats", title=title, ylim=(0.35, 1.0), xscale="symlog")
+    axis.set(xlabel="KL to the model as it came, nats", title=title, ylim=(0.3, 1.0))
 axes[0].set_ylabel("win rate against the model as it came")
 style.note(axes[1], grid[-1], other.gold_win_rate_low, "the model as it came, other draws", ha="right", va="bottom")
-axes[0].legend(loc="upper left")
+axes[0].legend(loc="lower right", ncols=2)
 fig.supxlabel("bars and grey: 95% bootstrap intervals over prompts", fontsize=8)
 
 # %%

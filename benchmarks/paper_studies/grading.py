@@ -40,8 +40,18 @@ def grade(work: Path) -> list[dict[str, Any]]:
         kl = interval(np.mean(kept["log_ratio"], -1))
         row |= flat("kl", kl) | {"possible_win_rate": float(largest_win_rate(max(kl.mean, 0.0)))}
         row |= {"length": float(np.mean(kept["length"])), "cut": float(np.mean(kept["cut"]))}
-        rows.append(row | kept["diversity"])
+        rows.append(row | kept["diversity"] | seconds(look.parent, kept["round"]))
     return rows
+
+
+def seconds(run: Path, number: int) -> dict[str, float]:
+    """Return the seconds an iteration that each part of a run took, if a look is its last one."""
+    last = max(int(look.stem.removeprefix("look-")) for look in run.glob("look-*.json"))
+    if number < last or not (run / "metrics.jsonl").exists():
+        return {}
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    parts = {name: 0.0 for row in rows for name in row if name.startswith("seconds_")}
+    return {name: sum(row.get(name, 0.0) for row in rows) / last for name in parts}
 
 
 def flat(name: str, value: Interval) -> dict[str, float]:
