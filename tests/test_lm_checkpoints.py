@@ -189,7 +189,8 @@ def test_the_reference_of_an_adapter_that_was_trained_before(tmp_path, reference
         measure_final=False, schedule="constant",
     )  # fmt: skip
     rows = train(policy, ["ab", "cd"], RewardJudge(reward), wind(0.1, 1.0), config)
-    assert rows[1]["kl"] == (0 if reference == "policy" else pytest.approx(distance, rel=0.5))
+    exact = pytest.approx(0, abs=1e-4)  # one from sampling, the other one from scoring
+    assert rows[1]["kl"] == (exact if reference == "policy" else pytest.approx(distance, rel=0.5))
     assert (tmp_path / "run" / "snapshots" / "ref").exists() == (reference == "policy")
     # the run goes on with the same reference, whatever the policy is that it gets
     longer = train(policy, ["ab", "cd"], RewardJudge(reward), wind(0.1, 1.0), replace(config, rounds=3))

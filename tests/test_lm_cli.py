@@ -100,8 +100,8 @@ def test_train_with_an_adapter_leaves_an_ordinary_model_and_its_record(folder, t
     out = tmp_path / "run"
     rows = metrics(out)
     assert [row["round"] for row in rows] == [0, 1, 2]
-    assert rows[1]["kl"] == 0
-    assert rows[2]["kl"] != 0
+    assert rows[1]["kl"] == pytest.approx(0, abs=1e-5)
+    assert abs(rows[2]["kl"]) > 1e-4
     assert "win_rate_reference" in rows[2]
     assert not (out / "model" / "adapter_config.json").exists()
     assert float((logits(out / "model") - logits(folder / "policy")).abs().max()) > 0
